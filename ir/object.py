@@ -1,0 +1,168 @@
+"""What an eBPF object is once read: programs, maps and types, independent of any host.
+
+An Object is deterministic and complete: subprograms are already appended to the programs that call them (as libbpf does),
+every relocated word is named by a Reference, and nothing depends on addresses or on the machine that reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from typing import final
+
+from ir.btf import Btf, CoreRelocation
+from ir.diagnostics import Diagnostic, Location, SourceLine
+from ir.isa import Insn, slot_numbers
+from ir.kinds import AttachType, MapType, ProgramType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """An ELF symbol: `section` '' when undefined, `offset` and `size` in bytes."""
+
+    name: str
+    section: str
+    offset: int
+    size: int
+    is_global: bool
+    is_function: bool
+    is_weak: bool = False
+    is_hidden: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """An ELF relocation by its official name (R_BPF_64_64, ...), at byte `offset` of `section`."""
+
+    section: str
+    offset: int
+    type: str
+    symbol: str
+    addend: int
+
+
+class ReferenceKind(Enum):
+    """What a relocated instruction refers to."""
+
+    MAP = "map"  # wide load: the map itself
+    MAP_VALUE = "map-value"  # wide load: byte `offset` of the one value of a global-data map
+    FUNCTION = "function"  # wide load: address of the function starting at slot `offset` of this program
+    KSYM = "ksym"  # wide load: a kernel variable
+    KFUNC = "kfunc"  # call: a kernel function
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the instruction at a slot refers to, by name. `is_weak`: may stay unresolved (then it reads as 0)."""
+
+    kind: ReferenceKind
+    name: str
+    offset: int = 0
+    is_weak: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FunctionInfo:
+    """A function of a program: `start` and `slots` count 8-byte slots of the program; `btf_id` 0 when it has no type."""
+
+    name: str
+    start: int
+    slots: int
+    is_global: bool
+    btf_id: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A map as the object declares it; sizes in bytes, `flags` the BPF_F_* bits.
+
+    `initial` is the content of a global-data section (one value). `slots` names what fills a prog array or a map of maps
+    at load. `inner` is the template of a map of maps. `is_read_only`: frozen before the program is compiled (.rodata, .kconfig).
+    """
+
+    name: str
+    type: MapType
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
+    key_btf_id: int = 0
+    value_btf_id: int = 0
+    initial: bytes | None = None
+    is_read_only: bool = False
+    is_pinned: bool = False
+    section: str = ""
+    inner: Map | None = None
+    slots: tuple[tuple[int, str], ...] = ()
+    extra: int = 0
+
+
+@final
+@dataclass(frozen=True)
+class Program:
+    """An entry program with every subprogram it can reach appended, main first.
+
+    `references`, `core` and `lines` are keyed by the slot of the instruction they are about.
+    """
+
+    name: str
+    section: str
+    type: ProgramType
+    insns: tuple[Insn, ...]
+    functions: tuple[FunctionInfo, ...]
+    attach_type: AttachType | None = None
+    attach_target: str = ""
+    is_sleepable: bool = False
+    autoload: bool = True
+    references: Mapping[int, Reference] = field(default_factory=dict)
+    core: Mapping[int, CoreRelocation] = field(default_factory=dict)
+    lines: Mapping[int, SourceLine] = field(default_factory=dict)
+    file: str = ""
+    big_endian: bool = False
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The slot of each instruction, and the number of slots at the end."""
+        return slot_numbers(self.insns)
+
+    @cached_property
+    def _line_slots(self) -> list[int]:
+        return sorted(self.lines)
+
+    def location(self, slot: int) -> Location:
+        """Where slot `slot` is, with the C line that covers it when there is one."""
+        name = self.name
+        begin = 0
+        for function in self.functions:
+            if function.start <= slot < function.start + function.slots:
+                name, begin = function.name, function.start
+        source = None
+        for candidate in reversed(self._line_slots):
+            if candidate <= slot:
+                source = self.lines[candidate] if candidate >= begin else None
+                break
+        return Location(file=self.file, section=self.section, function=name, insn=slot, source=source)
+
+
+@final
+@dataclass(frozen=True)
+class Object:
+    """Everything an eBPF object file says. `warnings` holds what was odd but usable."""
+
+    name: str
+    programs: Mapping[str, Program]
+    maps: Mapping[str, Map]
+    license: str = ""
+    big_endian: bool = False
+    btf: Btf | None = None
+    kernel_version: int = 0
+    symbols: tuple[Symbol, ...] = ()
+    externs: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
