@@ -1,0 +1,308 @@
+"""Lifting: instructions to SSA.
+
+    r1 = 7                       entry:
+    r2 = r1          ->            v0 = const 7
+    r2 += 1                        v1 = const 1
+    exit ...                       v2 = add64 v0, v1
+
+Registers become values: a move makes no instruction, a block that several edges enter gets a parameter for each register
+live there, and parameters that always receive one value are then removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ir.context import ContextLayout, layout_of
+from ir.core import (
+    Address,
+    Alu,
+    Atomic,
+    Block,
+    Branch,
+    Call,
+    Const,
+    Edge,
+    Frame,
+    Function,
+    Inst,
+    Jump,
+    Load,
+    MayGoto,
+    Module,
+    PacketLoad,
+    Param,
+    Return,
+    StaticBranch,
+    Store,
+    Value,
+    substitute,
+)
+from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R1, R2, R6, Callee, Insn, Kind, Row, Wide
+from ir.object import Map, Program, Reference, ReferenceKind
+from ir.structure import Shape, Span, Structure, analyze_structure, called_slot
+
+U64 = (1 << 64) - 1
+_NOP_FIRST = 2  # flag bit of a static branch: its first form is the nop
+
+
+def lift(program: Program, maps: Mapping[str, Map], context: ContextLayout | None = None) -> Module:
+    """The SSA form of `program`. Raises RejectedError when its structure is not sound."""
+    context = context or layout_of(program.type)
+    entry_registers = 1 << R1 | (1 << R2 if context.is_raw else 0)
+    structure = analyze_structure(program, entry_registers)
+    functions = {
+        shape.info.name: _Lifter(structure, shape, is_main=shape.info.start == 0, context=context).run()
+        for shape in structure.shapes.values()
+    }
+    return Module(program, functions, maps, context)
+
+
+class _Lifter:
+    """Lifts one function; `registers` is the value of each register while walking a block."""
+
+    def __init__(self, structure: Structure, shape: Shape, is_main: bool, context: ContextLayout) -> None:
+        self.structure = structure
+        self.shape = shape
+        self.insns = structure.program.insns
+        self.blocks = [Block(structure.starts[span.first]) for span in shape.spans]
+        self.entry_counts = [0] * len(shape.spans)
+        self.params = [Param(register) for register in ARGUMENT_REGISTERS if shape.reads >> register & 1]
+        if is_main:
+            self.params = [Param(R1), Param(R2)] if context.is_raw else [Param(R1)]
+        self.registers: list[Value | None] = [None] * 11
+        self.out: list[Inst] = []
+
+    def run(self) -> Function:
+        shape = self.shape
+        for span in shape.spans:
+            for successor in span.successors:
+                self.entry_counts[successor] += 1
+        blocks = list(self.blocks)
+        at = self.structure.starts[shape.first]
+        frame = Frame(at)
+        start: list[Value | None] = [None] * 11
+        for param in self.params:
+            start[param.register] = param
+        start[FRAME_POINTER] = frame
+        if self.entry_counts[0]:
+            entry = Block(at)
+            entry.insts = [frame]
+            self.entry_counts[0] += 1
+            self._make_params(0)
+            entry.terminator = Jump(self._edge(0, start), at)
+            blocks.insert(0, entry)
+        else:
+            self.blocks[0].insts = [frame]
+        done: dict[int, list[Value | None]] = {}
+        for number in self._order():
+            self._lift_span(number, start if number == 0 else done[number], done)
+        function = Function(shape.info, self.params, blocks, self.structure.program)
+        remove_trivial_params(function)
+        return function
+
+    def _order(self) -> list[int]:
+        """Span numbers in reverse postorder."""
+        spans = self.shape.spans
+        seen = {0}
+        order: list[int] = []
+        stack = [(0, iter(spans[0].successors))]
+        while stack:
+            number, rest = stack[-1]
+            following = next((successor for successor in rest if successor not in seen), None)
+            if following is None:
+                order.append(number)
+                stack.pop()
+            else:
+                seen.add(following)
+                stack.append((following, iter(spans[following].successors)))
+        order.reverse()
+        return order
+
+    def _make_params(self, number: int) -> None:
+        block = self.blocks[number]
+        if not block.params:
+            live = self.shape.spans[number].live_in & ~(1 << FRAME_POINTER)
+            block.params = [Param(register) for register in range(10) if live >> register & 1]
+
+    def _edge(self, number: int, registers: list[Value | None]) -> Edge:
+        """An edge into span `number` that passes the values its block wants."""
+        block = self.blocks[number]
+        args: list[Value] = []
+        for param in block.params:
+            value = registers[param.register]
+            assert value is not None, "structure lets only initialised registers be live"
+            args.append(value)
+        return Edge(block, args)
+
+    def _lift_span(
+        self, number: int, incoming: list[Value | None], done: dict[int, list[Value | None]]
+    ) -> None:
+        span, block = self.shape.spans[number], self.blocks[number]
+        registers = list(incoming)
+        if self.entry_counts[number] > 1:
+            self._make_params(number)
+            for param in block.params:
+                registers[param.register] = param
+        self.registers, self.out = registers, block.insts
+        rows = self.structure.rows
+        ends = rows[span.last].kind in (Kind.JUMP, Kind.BRANCH, Kind.STATIC_BRANCH, Kind.MAY_GOTO, Kind.EXIT)
+        for i in range(span.first, span.last + (0 if ends else 1)):
+            self._lift_insn(i)
+        for successor in span.successors:
+            if self.entry_counts[successor] > 1:
+                self._make_params(successor)
+            done.setdefault(successor, registers)
+        self._terminate(block, span)
+
+    def _terminate(self, block: Block, span: Span) -> None:
+        i, at = span.last, self.structure.starts[span.last]
+        row, insn, registers = self.structure.rows[i], self.insns[i], self.registers
+        edges = [self._edge(successor, registers) for successor in span.successors]
+        match row.kind:
+            case Kind.BRANCH:
+                block.terminator = Branch(row, self._read(insn.dst), self._operand(row, insn, at), *edges, at)
+            case Kind.STATIC_BRANCH:
+                block.terminator = StaticBranch(row, *edges, not insn.src & _NOP_FIRST, at)
+            case Kind.MAY_GOTO:
+                block.terminator = MayGoto(*edges, at)
+            case Kind.EXIT:
+                value = registers[R0]
+                block.terminator = Return(value if value is not None else self._const(0, at), at)
+            case _:
+                block.terminator = Jump(*edges, at)
+
+    def _read(self, register: int) -> Value:
+        value = self.registers[register]
+        assert value is not None, "structure refuses reads of uninitialised registers"
+        return value
+
+    def _const(self, value: int, at: int) -> Const:
+        const = Const(value & U64, at)
+        self.out.append(const)
+        return const
+
+    def _operand(self, row: Row, insn: Insn, at: int) -> Value:
+        return self._read(insn.src) if row.uses_src else self._const(insn.imm, at)
+
+    def _lift_insn(self, i: int) -> None:
+        row, insn, at, registers = (
+            self.structure.rows[i],
+            self.insns[i],
+            self.structure.starts[i],
+            self.registers,
+        )
+        match row.kind:
+            case Kind.ALU:
+                registers[insn.dst] = self._lift_alu(row, insn, at)
+            case Kind.WIDE:
+                registers[insn.dst] = self._lift_wide(insn, at)
+            case Kind.LOAD:
+                registers[insn.dst] = self._emit(Load(row, self._read(insn.src), insn.offset, at))
+            case Kind.STORE:
+                self._emit(Store(row, self._read(insn.dst), insn.offset, self._operand(row, insn, at), at))
+            case Kind.ATOMIC:
+                self._lift_atomic(row, insn, at)
+            case Kind.PACKET:
+                index = self._read(insn.src) if row.uses_src else None
+                registers[R0] = self._emit(PacketLoad(row, self._read(R6), index, insn.imm, at))
+                self._clobber()
+            case Kind.CALL:
+                self._lift_call(i, row, insn, at)
+            case _:
+                raise AssertionError(f"{row.name} inside a block")
+
+    def _emit(self, inst: Inst) -> Inst:
+        self.out.append(inst)
+        return inst
+
+    def _lift_alu(self, row: Row, insn: Insn, at: int) -> Value:
+        if row.name in ("mov64 reg", "addr_space_cast"):
+            return self._read(insn.src)
+        if row.name == "mov64 imm":
+            return self._const(insn.imm, at)
+        y = self._operand(row, insn, at) if row.uses_src or not isinstance(row.imm, int) else None
+        if row.name.startswith("mov"):
+            assert y is not None
+            return self._emit(Alu(row, y, y, at))
+        x = self._read(insn.dst)
+        return self._emit(Alu(row, x, x if y is None else y, at))
+
+    def _lift_wide(self, insn: Insn, at: int) -> Value:
+        if insn.src == Wide.PLAIN.value and at not in self.structure.program.references:
+            return self._const(insn.imm, at)
+        if insn.src == Wide.FUNC.value:
+            target = called_slot(insn, at)
+            assert target is not None
+            name = self.structure.shapes[target].info.name
+            return self._emit(Address(Reference(ReferenceKind.FUNCTION, name), at))
+        return self._emit(Address(self.structure.program.references[at], at))
+
+    def _lift_atomic(self, row: Row, insn: Insn, at: int) -> None:
+        expected = None if row.meaning is not None else self._read(R0)
+        old = self._emit(Atomic(row, self._read(insn.dst), insn.offset, self._read(insn.src), expected, at))
+        if expected is not None:
+            self.registers[R0] = old
+        elif row.fetches:
+            self.registers[insn.src] = old
+
+    def _lift_call(self, i: int, row: Row, insn: Insn, at: int) -> None:
+        reads = self.shape.call_reads[i]
+        args = tuple(self._read(register) for register in ARGUMENT_REGISTERS if reads >> register & 1)
+        target: int | str | Value
+        assert row.callee is not None
+        if row.callee is Callee.SUBPROGRAM:
+            slot = called_slot(insn, at)
+            assert slot is not None
+            target = self.structure.shapes[slot].info.name
+        elif row.callee is Callee.KFUNC:
+            reference = self.structure.program.references.get(at)
+            target = reference.name if reference is not None else f"btf_{insn.imm}"
+        elif row.callee is Callee.INDIRECT:
+            target = self._read(insn.dst)
+            args = tuple(
+                self._read(r) for r in ARGUMENT_REGISTERS if reads >> r & 1 and self.registers[r] is not None
+            )
+        else:
+            target = insn.imm
+        self.registers[R0] = self._emit(Call(row.callee, target, args, at))
+        self._clobber()
+
+    def _clobber(self) -> None:
+        for register in ARGUMENT_REGISTERS:
+            self.registers[register] = None
+
+
+def remove_trivial_params(function: Function) -> bool:
+    """Replace each block parameter that only ever receives one value (or itself) by that value."""
+    replaced: dict[Value, Value] = {}
+
+    def find(value: Value) -> Value:
+        while value in replaced:
+            value = replaced[value]
+        return value
+
+    predecessors = function.predecessors()
+    changed = True
+    while changed:
+        changed = False
+        for block in function.blocks:
+            entering = predecessors[block]
+            if not entering or not block.params:
+                continue
+            for position in range(len(block.params) - 1, -1, -1):
+                param = block.params[position]
+                received = {find(edge.args[position]) for _, edge in entering} - {param}
+                if len(received) == 1:
+                    replaced[param] = received.pop()
+                    del block.params[position]
+                    for edge in {id(edge): edge for _, edge in entering}.values():
+                        del edge.args[position]
+                    changed = True
+    if replaced:
+        flat = {value: find(value) for value in replaced}
+        for block in function.blocks:
+            for inst in block.insts:
+                substitute(inst, flat)
+            substitute(block.terminator, flat)
+    return bool(replaced)

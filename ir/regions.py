@@ -1,0 +1,286 @@
+"""Where pointers point: which memory region each value is an address in, found by following pointers from their sources.
+
+A region chooses the bounds an unproved access is checked against, and whether a value is lowered as an LLVM pointer. It is a
+hint about the *program*, not a proof: a wrong one costs a trap, never safety, because checks compare real addresses.
+
+    r1 (context) --load data--> PACKET --add--> PACKET --spill, fill--> PACKET
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from enum import Enum
+from typing import final
+
+from ir.context import Pointer
+from ir.core import (
+    Address,
+    Alu,
+    Atomic,
+    Call,
+    Const,
+    Frame,
+    Function,
+    Inst,
+    Load,
+    Module,
+    PacketLoad,
+    Param,
+    Return,
+    Store,
+    Terminator,
+    Value,
+    edges_of,
+    operands,
+)
+from ir.helpers import HELPERS, Return as HelperReturn
+from ir.isa import Callee
+from ir.object import ReferenceKind
+
+
+class RegionKind(Enum):
+    """Sorts of memory."""
+
+    SCALAR = "scalar"  # not an address
+    CONTEXT = "context"
+    FRAME = "frame"  # of the function `owner`
+    PACKET = "packet"
+    PACKET_END = "packet-end"
+    PACKET_META = "packet-meta"
+    MEMORY = "memory"  # the raw memory that r1 gives to a program without a context
+    MAP = "map"  # a map itself: `name`
+    MAP_VALUE = "map-value"  # a value of map `name`
+    FUNCTION = "function"
+    UNKNOWN = "unknown"  # some address
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region; `name` is the map's or the frame owner's. `origin` is the one value all such pointers come from, if one."""
+
+    kind: RegionKind
+    name: str = ""
+    origin: Value | None = None
+
+
+UNKNOWN = Region(RegionKind.UNKNOWN)
+SCALAR = Region(RegionKind.SCALAR)
+_PACKET_POINTERS = {
+    Pointer.DATA: Region(RegionKind.PACKET),
+    Pointer.DATA_END: Region(RegionKind.PACKET_END),
+    Pointer.DATA_META: Region(RegionKind.PACKET_META),
+}
+
+
+def join(a: Region, b: Region) -> Region:
+    """The region of a value that is sometimes one, sometimes the other."""
+    if a == b:
+        return a
+    if a.kind is b.kind and a.name == b.name and a.kind is not RegionKind.SCALAR:
+        return Region(a.kind, a.name)
+    return UNKNOWN
+
+
+@final
+class Regions:
+    """The region of every value of a module; `of(value)` is SCALAR for what is no address."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self._found: dict[Value, Region] = {}
+        self._users: dict[Value, list[tuple[Function, Inst | Terminator]]] = defaultdict(list)
+        self._offsets: dict[Value, tuple[Value, int]] = {}
+        self._slots: dict[tuple[str, int], Region] = {}
+        self._slot_loads: dict[tuple[str, int], list[Load]] = defaultdict(list)
+        self._incoming: dict[Value, list[Value]] = defaultdict(list)
+        self._callers: dict[str, list[Call]] = defaultdict(list)
+        self._work: list[Value] = []
+        self._index()
+        self._run()
+
+    def of(self, value: Value) -> Region:
+        """The region `value` points into."""
+        return self._found.get(value, SCALAR)
+
+    def is_pointer(self, value: Value) -> bool:
+        """Whether `value` is an address."""
+        return value in self._found
+
+    def offset(self, value: Value) -> tuple[Value, int]:
+        """`value` as (root, constant): constant additions peeled off."""
+        total = 0
+        while isinstance(value, Alu):
+            step = constant_step(value)
+            if step is None:
+                break
+            value, amount = step
+            total += amount
+        return value, total
+
+    def frame_offset(self, value: Value) -> tuple[Frame, int] | None:
+        """The frame and constant offset that `value` is the address of, if it is one."""
+        root, total = self.offset(value)
+        return (root, total) if isinstance(root, Frame) else None
+
+    def _set(self, value: Value, region: Region) -> None:
+        old = self._found.get(value)
+        new = region if old is None else join(old, region)
+        if new != old:
+            self._found[value] = new
+            self._work.append(value)
+
+    def _index(self) -> None:
+        module = self.module
+        for function in module.functions.values():
+            for block in function.blocks:
+                for item in (*block.insts, block.terminator):
+                    for value in operands(item):
+                        self._users[value].append((function, item))
+                    self._seed(function, item)
+                for edge in block.edges():
+                    for param, arg in zip(edge.block.params, edge.args, strict=True):
+                        self._incoming[param].append(arg)
+        for param in module.main.params:
+            if param.register == 1:
+                kind = RegionKind.MEMORY if module.context.is_raw else RegionKind.CONTEXT
+                self._set(param, Region(kind))
+        taken = {inst.reference.name for f in module.functions.values() for inst in f.insts()
+                 if isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION}
+        for name, function in module.functions.items():
+            for param in function.params:
+                if name in taken:
+                    self._set(param, UNKNOWN)
+
+    def _seed(self, function: Function, item: Inst | Terminator) -> None:
+        match item:
+            case Frame():
+                self._set(item, Region(RegionKind.FRAME, function.name, item))
+            case Address(reference):
+                if reference.kind is ReferenceKind.MAP:
+                    self._set(item, Region(RegionKind.MAP, reference.name))
+                elif reference.kind is ReferenceKind.MAP_VALUE:
+                    self._set(item, Region(RegionKind.MAP_VALUE, reference.name))
+                elif reference.kind is ReferenceKind.FUNCTION:
+                    self._set(item, Region(RegionKind.FUNCTION, reference.name))
+                else:
+                    self._set(item, UNKNOWN)
+            case Call(Callee.SUBPROGRAM, target):
+                assert isinstance(target, str)
+                self._callers[target].append(item)
+            case Call(Callee.HELPER, target) if target in HELPERS:
+                if HELPERS[target].ret not in (HelperReturn.INTEGER, HelperReturn.VOID, HelperReturn.MAP_VALUE_OR_NULL):  # type: ignore[index]  # a helper's target is its id
+                    self._set(item, UNKNOWN)
+            case _:
+                pass
+
+    def _run(self) -> None:
+        while self._work:
+            value = self._work.pop()
+            for function, user in self._users[value]:
+                self._propagate(function, value, user)
+
+    def _propagate(self, function: Function, value: Value, user: Inst | Terminator) -> None:
+        region = self._found[value]
+        match user:
+            case Alu():
+                self._propagate_alu(user)
+            case Load(row, base, offset):
+                if base is value:
+                    self._propagate_load(function, user, region)
+            case Store(row, base, offset, stored):
+                place = self.frame_offset(base)
+                if stored is value and row.size == 8 and place is not None:
+                    self._spill((function.name, place[1] + offset), region)
+            case Call(callee, target, args):
+                self._propagate_call(user, value, region)
+            case Return():
+                for call in self._callers[function.name]:
+                    self._set(call, self._without_origin(region))
+            case Atomic() | PacketLoad() | Const() | Frame() | Address():
+                pass
+            case _:
+                for edge in edges_of(user):
+                    for param, arg in zip(edge.block.params, edge.args, strict=True):
+                        if arg is value:
+                            self._propagate_param(param, region)
+
+    def _without_origin(self, region: Region) -> Region:
+        return Region(region.kind, region.name)
+
+    def _propagate_param(self, param: Param, region: Region) -> None:
+        others = [arg for arg in self._incoming[param] if arg is not param]
+        one_origin = all(self._found.get(arg, region) == region for arg in others if not _is_zero(arg))
+        self._set(param, region if one_origin else self._without_origin(region))
+
+    def _propagate_alu(self, alu: Alu) -> None:
+        name = alu.row.name
+        x, y = self._found.get(alu.x), self._found.get(alu.y)
+        if name in ("add64 reg", "add64 imm"):
+            if x is not None and y is None:
+                self._set(alu, x)
+            elif y is not None and x is None:
+                self._set(alu, y)
+            else:
+                self._set(alu, UNKNOWN)
+        elif name in ("sub64 reg", "sub64 imm") and x is not None and y is None:
+            self._set(alu, x)
+        elif name in ("sub64 reg", "sub64 imm") and alu in self._found:
+            self._set(alu, UNKNOWN)
+
+    def _propagate_load(self, function: Function, load: Load, region: Region) -> None:
+        root, total = self.offset(load.base)
+        total += load.offset
+        if region.kind is RegionKind.CONTEXT and load.row.size == 4:
+            pointer = self.module.context.pointers.get(total)
+            if pointer is not None:
+                self._set(load, _PACKET_POINTERS[pointer])
+        elif isinstance(root, Frame) and load.row.size == 8:
+            slot = (function.name, total)
+            self._slot_loads[slot].append(load)
+            if slot in self._slots:
+                self._set(load, self._slots[slot])
+
+    def _spill(self, slot: tuple[str, int], region: Region) -> None:
+        old = self._slots.get(slot)
+        new = region if old is None else join(old, region)
+        if new != old:
+            self._slots[slot] = new
+            for load in self._slot_loads[slot]:
+                self._set(load, new)
+
+    def _propagate_call(self, call: Call, value: Value, region: Region) -> None:
+        if call.callee is Callee.SUBPROGRAM:
+            assert isinstance(call.target, str)
+            for param, arg in zip(self.module.functions[call.target].params, call.args, strict=False):
+                if arg is value:
+                    self._set(param, self._without_origin(region))
+        elif call.callee is Callee.HELPER and call.target in HELPERS and call.args and call.args[0] is value:
+            returns = HELPERS[call.target].ret  # type: ignore[index]  # a helper's target is its id
+            if returns is HelperReturn.MAP_VALUE_OR_NULL:
+                named = region.kind is RegionKind.MAP and region.name
+                self._set(call, Region(RegionKind.MAP_VALUE, region.name, call) if named else UNKNOWN)
+
+
+def constant_step(alu: Alu) -> tuple[Value, int] | None:
+    """(value, amount) when `alu` adds a constant amount to a value."""
+    name = alu.row.name
+    if name in ("add64 imm", "add64 reg"):
+        if isinstance(alu.y, Const):
+            return alu.x, _signed(alu.y.value)
+        if isinstance(alu.x, Const):
+            return alu.y, _signed(alu.x.value)
+    elif name in ("sub64 imm", "sub64 reg") and isinstance(alu.y, Const):
+        return alu.x, -_signed(alu.y.value)
+    return None
+
+
+def _is_zero(value: Value) -> bool:
+    return isinstance(value, Const) and value.value == 0
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
