@@ -6,13 +6,15 @@ every relocated word is named by a Reference, and nothing depends on addresses o
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import final
 
-from ir.btf import Btf, CoreRelocation
+from ir.btf import Btf
+from ir.btf_ext import CoreRelocation
 from ir.diagnostics import Diagnostic, Location, SourceLine
 from ir.isa import Insn, slot_numbers
 from ir.kinds import AttachType, MapType, ProgramType
@@ -136,18 +138,23 @@ class Program:
     def _line_slots(self) -> list[int]:
         return sorted(self.lines)
 
+    @cached_property
+    def _function_starts(self) -> list[int]:
+        return [function.start for function in self.functions]
+
+    def function_at(self, slot: int) -> FunctionInfo | None:
+        """The function that slot `slot` is in, None when `functions` is empty."""
+        number = bisect_right(self._function_starts, slot) - 1
+        return self.functions[number] if number >= 0 else None
+
     def location(self, slot: int) -> Location:
         """Where slot `slot` is, with the C line that covers it when there is one."""
-        name = self.name
-        begin = 0
-        for function in self.functions:
-            if function.start <= slot < function.start + function.slots:
-                name, begin = function.name, function.start
+        function = self.function_at(slot)
+        name, begin = (function.name, function.start) if function is not None else (self.name, 0)
+        number = bisect_right(self._line_slots, slot) - 1
         source = None
-        for candidate in reversed(self._line_slots):
-            if candidate <= slot:
-                source = self.lines[candidate] if candidate >= begin else None
-                break
+        if number >= 0 and self._line_slots[number] >= begin:
+            source = self.lines[self._line_slots[number]]
         return Location(file=self.file, section=self.section, function=name, insn=slot, source=source)
 
 
