@@ -421,7 +421,6 @@ def _memory_rows() -> Iterator[Row]:
                 imm=S32,
                 size=size,
                 group="packet",
-                aliases=(f"r0 = *({kind} *)skb[r{{src}}]",),
             )
         yield Row(
             f"st{size * 8}",
@@ -479,12 +478,14 @@ def _memory_rows() -> Iterator[Row]:
         (Wide.MAP_FD, "r{dst} = map_fd({low})", U32),
         (Wide.MAP_VALUE, "r{dst} = map_value({low}, {high})", U64),
         (Wide.BTF_ID, "r{dst} = btf_id({low}, {high})", U64),
-        (Wide.FUNC, "r{dst} = func(pc{low_jump})", U32),
+        (Wide.FUNC, "r{dst} = func({low_jump})", U32),
         (Wide.MAP_IDX, "r{dst} = map_idx({low})", U32),
         (Wide.MAP_IDX_VALUE, "r{dst} = map_idx_value({low}, {high})", U64),
     )
     for what, text, imm in wide:
-        yield Row(f"lddw {what.name.lower()}", Kind.WIDE, WIDE_OPCODE, text, dst=REG, src=what.value, imm=imm)
+        kernel = ("r{dst} = {imm64}",) if what is Wide.PLAIN else ()
+        name = f"lddw {what.name.lower()}"
+        yield Row(name, Kind.WIDE, WIDE_OPCODE, text, dst=REG, src=what.value, imm=imm, aliases=kernel)
 
 
 def _atomic_rows() -> Iterator[Row]:
@@ -494,7 +495,7 @@ def _atomic_rows() -> Iterator[Row]:
         ("and", 0x50, "&=", _and),
         ("xor", 0xA0, "^=", _xor),
     )
-    for bits, opcode, reg, wide in ((32, 0xC3, "w", "32_32"), (64, 0xDB, "r", "_64")):
+    for bits, opcode, reg, wide, kernel in ((32, 0xC3, "w", "32_32", "atomic"), (64, 0xDB, "r", "_64", "atomic64")):
         place = f"(u{bits} *)(r{{dst}} {{mem}})"
         size, group = bits // 8, f"atomic{bits}"
         for name, imm, sign, meaning in table:
@@ -528,6 +529,7 @@ def _atomic_rows() -> Iterator[Row]:
                 fetches=True,
                 version=3,
                 group=group,
+                aliases=(f"r{{src}} = {kernel}_fetch_{name}({place}, r{{src}})",),
             )
         yield Row(
             f"xchg{bits}",
@@ -544,6 +546,7 @@ def _atomic_rows() -> Iterator[Row]:
             fetches=True,
             version=3,
             group=group,
+            aliases=(f"r{{src}} = {kernel}_xchg({place}, r{{src}})",),
         )
         yield Row(
             f"cmpxchg{bits}",
@@ -559,6 +562,7 @@ def _atomic_rows() -> Iterator[Row]:
             fetches=True,
             version=3,
             group=group,
+            aliases=(f"r0 = {kernel}_cmpxchg({place}, r0, r{{src}})",),
         )
 
 
@@ -613,9 +617,9 @@ def _control_rows() -> Iterator[Row]:
     yield Row("gotol_or_nop", opcode=0x06, text="gotol_or_nop {far_jump}", src=1, imm=S32, **static)  # type: ignore[arg-type]  # as above
     yield Row("nop_or_gotol", opcode=0x06, text="nop_or_gotol {far_jump}", src=3, imm=S32, **static)  # type: ignore[arg-type]  # as above
     yield Row("may_goto", Kind.MAY_GOTO, 0xE5, "may_goto {jump}", offset=S16, version=4)
-    yield Row("call helper", Kind.CALL, 0x85, "call {imm}", imm=S32, callee=Callee.HELPER)
+    yield Row("call helper", Kind.CALL, 0x85, "call {helper}", imm=S32, callee=Callee.HELPER)
     yield Row(
-        "call subprogram", Kind.CALL, 0x85, "call pc{far_jump}", src=1, imm=S32, callee=Callee.SUBPROGRAM
+        "call subprogram", Kind.CALL, 0x85, "call {pc_jump}", src=1, imm=S32, callee=Callee.SUBPROGRAM
     )
     yield Row(
         "call kfunc",
