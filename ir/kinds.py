@@ -1,8 +1,8 @@
-"""Linux's numbered kinds: map types, program types, attach types (include/uapi/linux/bpf.h)."""
+"""Linux's numbered kinds: map types and flags, program types, attach types (include/uapi/linux/bpf.h)."""
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 
 class MapType(IntEnum):
@@ -43,6 +43,15 @@ class MapType(IntEnum):
     CGRP_STORAGE = 32
     ARENA = 33
     INSN_ARRAY = 34
+
+
+class MapFlag(IntFlag):
+    """BPF_F_* bits of a map that the object itself decides."""
+
+    NO_PREALLOC = 1 << 0
+    RDONLY_PROG = 1 << 7
+    WRONLY_PROG = 1 << 8
+    MMAPABLE = 1 << 10
 
 
 class ProgramType(IntEnum):
@@ -144,3 +153,7 @@ class AttachType(IntEnum):
     NETKIT_PEER = 55
     TRACE_KPROBE_SESSION = 56
     TRACE_UPROBE_SESSION = 57
+    TRACE_FSESSION = 58
+    TRACE_FENTRY_MULTI = 59
+    TRACE_FEXIT_MULTI = 60
+    TRACE_FSESSION_MULTI = 61

@@ -38,13 +38,35 @@ class Symbol:
 @final
 @dataclass(frozen=True, slots=True)
 class Relocation:
-    """An ELF relocation by its official name (R_BPF_64_64, ...), at byte `offset` of `section`."""
+    """An ELF relocation by its official name (R_BPF_64_64, ...), at byte `offset` of `section`.
+
+    It stands for byte `target_offset` (the symbol's value and the addend) of section `target`, which is '' when the symbol
+    is undefined.
+    """
 
     section: str
     offset: int
     type: str
     symbol: str
     addend: int
+    target: str = ""
+    target_offset: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Extern:
+    """A name that the object leaves to the loader, in `section` .kconfig or .ksyms ('' when BTF does not know it).
+
+    `offset` is where its value lies in the .kconfig map.
+    """
+
+    name: str
+    section: str
+    is_weak: bool = False
+    is_function: bool = False
+    btf_id: int = 0
+    offset: int = 0
 
 
 class ReferenceKind(Enum):
@@ -60,12 +82,16 @@ class ReferenceKind(Enum):
 @final
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the instruction at a slot refers to, by name. `is_weak`: may stay unresolved (then it reads as 0)."""
+    """What the instruction at a slot refers to, by name.
+
+    `is_weak`: may stay unresolved (then it reads as 0). `btf_id`: the declared type of a kernel symbol, 0 when it has none.
+    """
 
     kind: ReferenceKind
     name: str
     offset: int = 0
     is_weak: bool = False
+    btf_id: int = 0
 
 
 @final
@@ -86,7 +112,8 @@ class Map:
     """A map as the object declares it; sizes in bytes, `flags` the BPF_F_* bits.
 
     `initial` is the content of a global-data section (one value). `slots` names what fills a prog array or a map of maps
-    at load. `inner` is the template of a map of maps. `is_read_only`: frozen before the program is compiled (.rodata, .kconfig).
+    at load, by index; for struct_ops, the program at each byte of the value. `inner` is the template of a map of maps.
+    `is_read_only`: frozen before the program is compiled (.rodata, .kconfig). `offset` is where the map is declared in `section`.
     """
 
     name: str
@@ -101,9 +128,11 @@ class Map:
     is_read_only: bool = False
     is_pinned: bool = False
     section: str = ""
+    offset: int = 0
     inner: Map | None = None
     slots: tuple[tuple[int, str], ...] = ()
     extra: int = 0
+    numa_node: int | None = None
 
 
 @final
@@ -111,7 +140,7 @@ class Map:
 class Program:
     """An entry program with every subprogram it can reach appended, main first.
 
-    `references`, `core` and `lines` are keyed by the slot of the instruction they are about.
+    `references`, `core` and `lines` are keyed by the slot of the instruction they are about. `btf` is what type ids mean.
     """
 
     name: str
@@ -123,6 +152,7 @@ class Program:
     attach_target: str = ""
     is_sleepable: bool = False
     autoload: bool = True
+    has_frags: bool = False
     references: Mapping[int, Reference] = field(default_factory=dict)
     core: Mapping[int, CoreRelocation] = field(default_factory=dict)
     lines: Mapping[int, SourceLine] = field(default_factory=dict)
@@ -161,7 +191,11 @@ class Program:
 @final
 @dataclass(frozen=True)
 class Object:
-    """Everything an eBPF object file says. `warnings` holds what was odd but usable."""
+    """Everything an eBPF object file says. `warnings` holds what was odd but usable.
+
+    `relocations` are those of data: sections of maps, globals and static keys (those of code became references); `data`
+    holds the bytes of such sections that are no map (.static_keys, *.static_branch, .struct_ops).
+    """
 
     name: str
     programs: Mapping[str, Program]
@@ -171,5 +205,7 @@ class Object:
     btf: Btf | None = None
     kernel_version: int = 0
     symbols: tuple[Symbol, ...] = ()
-    externs: tuple[tuple[str, str], ...] = ()
+    externs: tuple[Extern, ...] = ()
+    relocations: tuple[Relocation, ...] = ()
+    data: Mapping[str, bytes] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()
