@@ -16,7 +16,8 @@ or host, is `i64 helper(ptr run, r1, ..., rN)`. `run` is this structure, one per
            56 insns 8          instructions counted, in counting builds
            64 redirect 32      verdict of bpf_redirect*: kind u32, index u32, flags u64, map u64, reserved u64
            96 host 8           handle of the runtime's Python state of this run
-          104 reserved
+          104 stack 8         top of the unused part of the BPF stack, for frames that live outside the native stack
+          112 reserved
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ DEPTH: Final = 48
 INSNS: Final = 56
 REDIRECT: Final = 64
 HOST: Final = 96
+STACK: Final = 104
+
+STACK_SIZE: Final = 65536  # 8 frames of 512 bytes for each of 8 levels of indirect calls, and as much again
 
 SEGMENT_WRITABLE: Final = 1
 TAIL_CALL_LIMIT: Final = 33

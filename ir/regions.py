@@ -34,7 +34,7 @@ from ir.core import (
     edges_of,
     operands,
 )
-from ir.helpers import HELPERS, Return as HelperReturn
+from ir.helpers import ResultKind, helper_by_id
 from ir.isa import Callee
 from ir.object import ReferenceKind
 
@@ -146,8 +146,12 @@ class Regions:
             if param.register == 1:
                 kind = RegionKind.MEMORY if module.context.is_raw else RegionKind.CONTEXT
                 self._set(param, Region(kind))
-        taken = {inst.reference.name for f in module.functions.values() for inst in f.insts()
-                 if isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION}
+        taken = {
+            inst.reference.name
+            for f in module.functions.values()
+            for inst in f.insts()
+            if isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION
+        }
         for name, function in module.functions.items():
             for param in function.params:
                 if name in taken:
@@ -169,8 +173,8 @@ class Regions:
             case Call(Callee.SUBPROGRAM, target):
                 assert isinstance(target, str)
                 self._callers[target].append(item)
-            case Call(Callee.HELPER, target) if target in HELPERS:
-                if HELPERS[target].ret not in (HelperReturn.INTEGER, HelperReturn.VOID, HelperReturn.MAP_VALUE_OR_NULL):  # type: ignore[index]  # a helper's target is its id
+            case Call(Callee.HELPER):
+                if self._result_kind(item) not in (ResultKind.INTEGER, ResultKind.VOID, ResultKind.MAP_VALUE):
                     self._set(item, UNKNOWN)
             case _:
                 pass
@@ -256,11 +260,15 @@ class Regions:
             for param, arg in zip(self.module.functions[call.target].params, call.args, strict=False):
                 if arg is value:
                     self._set(param, self._without_origin(region))
-        elif call.callee is Callee.HELPER and call.target in HELPERS and call.args and call.args[0] is value:
-            returns = HELPERS[call.target].ret  # type: ignore[index]  # a helper's target is its id
-            if returns is HelperReturn.MAP_VALUE_OR_NULL:
-                named = region.kind is RegionKind.MAP and region.name
-                self._set(call, Region(RegionKind.MAP_VALUE, region.name, call) if named else UNKNOWN)
+        elif call.args and call.args[0] is value and self._result_kind(call) is ResultKind.MAP_VALUE:
+            named = region.kind is RegionKind.MAP and region.name
+            self._set(call, Region(RegionKind.MAP_VALUE, region.name, call) if named else UNKNOWN)
+
+    def _result_kind(self, call: Call) -> ResultKind:
+        if call.callee is not Callee.HELPER or not isinstance(call.target, int):
+            return ResultKind.INTEGER
+        helper = helper_by_id(call.target, self.module.program.type)
+        return ResultKind.INTEGER if helper is None else helper.result.kind
 
 
 def constant_step(alu: Alu) -> tuple[Value, int] | None:
@@ -282,5 +290,3 @@ def _is_zero(value: Value) -> bool:
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
-
-

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from ir.diagnostics import Diagnostic, RejectedError
-from ir.helpers import HELPERS
+from ir.helpers import helper_by_id
 from ir.isa import (
     ARGUMENT_REGISTERS,
     FRAME_POINTER,
@@ -323,9 +323,10 @@ def _call_effects(structure: Structure, row: Row, insn: Insn, i: int, initialize
         assert target is not None
         callee = structure.shapes[target]
         return callee.reads, callee.returns
-    if row.callee is Callee.HELPER and insn.imm in HELPERS:
-        return (2 << len(HELPERS[insn.imm].args)) - 2, True
-    available = 0
+    helper = helper_by_id(insn.imm, structure.program.type) if row.callee is Callee.HELPER else None
+    if helper is not None and not helper.is_variadic:
+        return (2 << len(helper.arguments)) - 2, True
+    available = (2 << len(helper.arguments)) - 2 if helper is not None else 0
     for register in ARGUMENT_REGISTERS:
         if not initialized >> register & 1:
             break

@@ -1,0 +1,321 @@
+"""Lowering of calls: subprograms, helpers (native or on the host), kfuncs, calls through a value and tail calls.
+
+A helper that has a native emitter is called (and usually inlined) as an LLVM function; any other is the external symbol
+`helper.<id>`, which the linker resolves to a host callback, so that an override needs nothing but another address.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+from backends import abi
+from ir.core import Call, Const, Value
+from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, ResultKind, helper_by_id
+from ir.isa import Callee
+from ir.object import Map
+from ir.regions import RegionKind
+
+if TYPE_CHECKING:
+    from backends.lower import FunctionLowering
+
+EINVAL: Final = 22
+TAIL_CALL: Final = 12
+_MEMORY: Final = (
+    ArgumentKind.MEMORY,
+    ArgumentKind.MAP_KEY,
+    ArgumentKind.MAP_VALUE,
+    ArgumentKind.CONST_STRING,
+    ArgumentKind.SPIN_LOCK,
+    ArgumentKind.TIMER,
+    ArgumentKind.DYNPTR,
+)
+_FIXED_SIZES: Final = {
+    ArgumentKind.SPIN_LOCK: 4,
+    ArgumentKind.TIMER: 16,
+    ArgumentKind.DYNPTR: 16,
+    ArgumentKind.CONST_STRING: 1,
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NativeHelper:
+    """An LLVM function that does a helper's work: `symbol(run, arguments...)`, returning `result` ('i64' or 'ptr').
+
+    `may_trap`: it can set the run's trap code, so callers must look.
+    """
+
+    symbol: str
+    result: str = "i64"
+    may_trap: bool = False
+
+
+class Natives(Protocol):
+    """Where native helpers come from; `find` notes what was asked for so that its definition can be added."""
+
+    def find(self, helper: Helper, map: Map | None) -> NativeHelper | None: ...
+
+
+@final
+class NoNatives:
+    """Every helper is a host callback."""
+
+    def find(self, helper: Helper, map: Map | None) -> NativeHelper | None:
+        return None
+
+
+def emit_call(lowering: FunctionLowering, call: Call) -> str:
+    """Append the call; its result as an operand of the type that the regions give it."""
+    match call.callee:
+        case Callee.SUBPROGRAM:
+            result = _subprogram(lowering, call)
+        case Callee.HELPER if call.target == TAIL_CALL:
+            result = _tail_call(lowering, call)
+        case Callee.HELPER:
+            return _helper(lowering, call)
+        case Callee.KFUNC:
+            symbol = lowering.unit.declare(f"kfunc.{call.target}", "i64", "ptr, ...")
+            result = lowering.text.emit(f"call i64 (ptr, ...) {symbol}({_arguments(lowering, call)})")
+            lowering.propagate_trap()
+        case Callee.INDIRECT:
+            result = _indirect(lowering, call)
+    return _own(lowering, call, result)
+
+
+def _own(lowering: FunctionLowering, call: Call, result: str) -> str:
+    """An i64 result as the type that the value has."""
+    return (
+        lowering.text.emit(f"inttoptr i64 {result} to ptr") if lowering.regions.is_pointer(call) else result
+    )
+
+
+def _arguments(lowering: FunctionLowering, call: Call) -> str:
+    given = [f"{lowering.type_of(arg)} {lowering.as_own(arg, lowering.type_of(arg))}" for arg in call.args]
+    return ", ".join(["ptr %run", *given])
+
+
+def _subprogram(lowering: FunctionLowering, call: Call) -> str:
+    assert isinstance(call.target, str)
+    callee = lowering.module.functions[call.target]
+    given = [
+        f"{lowering.type_of(param)} {lowering.as_own(arg, lowering.type_of(param))}"
+        for param, arg in zip(callee.params, call.args, strict=True)
+    ]
+    lowering.spill_fuel()
+    result = lowering.text.emit(
+        f"call i64 @{lowering.quoted(call.target)}({', '.join(['ptr %run', *given])})"
+    )
+    lowering.reload_fuel()
+    if call.target in lowering.unit.may_trap:
+        lowering.propagate_trap()
+    return result
+
+
+def _helper(lowering: FunctionLowering, call: Call) -> str:
+    assert isinstance(call.target, int)
+    helper = helper_by_id(call.target, lowering.module.program.type)
+    if helper is None:
+        lowering.problem("unknown-helper", f"there is no helper {call.target}", call.at, EINVAL)
+        return "0"
+    map_ = _check_arguments(lowering, call, helper)
+    native = lowering.unit.natives.find(helper, map_)
+    given = ["ptr %run"]
+    kinds = ["ptr"]
+    for number, arg in enumerate(call.args):
+        kind = "ptr" if _is_pointer(helper, number) else "i64"
+        kinds.append(kind)
+        given.append(f"{kind} {lowering.as_own(arg, kind)}")
+    lowering.spill_fuel()
+    if native is not None:
+        pointer = native.result == "ptr"
+        result = lowering.text.emit(
+            f"call {native.result} @{lowering.quoted(native.symbol)}({', '.join(given)})"
+        )
+        if native.may_trap:
+            lowering.propagate_trap()
+    else:
+        pointer = False
+        given = [item if item.startswith("i64") else item for item in given]
+        given += ["i64 0"] * (6 - len(given))
+        signature = "ptr" + ", i64" * 5
+        numbers = [given[0], *(_as_i64(lowering, item) for item in given[1:])]
+        symbol = lowering.unit.declare(f"helper.{helper.id}", "i64", signature)
+        result = lowering.text.emit(f"call i64 {symbol}({', '.join(numbers)})")
+        lowering.propagate_trap()
+    lowering.reload_fuel()
+    wanted = lowering.regions.is_pointer(call)
+    if wanted == pointer:
+        return result
+    return lowering.text.emit(f"inttoptr i64 {result} to ptr" if wanted else f"ptrtoint ptr {result} to i64")
+
+
+def _as_i64(lowering: FunctionLowering, item: str) -> str:
+    kind, operand = item.split(" ", 1)
+    return item if kind == "i64" else f"i64 {lowering.text.emit(f'ptrtoint ptr {operand} to i64')}"
+
+
+def _is_pointer(helper: Helper, number: int) -> bool:
+    if number >= len(helper.arguments):
+        return False
+    return helper.arguments[number].kind not in (
+        ArgumentKind.ANYTHING,
+        ArgumentKind.SIZE,
+        ArgumentKind.ALLOC_SIZE,
+    )
+
+
+def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> Map | None:
+    """Check what the prototype asks of each argument; the map argument, if there is one."""
+    map_: Map | None = None
+    for number, (argument, value) in enumerate(zip(helper.arguments, call.args, strict=False)):
+        region = lowering.regions.of(value)
+        match argument.kind:
+            case ArgumentKind.MAP:
+                if region.kind is RegionKind.MAP:
+                    map_ = lowering.module.maps.get(region.name)
+                elif region.kind is not RegionKind.UNKNOWN or not lowering.facts.is_proved(call):
+                    said = f"argument {number + 1} of {helper.full_name} must be a map"
+                    lowering.problem("helper-argument", said, call.at)
+            case ArgumentKind.CONTEXT:
+                root, offset = lowering.regions.offset(value)
+                if region.kind is not RegionKind.CONTEXT or offset:
+                    said = f"argument {number + 1} of {helper.full_name} must be the context"
+                    lowering.problem("helper-argument", said, call.at)
+            case ArgumentKind.FUNCTION:
+                if region.kind is not RegionKind.FUNCTION or not region.name:
+                    said = f"argument {number + 1} of {helper.full_name} must be a function"
+                    lowering.problem("helper-argument", said, call.at)
+            case kind if kind in _MEMORY:
+                _check_memory(lowering, call, argument, number, map_)
+            case _:
+                pass
+    return map_
+
+
+def _check_memory(
+    lowering: FunctionLowering, call: Call, argument: Argument, number: int, map_: Map | None
+) -> None:
+    size: str | None = None
+    constant: int | None = argument.size or _FIXED_SIZES.get(argument.kind)
+    if argument.kind in (ArgumentKind.MAP_KEY, ArgumentKind.MAP_VALUE):
+        if map_ is None:
+            return
+        constant = map_.key_size if argument.kind is ArgumentKind.MAP_KEY else map_.value_size
+    elif constant is None:
+        given = call.args[number + 1]
+        size = lowering.as_int(given)
+        constant = given.value if isinstance(given, Const) else None
+    value = call.args[number]
+    lowering.checker.argument(
+        call, value, size or str(constant), constant, argument.writes, argument.is_nullable
+    )
+
+
+def _tail_call(lowering: FunctionLowering, call: Call) -> str:
+    """Jump to the program in the table, or go on with r0 = -1 (in the kernel: whatever r0 was) when there is none."""
+    helper = HELPERS[TAIL_CALL]
+    map_ = _check_arguments(lowering, call, helper)
+    native = lowering.unit.natives.find(helper, map_)
+    text = lowering.text
+    context, table, index = call.args
+    if native is None:
+        find = lowering.unit.declare(f"helper.{TAIL_CALL}", "i64", "ptr" + ", i64" * 5)
+        given = f"ptr %run, i64 {lowering.as_int(context)}, i64 {lowering.as_int(table)}, i64 {lowering.as_int(index)}, i64 0, i64 0"
+        target = text.emit(f"inttoptr i64 {text.emit(f'call i64 {find}({given})')} to ptr")
+    else:
+        given = f"ptr %run, ptr {lowering.as_ptr(context)}, ptr {lowering.as_ptr(table)}, i64 {lowering.as_int(index)}"
+        target = text.emit(f"call ptr @{lowering.quoted(native.symbol)}({given})")
+    missing = text.emit(f"icmp eq ptr {target}, null")
+    jump, on = text.name("tail"), text.name(lowering.label.split(".")[0] + ".")
+    text.do(f"br i1 {missing}, label %{on}, label %{jump}")
+    lowering.start_block(jump)
+    lowering.spill_fuel()
+    lowering.leave_frame()
+    result = text.emit(f"tail call i64 {target}(ptr %run, ptr {lowering.as_ptr(context)})")
+    text.do(f"ret i64 {result}")
+    lowering.start_block(on)
+    return text.const(64, -1)
+
+
+def _indirect(lowering: FunctionLowering, call: Call) -> str:
+    """`callx`: to the function whose address the value is, or the helper whose number it is; anything else traps."""
+    assert not isinstance(call.target, int | str)
+    text = lowering.text
+    target = lowering.as_int(call.target)
+    done = text.name("called")
+    lowering.spill_fuel()
+    arms: list[tuple[str, str]] = []
+    for name in lowering.unit.entry_taken:
+        _indirect_arm(
+            lowering,
+            call,
+            target,
+            text.emit(f"ptrtoint ptr @{lowering.quoted(name)} to i64"),
+            name,
+            done,
+            arms,
+        )
+    for helper in HELPERS.values():
+        simple = all(argument.kind is ArgumentKind.ANYTHING for argument in helper.arguments)
+        if simple and helper.result.kind is ResultKind.INTEGER and helper.id in lowering.unit.callx_helpers:
+            _indirect_helper(lowering, call, target, helper, done, arms)
+    lowering.trap_unless("false", abi.Trap.CALL, call.at)
+    text.do("unreachable")
+    lowering.start_block(done)
+    result = (
+        text.emit(f"phi i64 {', '.join(f'[ {value}, %{label} ]' for value, label in arms)}") if arms else "0"
+    )
+    lowering.reload_fuel()
+    lowering.propagate_trap()
+    return result
+
+
+def _indirect_arm(
+    lowering: FunctionLowering,
+    call: Call,
+    target: str,
+    address: str,
+    name: str,
+    done: str,
+    arms: list[tuple[str, str]],
+) -> None:
+    text = lowering.text
+    yes, no = text.name("is"), text.name(lowering.label.split(".")[0] + ".")
+    text.do(f"br i1 {text.eq(64, target, address)}, label %{yes}, label %{no}")
+    lowering.start_block(yes)
+    place = lowering.run_field(abi.DEPTH)
+    left = text.emit(f"load i64, ptr {place}, align 8")
+    lowering.trap_unless(text.emit(f"icmp ne i64 {left}, 0"), abi.Trap.DEPTH, call.at)
+    text.do(f"store i64 {text.sub(64, left, '1')}, ptr {place}, align 8")
+    given = ["ptr %run"]
+    for number, param in enumerate(lowering.module.functions[name].params):
+        kind = lowering.type_of(param)
+        value: Value = call.args[number] if number < len(call.args) else Const(0)
+        given.append(f"{kind} {lowering.as_own(value, kind)}")
+    result = text.emit(f"call i64 @{lowering.quoted(name)}({', '.join(given)})")
+    text.do(f"store i64 {left}, ptr {place}, align 8")
+    arms.append((result, lowering.label))
+    text.do(f"br label %{done}")
+    lowering.start_block(no)
+
+
+def _indirect_helper(
+    lowering: FunctionLowering,
+    call: Call,
+    target: str,
+    helper: Helper,
+    done: str,
+    arms: list[tuple[str, str]],
+) -> None:
+    text = lowering.text
+    yes, no = text.name("is"), text.name(lowering.label.split(".")[0] + ".")
+    text.do(f"br i1 {text.eq(64, target, str(helper.id))}, label %{yes}, label %{no}")
+    lowering.start_block(yes)
+    symbol = lowering.unit.declare(f"helper.{helper.id}", "i64", "ptr" + ", i64" * 5)
+    given = [f"i64 {lowering.as_int(arg)}" for arg in call.args[: len(helper.arguments)]]
+    given += ["i64 0"] * (5 - len(given))
+    result = text.emit(f"call i64 {symbol}({', '.join(['ptr %run', *given])})")
+    arms.append((result, lowering.label))
+    text.do(f"br label %{done}")
+    lowering.start_block(no)

@@ -1,0 +1,311 @@
+"""Run-time bounds checks: compare an address with the bounds of the region it should be in, and trap when it is outside.
+
+The compares take the forms LLVM folds and hoists: an offset from a region's start against a constant, or an end against
+`data_end` exactly as the program itself compares it, so that a program's own check makes ours redundant.
+
+    packet, constant offset      data + (offset + size) <= data_end        (offset >= 0: cannot wrap)
+    stack, map value, variable   address - start <= region size - size     (unsigned: covers both ends)
+    anything else                start <= address <= end - size
+    unknown region               a walk over the run's segments, out of line
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from backends import abi
+from ir.context import Pointer
+from ir.core import Address, Alu, Atomic, Call, Const, Function, Inst, Load, Param, Store, Value
+from ir.kinds import MapType
+from ir.object import ReferenceKind
+from ir.regions import Region, RegionKind, constant_step
+
+if TYPE_CHECKING:
+    from backends.lower import FunctionLowering
+
+FRAME_SIZE: Final = 512
+EACCES: Final = 13
+_BOUNDED: Final = 1 << 32
+_PACKET_KINDS: Final = (RegionKind.PACKET, RegionKind.PACKET_END, RegionKind.PACKET_META)
+CHECK_SYMBOL: Final = "bpfc.in_segment"
+
+IN_SEGMENT: Final = f"""
+define internal i1 @"{CHECK_SYMBOL}"(ptr %run, i64 %address, i64 %size, i64 %flags) noinline nounwind {{
+entry:
+  %where = getelementptr i8, ptr %run, i64 {abi.SEGMENTS}
+  %table = load ptr, ptr %where
+  %there = getelementptr i8, ptr %run, i64 {abi.SEGMENT_COUNT}
+  %count = load i64, ptr %there
+  br label %next
+next:
+  %i = phi i64 [ 0, %entry ], [ %more, %miss ]
+  %left = icmp ult i64 %i, %count
+  br i1 %left, label %look, label %done
+look:
+  %at = mul i64 %i, 24
+  %row = getelementptr i8, ptr %table, i64 %at
+  %lo = load i64, ptr %row
+  %p1 = getelementptr i8, ptr %row, i64 8
+  %hi = load i64, ptr %p1
+  %p2 = getelementptr i8, ptr %row, i64 16
+  %have = load i64, ptr %p2
+  %room = sub i64 %hi, %lo
+  %off = sub i64 %address, %lo
+  %fits = icmp ule i64 %size, %room
+  %last = sub i64 %room, %size
+  %inside = icmp ule i64 %off, %last
+  %lacks = and i64 %have, %flags
+  %allowed = icmp eq i64 %lacks, %flags
+  %ok1 = and i1 %fits, %inside
+  %ok = and i1 %ok1, %allowed
+  br i1 %ok, label %done, label %miss
+miss:
+  %more = add i64 %i, 1
+  br label %next
+done:
+  %found = phi i1 [ false, %next ], [ true, %look ]
+  ret i1 %found
+}}
+"""
+
+
+@final
+class Checker:
+    """Emits the checks of one function."""
+
+    def __init__(self, lowering: FunctionLowering) -> None:
+        self.lowering = lowering
+        self.text, self.regions = lowering.text, lowering.regions
+        self.frame_size = _frame_size(lowering)
+
+    def access(self, inst: Inst, base: Value, offset: int, size: int, writes: bool) -> tuple[str, int]:
+        """The checked address of an access and the alignment known for it."""
+        text = self.text
+        operand = self.lowering.as_ptr(base)
+        address = text.emit(f"getelementptr i8, ptr {operand}, i64 {offset}") if offset else operand
+        align = self._check(inst, base, offset, size, writes, address)
+        return address, align
+
+    def require_alignment(self, address: str, known: int, size: int, at: int) -> None:
+        """Trap unless `address` is a multiple of `size` (atomic accesses must be)."""
+        if known >= size:
+            return
+        low = self.text.and_(64, self.text.emit(f"ptrtoint ptr {address} to i64"), str(size - 1))
+        self.lowering.trap_unless(self.text.eq(64, low, "0"), abi.Trap.MEMORY, at)
+
+    def argument(
+        self, call: Call, value: Value, size: str, constant: int | None, writes: bool, nullable: bool
+    ) -> None:
+        """Check that a helper may touch `size` bytes (an i64 operand; `constant` when it is one) at `value`."""
+        if self.lowering.facts.is_proved(call) or constant == 0:
+            return
+        root, total = self.regions.offset(value)
+        if (
+            constant is not None
+            and self._static(self.regions.of(value), value, total, constant, writes, call.at) is True
+        ):
+            return
+        address = self.lowering.as_int(value)
+        ok = self._general(self.regions.of(value), address, size, constant, writes)
+        if nullable:
+            ok = self.text.emit(f"or i1 {ok}, {self.text.eq(64, address, '0')}")
+        if constant is None:
+            ok = self.text.emit(f"or i1 {ok}, {self.text.eq(64, size, '0')}")
+        self.lowering.trap_unless(ok, abi.Trap.MEMORY, call.at)
+
+    def _check(self, inst: Inst, base: Value, offset: int, size: int, writes: bool, address: str) -> int:
+        region = self.regions.of(base)
+        root, total = self.regions.offset(base)
+        total += offset
+        known = self._static(region, base, total, size, writes, inst.at)
+        align = self._alignment(region, base, total)
+        if known or self.lowering.facts.is_proved(inst):
+            return align
+        if region.kind in _PACKET_KINDS and self._context() is not None and self._is_forward(base, offset):
+            past = self.text.emit(f"getelementptr inbounds nuw i8, ptr {address}, i64 {size}")
+            end = self._context_pointer(Pointer.DATA_END)
+            self.lowering.trap_unless(self.text.emit(f"icmp ule ptr {past}, {end}"), abi.Trap.MEMORY, inst.at)
+            return align
+        if region.kind is RegionKind.MAP_VALUE and isinstance(region.origin, Call) and root is region.origin:
+            if 0 <= total <= self._map_value_size(region) - size:
+                alive = self.text.emit(f"icmp ne ptr {self.lowering.operands[root]}, null")
+                self.lowering.trap_unless(alive, abi.Trap.MEMORY, inst.at)
+                return align
+        number = self.text.emit(f"ptrtoint ptr {address} to i64")
+        ok = self._general(region, number, str(size), size, writes)
+        self.lowering.trap_unless(ok, abi.Trap.MEMORY, inst.at)
+        return align
+
+    def _static(self, region: Region, base: Value, total: int, size: int, writes: bool, at: int) -> bool:
+        """Whether an access at a constant place is right; a problem is noted when it is certainly wrong."""
+        if region.kind is RegionKind.MAP_VALUE and writes and self._is_read_only(region):
+            self.lowering.problem("read-only-map", f"store into read-only map '{region.name}'", at)
+            return True
+        if self.regions.frame_offset(base) is not None:
+            if not -FRAME_SIZE <= total <= -size:
+                said = f"access of {size} bytes at stack offset {total} is outside [-{FRAME_SIZE}, 0)"
+                self.lowering.problem("stack-out-of-bounds", said, at)
+            return True
+        direct = self._direct_value(base)
+        if direct is not None:
+            total += direct
+            limit = self.lowering.module.maps[region.name].value_size
+            if not 0 <= total <= limit - size:
+                said = f"access of {size} bytes at offset {total} of map '{region.name}' with values of {limit} bytes"
+                self.lowering.problem("map-value-out-of-bounds", said, at)
+            return True
+        return False
+
+    def _direct_value(self, base: Value) -> int | None:
+        root, _ = self.regions.offset(base)
+        if isinstance(root, Address) and root.reference.kind is ReferenceKind.MAP_VALUE:
+            return root.reference.offset
+        return None
+
+    def _is_read_only(self, region: Region) -> bool:
+        map_ = self.lowering.module.maps.get(region.name)
+        return map_ is not None and (map_.is_read_only or bool(map_.flags & 1 << 7))
+
+    def _alignment(self, region: Region, base: Value, total: int) -> int:
+        """A power of two that divides the address, from what is known of the region's start."""
+        frame = self.regions.frame_offset(base)
+        if frame is not None:
+            return min(_power_of_two(total), 16)
+        direct = self._direct_value(base)
+        root, _ = self.regions.offset(base)
+        if direct is not None:
+            return min(_power_of_two(direct + total), 8)
+        if region.kind is RegionKind.MAP_VALUE and root is region.origin:
+            return min(_power_of_two(total), 8)
+        return 1
+
+    def _is_forward(self, base: Value, offset: int) -> bool:
+        """Whether base + offset is a packet start plus a small non-negative amount, so that it cannot wrap."""
+        total = offset
+        value = base
+        while isinstance(value, Alu):
+            step = constant_step(value)
+            if step is not None:
+                value, amount = step
+                total += amount
+                continue
+            if not value.row.name.startswith("add64"):
+                return False
+            x, y = (value.x, value.y) if self.regions.is_pointer(value.x) else (value.y, value.x)
+            if self.regions.is_pointer(y) or _upper_bound(y) > _BOUNDED:
+                return False
+            value = x
+        return isinstance(value, Load) and 0 <= total < _BOUNDED
+
+    def _general(self, region: Region, address: str, size: str, constant: int | None, writes: bool) -> str:
+        """An i1: [address, address + size) lies in `region`. `address` is an integer operand."""
+        text = self.text
+        bounds = self._bounds(region)
+        if bounds is None:
+            self.lowering.unit.needs_segments = True
+            flags = abi.SEGMENT_WRITABLE if writes else 0
+            return text.emit(f'call i1 @"{CHECK_SYMBOL}"(ptr %run, i64 {address}, i64 {size}, i64 {flags})')
+        start, length, alive = bounds
+        offset = text.sub(64, address, start)
+        if isinstance(length, int) and constant is not None:
+            if constant > length:
+                return "false"
+            ok = text.emit(f"icmp ule i64 {offset}, {length - constant}")
+        else:
+            fits = text.emit(f"icmp ule i64 {size}, {length}")
+            ok = text.emit(f"icmp ule i64 {offset}, {text.sub(64, str(length), size)}")
+            ok = text.and_(1, fits, ok)
+        return text.and_(1, ok, alive) if alive else ok
+
+    def _bounds(self, region: Region) -> tuple[str, int | str, str] | None:
+        """(start, length, extra condition or '') of a region as integers, or None when only the segments can tell."""
+        text, lowering = self.text, self.lowering
+        match region.kind:
+            case RegionKind.FRAME if region.name == lowering.function.name and not lowering.uses_run_stack:
+                return text.emit("ptrtoint ptr %stack to i64"), self.frame_size, ""
+            case RegionKind.PACKET | RegionKind.PACKET_END | RegionKind.PACKET_META if (
+                self._context() is not None
+            ):
+                start = text.emit(f"ptrtoint ptr {self._context_pointer(Pointer.PACKET_START)} to i64")
+                end = text.emit(f"ptrtoint ptr {self._context_pointer(Pointer.DATA_END)} to i64")
+                return start, text.sub(64, end, start), ""
+            case RegionKind.MAP_VALUE if isinstance(region.origin, Call):
+                start = text.emit(f"ptrtoint ptr {lowering.operands[region.origin]} to i64")
+                return start, self._map_value_size(region), text.emit(f"icmp ne i64 {start}, 0")
+            case RegionKind.MAP_VALUE if self._is_global_data(region):
+                symbol = lowering.unit.symbol(f"value.{region.name}")
+                return (
+                    text.emit(f"ptrtoint ptr {symbol} to i64"),
+                    lowering.module.maps[region.name].value_size,
+                    "",
+                )
+            case RegionKind.MEMORY if lowering.is_main:
+                return text.emit("ptrtoint ptr %a0 to i64"), "%a1", ""
+            case _:
+                return None
+
+    def _is_global_data(self, region: Region) -> bool:
+        map_ = self.lowering.module.maps.get(region.name)
+        return map_ is not None and map_.type is MapType.ARRAY and map_.max_entries == 1
+
+    def _map_value_size(self, region: Region) -> int:
+        return self.lowering.module.maps[region.name].value_size
+
+    def _context(self) -> Param | None:
+        for param in self.lowering.function.params:
+            if self.regions.of(param).kind is RegionKind.CONTEXT:
+                return param
+        return None
+
+    def _context_pointer(self, pointer: Pointer) -> str:
+        context = self._context()
+        assert context is not None
+        place = self.text.emit(
+            f"getelementptr i8, ptr {self.lowering.operands[context]}, i64 {pointer.value}"
+        )
+        return self.text.emit(f"load ptr, ptr {place}, align 8")
+
+
+def _frame_size(lowering: FunctionLowering) -> int:
+    """Bytes of stack the function needs: up to its lowest constant access, or all of it once an offset varies."""
+    regions = lowering.regions
+    lowest = 0
+    for value in _frame_values(lowering.function, lowering):
+        place = regions.frame_offset(value)
+        if place is None:
+            return FRAME_SIZE
+        lowest = min(lowest, place[1])
+    for inst in lowering.function.insts():
+        if isinstance(inst, Load | Store | Atomic):
+            place = regions.frame_offset(inst.base)
+            if place is not None:
+                lowest = min(lowest, place[1] + inst.offset)
+    return min(FRAME_SIZE, -(lowest // 16) * 16) or 16
+
+
+def _frame_values(function: Function, lowering: FunctionLowering) -> list[Value]:
+    values: list[Value] = [*function.params, *function.insts()]
+    values += [param for block in function.blocks for param in block.params]
+    return [value for value in values if lowering.regions.of(value).kind is RegionKind.FRAME]
+
+
+def _power_of_two(offset: int) -> int:
+    return offset & -offset if offset else 16
+
+
+def _upper_bound(value: Value) -> int:
+    """An upper bound of a scalar that its own instruction shows; 2**64 when none."""
+    if isinstance(value, Const):
+        return value.value
+    if isinstance(value, Load) and not value.row.signed and value.row.size < 8:
+        return 1 << 8 * value.row.size
+    if isinstance(value, Alu):
+        if value.row.bits == 32:
+            return 1 << 32
+        if value.row.name.startswith("and64") and isinstance(value.y, Const):
+            return value.y.value
+        if value.row.name.startswith("rsh64") and isinstance(value.y, Const):
+            return 1 << (64 - (value.y.value & 63))
+        if value.row.name.startswith("lsh64") and isinstance(value.y, Const):
+            return _upper_bound(value.x) << (value.y.value & 63)
+    return 1 << 64
