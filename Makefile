@@ -1,0 +1,63 @@
+# `make` lists what there is to do. Everything runs in a private .venv, made on first use.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+CLANG ?= clang
+
+BIN := $(VENV)/bin
+CORE := $(VENV)/.core
+DEV := $(VENV)/.dev
+FLOORS := ir backends runtime bpfc
+OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c))
+
+.PHONY: help run test lint check bless objects bench fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(CORE) ## compile the sample XDP object and run it over the sample capture
+	$(BIN)/bpfc run tests/objects/xdp_stats.o --pcap tests/objects/sample.pcap
+
+test: $(DEV) ## run every test
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(DEV) ## style, types and floors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict $(FLOORS) tools
+	$(BIN)/lint-imports
+
+check: lint test ## what must be clean before a commit: lint, then test
+
+bless: $(DEV) ## rewrite the golden files with what the code says now; read the diff
+	$(BIN)/python -m pytest tests/golden --bless
+
+objects: ## recompile tests/objects/*.c with clang (CLANG=clang-19 picks another)
+	@command -v $(CLANG) >/dev/null || { echo "make objects: '$(CLANG)' not found; install clang or set CLANG=" >&2; exit 1; }
+	$(MAKE) --always-make $(OBJECTS)
+
+%.o: %.c
+	$(CLANG) -target bpf -mcpu=v4 -O2 -g -Wall -I bpfc/include -ffile-prefix-map=$(CURDIR)/= -c $< -o $@
+
+bench: $(DEV) ## measure, as ratios within one run
+	$(BIN)/python -m benchmarks
+
+fuzz: $(DEV) ## run the property tests for long
+	$(BIN)/python -m pytest tests/property -n $(JOBS) --hypothesis-profile=fuzz
+
+clean: ## remove everything that git does not keep, the .venv included
+	rm -rf $(VENV) build dist *.egg-info .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A python without ensurepip (Debian splits it off) makes a venv without pip; then the outer pip fills it.
+pip_install = if [ -x $(BIN)/pip ]; then $(BIN)/pip install -q $(1); else $(PYTHON) -m pip --python $(BIN)/python install -q $(1); fi
+
+$(CORE): pyproject.toml tools/wheel_backend.py
+	$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	$(call pip_install,-e .)
+	touch $@
+
+$(DEV): $(CORE)
+	$(call pip_install,-e '.[dev]')
+	touch $@

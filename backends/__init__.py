@@ -1,0 +1,1 @@
+"""From IR to native objects, through LLVM: one file per target."""

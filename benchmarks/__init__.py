@@ -1,0 +1,1 @@
+"""Measurements through the public API, as ratios within one run."""

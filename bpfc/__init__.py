@@ -1,0 +1,1 @@
+"""An optimizing eBPF compiler and userspace runtime."""

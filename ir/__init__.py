@@ -1,0 +1,1 @@
+"""What a program is and means: instructions, objects, SSA, verification and optimization."""

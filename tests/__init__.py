@@ -1,0 +1,1 @@
+"""Tests of every floor; see CONTRIBUTING.md for what goes where."""

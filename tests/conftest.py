@@ -1,0 +1,74 @@
+"""What every test may rely on: the hypothesis profiles, `--bless`, and fixtures that skip where something is absent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).parent.parent
+
+SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
+settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True, derandomize=True)
+settings.register_profile(
+    "fuzz", max_examples=100_000, deadline=None, print_blob=True, suppress_health_check=SLOW_IS_FINE
+)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
+
+BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+BPF_ATTR_SIZE = 32
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--bless`."""
+    parser.addoption("--bless", action="store_true", help="rewrite golden files with what the code says now")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Compare text with a golden file; with `--bless`, write the file instead."""
+    bless: bool = request.config.getoption("--bless")
+
+    def check(path: Path, text: str) -> None:
+        if bless:
+            path.write_text(text)
+        assert path.exists(), f"{path.name} is missing: run `make bless` and read it"
+        assert text == path.read_text()
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def debian_objects() -> Path:
+    """The folder that `tools/fetch_objects.sh` fills with real BPF objects; skips where nobody ran it."""
+    folder = Path(os.environ.get("BPFC_DEBIAN_OBJECTS", ROOT / ".cache" / "debian"))
+    if not folder.is_dir():
+        pytest.skip("no Debian objects here: run tools/fetch_objects.sh")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=False)
+def kernel() -> None:
+    """Skip where the running kernel does not let us call bpf(2)."""
+    if not may_call_bpf():
+        pytest.skip("bpf(2) is not permitted here")
+
+
+def may_call_bpf() -> bool:
+    """Create an array map of one element in the kernel, and close it."""
+    number = BPF_SYSCALL.get(platform.machine())
+    if number is None:
+        return False
+    # BPF_MAP_CREATE is command 0; map_type 2 is BPF_MAP_TYPE_ARRAY, then key_size, value_size, max_entries.
+    attributes = (ctypes.c_uint32 * (BPF_ATTR_SIZE // 4))(2, 4, 8, 1)
+    descriptor: int = ctypes.CDLL(None, use_errno=True).syscall(number, 0, attributes, BPF_ATTR_SIZE)
+    if descriptor < 0:
+        return False
+    os.close(descriptor)
+    return True

@@ -1,0 +1,108 @@
+"""The build backend: setuptools, with the floors moved under the one name `bpfc` while a wheel is built.
+
+    checkout                    wheel
+    ir/core.py                  bpfc/ir/core.py
+      from ir.isa import Insn     from bpfc.ir.isa import Insn
+    bpfc/api.py                 bpfc/api.py
+      from runtime.image ...      from bpfc.runtime.image ...
+
+A folder `runtime/` or a file `ir.py` of the user's own can then not shadow ours. An editable install serves the checkout
+as it is; a source distribution holds it as it is, this backend included, and so builds the same wheel.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+from setuptools import build_meta
+from setuptools.build_meta import (
+    build_editable,
+    build_sdist,
+    get_requires_for_build_editable,
+    get_requires_for_build_sdist,
+    get_requires_for_build_wheel,
+    prepare_metadata_for_build_editable,
+)
+
+__all__ = [
+    "build_editable",
+    "build_sdist",
+    "build_wheel",
+    "get_requires_for_build_editable",
+    "get_requires_for_build_sdist",
+    "get_requires_for_build_wheel",
+    "prepare_metadata_for_build_editable",
+]
+
+OWNER = "bpfc"
+MOVED = ("backends", "ir", "runtime")
+METADATA = ("pyproject.toml", "README.md", "LICENSE")
+IMPORT = re.compile(rb"from\s+(?=\w)")
+
+ConfigSettings = dict[str, str | list[str] | None]
+
+
+def build_wheel(
+    wheel_directory: str,
+    config_settings: ConfigSettings | None = None,
+    metadata_directory: str | None = None,
+) -> str:
+    """Build the wheel from a staged copy of the tree and return its file name (PEP 517)."""
+    target = os.path.abspath(wheel_directory)
+    with tempfile.TemporaryDirectory() as stage:
+        stage_tree(Path.cwd(), Path(stage))
+        with chdir(stage):
+            name: str = build_meta.build_wheel(target, config_settings)
+    return name
+
+
+def stage_tree(checkout: Path, stage: Path) -> None:
+    """Copy what a wheel holds from `checkout` to `stage`, moved and rewritten."""
+    for name in METADATA:
+        shutil.copy(checkout / name, stage)
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(checkout / OWNER, stage / OWNER, ignore=unwanted)
+    for floor in MOVED:
+        shutil.copytree(checkout / floor, stage / OWNER / floor, ignore=unwanted)
+    for path in sorted((stage / OWNER).rglob("*.py")):
+        path.write_bytes(rewrite_imports(path.read_bytes(), str(path.relative_to(stage))))
+
+
+def rewrite_imports(source: bytes, name: str) -> bytes:
+    """Prefix the moved floors in every `from FLOOR... import` of a module; nothing else changes.
+
+    Raises SyntaxError for `import FLOOR...`: it binds the bare name, which no prefix can keep.
+    """
+    lines = source.splitlines(keepends=True)
+    for node in sorted(floor_imports(source, name), key=position, reverse=True):
+        line = lines[node.lineno - 1]
+        start = IMPORT.match(line, node.col_offset)
+        assert start is not None, f"{name}:{node.lineno}: `from` and its module stand on one line"
+        lines[node.lineno - 1] = line[: start.end()] + OWNER.encode() + b"." + line[start.end() :]
+    return b"".join(lines)
+
+
+def floor_imports(source: bytes, name: str) -> Iterator[ast.ImportFrom]:
+    """Yield the imports of moved floors."""
+    for node in ast.walk(ast.parse(source, name)):
+        if isinstance(node, ast.Import) and any(is_moved(alias.name) for alias in node.names):
+            raise SyntaxError(f"{name}:{node.lineno}: write `from FLOOR.module import name`")
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and is_moved(node.module or ""):
+            yield node
+
+
+def position(node: ast.ImportFrom) -> tuple[int, int]:
+    """Where a statement starts: line from 1, byte in the line from 0."""
+    return node.lineno, node.col_offset
+
+
+def is_moved(module: str) -> bool:
+    """Tell whether `module` lies in a floor that a wheel moves."""
+    return module.partition(".")[0] in MOVED
