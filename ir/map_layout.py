@@ -1,0 +1,216 @@
+"""How a map lies in memory: one position-independent block, a header and then the data, the same for code, host and pin files.
+
+Offsets, never pointers, so that a block can be pinned to a file, mapped anywhere, or live in an emulator. Everything but the number
+of cpus follows from the map's declaration, so compiled code has the other offsets as constants. Numbers are in the order of
+the machine that runs the program; MAGIC tells.
+
+    header     0 magic 4     4 version 4   8 type 4     12 key_size 4    16 value_size 4   20 max_entries 4   24 flags 4
+              28 cpus 4     32 value_stride 4          36 element_stride 4                40 bucket_mask 4   44 elements 4
+              48 size 8     56 cpu_stride 8            64 elements_offset 8               72 values_offset 8
+              80 spares_offset 8                       88 seed 8         96 extra 8      104 frozen 4      108 free
+             128 lock 4    132 generation 4           136 count 8        (writers)
+             192 head 8    200 tail 8                 208 fresh 4        (queue positions, LRU hand, elements never used yet)
+    data     256 (4096 when mmapable)
+
+    array            values: max_entries x value_stride; for each cpu, cpu_stride apart
+    slot array       slots of 16 bytes: handle 8 (0: empty), value 8 (as the host wrote it)
+    hash             buckets: u32 x (bucket_mask + 1): element number, LOCKED; 0 empty
+                     elements: next 4 (element number, or END | bucket), link 4 (of free elements), [hash 4, used 4 if LRU],
+                     key, value; numbers start at 1
+                     values (per-cpu): elements x value_stride for each cpu; spares: 64 bytes for each cpu
+    lpm trie         nodes: child 4 x 2, prefix length 4, kind 4, key bytes, value; numbers start at 1
+    queue, stack     values: (max_entries + 1) x value_stride
+    bloom filter     bits
+    ring buffer      as libbpf maps it, from page 1: consumer page, producer page, data, the same data again
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final, final
+
+from ir.kinds import MapType
+from ir.maps import HASHES, LRU_HASHES, PAGE, SLOT_ARRAYS, MapFlag, is_per_cpu
+from ir.object import Map
+
+MAGIC: Final = 0x6D465042
+VERSION: Final = 1
+
+TYPE: Final = 8
+KEY_SIZE: Final = 12
+VALUE_SIZE: Final = 16
+MAX_ENTRIES: Final = 20
+FLAGS: Final = 24
+CPUS: Final = 28
+VALUE_STRIDE: Final = 32
+ELEMENT_STRIDE: Final = 36
+BUCKET_MASK: Final = 40
+ELEMENTS: Final = 44
+SIZE: Final = 48
+CPU_STRIDE: Final = 56
+ELEMENTS_OFFSET: Final = 64
+VALUES_OFFSET: Final = 72
+SPARES_OFFSET: Final = 80
+SEED: Final = 88
+EXTRA: Final = 96
+FROZEN: Final = 104
+LOCK: Final = 128
+GENERATION: Final = 132
+COUNT: Final = 136
+HEAD: Final = 192
+TAIL: Final = 200
+FRESH: Final = 208
+
+DATA: Final = 256
+HEADER_FORMAT: Final = "12I7Q2I"
+LINE: Final = 64
+
+# A slot of a slot array.
+SLOT_STRIDE: Final = 16
+SLOT_VALUE: Final = 8
+
+# An element of a hash.
+ELEMENT_NEXT: Final = 0
+ELEMENT_LINK: Final = 4
+ELEMENT_HASH: Final = 8
+ELEMENT_USED: Final = 12
+BUCKET_LOCKED: Final = 1 << 30
+CHAIN_END: Final = 1 << 31
+
+# The line of a cpu in a hash's spares: a stack of free elements (number 4, tag 4), an element kept for replacing updates.
+SPARE_FREE: Final = 0
+SPARE_ELEMENT: Final = 8
+
+# A node of an LPM trie.
+NODE_CHILD: Final = 0
+NODE_PREFIX: Final = 8
+NODE_KIND: Final = 12
+NODE_KEY: Final = 16
+
+# A ring buffer: pages from the start of the block, fields from the start of their page, bits of a record's length word.
+RING_CONSUMER: Final = PAGE
+RING_PRODUCER: Final = 2 * PAGE
+RING_DATA: Final = 3 * PAGE
+RECORD_HEADER: Final = 8
+RECORD_BUSY: Final = 1 << 31
+RECORD_DISCARDED: Final = 1 << 30
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MapLayout:
+    """The numbers of a map's block, all in bytes unless they count. `spares_offset` and `size` need the number of cpus."""
+
+    value_stride: int = 0
+    element_stride: int = 0
+    bucket_mask: int = 0
+    elements: int = 0
+    cpu_stride: int = 0
+    elements_offset: int = DATA
+    values_offset: int = DATA
+    spares_offset: int = 0
+    size: int = DATA
+    mirrored: int = 0  # bytes at the end that show the bytes before them a second time (ring buffers)
+
+
+def layout_of(map: Map, cpus: int = 1) -> MapLayout:
+    """The layout of a map's block for programs that see `cpus` cpus."""
+    stride = align(map.value_size, 8)
+    if map.type in (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.STRUCT_OPS):
+        return _array(map, stride, cpus)
+    if map.type in SLOT_ARRAYS:
+        return MapLayout(SLOT_STRIDE, SLOT_STRIDE, elements=map.max_entries, size=DATA + SLOT_STRIDE * map.max_entries)
+    if map.type in HASHES:
+        return _hash(map, stride, cpus)
+    if map.type is MapType.LPM_TRIE:
+        element = NODE_KEY + align(map.key_size - 4, 8) + stride
+        nodes = 2 * map.max_entries
+        return MapLayout(stride, element, elements=nodes, size=DATA + (nodes + 1) * element)
+    if map.type in (MapType.QUEUE, MapType.STACK):
+        return MapLayout(stride, stride, elements=map.max_entries, size=DATA + map.max_entries * stride)
+    if map.type is MapType.BLOOM_FILTER:
+        mask = _bloom_mask(map)
+        return MapLayout(bucket_mask=mask, size=DATA + (mask + 1) // 8)
+    if map.type in (MapType.RINGBUF, MapType.USER_RINGBUF):
+        return MapLayout(bucket_mask=map.max_entries - 1, size=RING_DATA + 2 * map.max_entries, mirrored=map.max_entries)
+    if map.type is MapType.PERF_EVENT_ARRAY:
+        return MapLayout(bucket_mask=PERF_BYTES - 1, size=RING_DATA + 2 * PERF_BYTES, mirrored=PERF_BYTES)
+    return MapLayout(stride, size=DATA)
+
+
+PERF_BYTES: Final = 1 << 20
+
+
+def pack_header(map: Map, layout: MapLayout, cpus: int, seed: int, byte_order: str) -> bytes:
+    """The first bytes of a new block; `byte_order` is struct's < or >."""
+    return struct.pack(
+        byte_order + HEADER_FORMAT,
+        MAGIC,
+        VERSION,
+        map.type,
+        map.key_size,
+        map.value_size,
+        map.max_entries,
+        map.flags,
+        cpus,
+        layout.value_stride,
+        layout.element_stride,
+        layout.bucket_mask,
+        layout.elements,
+        layout.size,
+        layout.cpu_stride,
+        layout.elements_offset,
+        layout.values_offset,
+        layout.spares_offset,
+        seed,
+        map.extra,
+        0,
+        0,
+    )
+
+
+def align(number: int, multiple: int) -> int:
+    """`number` rounded up to a multiple of a power of two."""
+    return (number + multiple - 1) & -multiple
+
+
+def _array(map: Map, stride: int, cpus: int) -> MapLayout:
+    values = PAGE if map.flags & MapFlag.MMAPABLE else DATA
+    bytes_ = stride * map.max_entries
+    if is_per_cpu(map.type):
+        bytes_ = align(bytes_, LINE)
+        return MapLayout(stride, stride, values_offset=values, cpu_stride=bytes_, size=values + bytes_ * cpus)
+    return MapLayout(stride, stride, values_offset=values, size=values + bytes_)
+
+
+def _hash(map: Map, stride: int, cpus: int) -> MapLayout:
+    buckets = 1 << (map.max_entries - 1).bit_length()
+    per_cpu = is_per_cpu(map.type)
+    key = (16 if map.type in LRU_HASHES else 8) + align(map.key_size, 8)
+    element = key + (0 if per_cpu else stride)
+    elements_offset = align(DATA + 4 * buckets, LINE)
+    spares = 0 if per_cpu or map.type in LRU_HASHES else cpus
+    end = align(elements_offset + element * (map.max_entries + 1 + spares), LINE)
+    cpu_stride = align(stride * (map.max_entries + 1), LINE) if per_cpu else 0
+    spares_offset = end + cpu_stride * cpus
+    return MapLayout(
+        stride,
+        element,
+        buckets - 1,
+        map.max_entries,
+        cpu_stride,
+        elements_offset,
+        end if per_cpu else elements_offset + key,
+        spares_offset,
+        spares_offset + LINE * cpus,
+    )
+
+
+def _bloom_mask(map: Map) -> int:
+    """The kernel's size: 7/5 bits for each hash of each entry, rounded up to a power of two, at least a word."""
+    hashes = (map.extra & 0xF) or 5
+    bits = map.max_entries * hashes // 5 * 7
+    if bits > 1 << 31:
+        return (1 << 32) - 1
+    return max(64, 1 << (bits - 1).bit_length()) - 1 if bits else 63
