@@ -50,8 +50,8 @@ def disassemble(
 ) -> str:
     """The listing of a program, one instruction a line after its slot number.
 
-    `names` are functions and labels by slot, `helpers` names by number, `references` and `lines` what the instruction
-    at a slot refers to and the C line it comes from; these two become comments.
+    `names` are functions and labels by slot, `helpers` names by number, `references` and `lines` what the
+    instruction at a slot refers to and the C line it comes from; these two become comments.
     """
     return "\n".join(_listing(tuple(insns), names or {}, helpers or {}, references or {}, lines or {}))
 
@@ -70,7 +70,7 @@ def jump_labels(insns: Iterable[Insn]) -> dict[int, str]:
 
 
 def named_slot(insn: Insn, start: int) -> int | None:
-    """The slot that the instruction at slot `start` jumps to, calls or takes the address of; None when there is none."""
+    """The slot that the instruction at slot `start` jumps to, calls or takes the address of, if any."""
     part = _jump_part(row_of(insn))
     return None if part is None else start + 1 + signed(32, getattr(insn, part))
 
@@ -136,7 +136,7 @@ class _Statement:
     forms: tuple[Form, ...]
 
 
-class _Misfit(Exception):
+class _MisfitError(Exception):
     def __init__(self, code: str, message: str, column: int) -> None:
         super().__init__(message)
         self.code, self.message, self.column = code, message, column
@@ -158,7 +158,7 @@ class _Assembler:
         for start, statement in statements.items():
             try:
                 insns.append(self._fit(statement, start))
-            except _Misfit as misfit:
+            except _MisfitError as misfit:
                 self._report(misfit, statement.line)
         if self.problems:
             raise RejectedError(sorted(self.problems, key=_text_order))
@@ -182,7 +182,7 @@ class _Assembler:
                 continue
             try:
                 statement = _cut(code, column, source, start["opcode"])
-            except _Misfit as misfit:
+            except _MisfitError as misfit:
                 self._report(misfit, source)
                 continue
             statements[slot] = statement
@@ -191,7 +191,7 @@ class _Assembler:
 
     def _define(self, name: str, slot: int, source: SourceLine) -> None:
         if name in self.labels:
-            self._report(_Misfit("duplicate-label", f"label '{name}' is defined twice", 1), source)
+            self._report(_MisfitError("duplicate-label", f"label '{name}' is defined twice", 1), source)
         self.labels[name] = slot
 
     def _slots(self, statement: _Statement) -> int:
@@ -200,15 +200,15 @@ class _Assembler:
             return 2 if True in widths else 1
         try:
             return self._fit(statement, 0).slots
-        except _Misfit:
+        except _MisfitError:
             return 1
 
     def _fit(self, statement: _Statement, start: int) -> Insn:
-        first: _Misfit | None = None
+        first: _MisfitError | None = None
         for form in statement.forms:
             try:
                 return self._fill(form, statement, start)
-            except _Misfit as misfit:
+            except _MisfitError as misfit:
                 first = first or misfit
         assert first is not None
         raise first
@@ -222,7 +222,7 @@ class _Assembler:
         for name, (value, column) in zip(form.operands, statement.operands, strict=True):
             if isinstance(name, int):
                 if value != name:
-                    raise _Misfit(
+                    raise _MisfitError(
                         "bad-operand", f"'{row.name}' wants register {name} here, found {value}", column
                     )
                 continue
@@ -230,7 +230,7 @@ class _Assembler:
             number = value if isinstance(value, int) else self._resolve(value, name, start, column)
             bits = _to_bits(slot, number, row, column)
             if filled.setdefault(name, bits) != bits:
-                raise _Misfit(
+                raise _MisfitError(
                     "bad-operand", f"'{row.name}' wants the same register twice, found {number}", column
                 )
             parts[slot.part] = parts.get(slot.part, 0) | bits << slot.low
@@ -241,20 +241,20 @@ class _Assembler:
         insn = Insn(row.opcode, **parts)
         if not row.accepts(insn):
             said = ", ".join(f"{part} = {getattr(insn, part)}" for part in row.misfits(insn))
-            raise _Misfit("bad-operand", f"'{row.name}' does not allow {said}", statement.line.column)
+            raise _MisfitError("bad-operand", f"'{row.name}' does not allow {said}", statement.line.column)
         return insn
 
     def _resolve(self, name: str, slot: str, start: int, column: int) -> int:
         if slot == "helper":
             if name in self.labels or name not in self.helpers:
-                raise _Misfit("unknown-label", f"no label or helper is named '{name}'", column)
+                raise _MisfitError("unknown-label", f"no label or helper is named '{name}'", column)
             return self.helpers[name]
         if name not in self.labels:
             known = "no label or helper" if slot == "pc_jump" else "no label"
-            raise _Misfit("unknown-label", f"{known} is named '{name}'", column)
+            raise _MisfitError("unknown-label", f"{known} is named '{name}'", column)
         return self.labels[name] - start - 1
 
-    def _report(self, misfit: _Misfit, line: SourceLine) -> None:
+    def _report(self, misfit: _MisfitError, line: SourceLine) -> None:
         at = SourceLine(line.file, line.line, misfit.column, line.text)
         self.problems.append(Diagnostic(misfit.code, misfit.message, Location(source=at)))
 
@@ -265,13 +265,13 @@ def _text_order(problem: Diagnostic) -> tuple[int, int]:
 
 
 def _to_bits(slot: Slot, number: int, row: Row, column: int) -> int:
-    """`number` as the bits of its slot. A signed 32- or 64-bit slot also takes the unsigned reading (r1 = 0xffffffff)."""
+    """`number` as the bits of its slot; from 32 bits on, signed slots take the unsigned reading too."""
     smallest = -(1 << (slot.bits - 1)) if slot.is_signed else 0
     wraps = not slot.is_signed or slot.bits >= 32
     largest = (1 << slot.bits) - 1 if wraps else (1 << (slot.bits - 1)) - 1
     if not smallest <= number <= largest:
         said = f"{number} does not fit in '{row.name}', which takes {smallest} to {largest}"
-        raise _Misfit("operand-range", said, column)
+        raise _MisfitError("operand-range", said, column)
     return number & ((1 << slot.bits) - 1)
 
 
@@ -289,5 +289,7 @@ def _cut(code: str, column: int, source: SourceLine, opcode: str | None) -> _Sta
     line = SourceLine(source.file, source.line, begin, source.text)
     if not matching:
         said = f"'{code[begin - 1 :]}' is not an instruction"
-        raise _Misfit("unknown-instruction", said if not forms else f"{said} with opcode {opcode}", begin)
+        raise _MisfitError(
+            "unknown-instruction", said if not forms else f"{said} with opcode {opcode}", begin
+        )
     return _Statement(line, wanted, shape, operands, matching)

@@ -40,6 +40,7 @@ U64 = range(0x1_0000_0000_0000_0000)
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = REG
 FRAME_POINTER = R10
 ARGUMENT_REGISTERS = (R1, R2, R3, R4, R5)
+NOP_FIRST = 2  # bit of a static branch's source field: its first form is the nop
 
 
 class Kind(Enum):
@@ -131,6 +132,11 @@ class Row:
     def uses_src(self) -> bool:
         """Whether the source field names a register (and not a kind, a flag or nothing)."""
         return self.src is REG
+
+    @property
+    def reads_dst(self) -> bool:
+        """Whether the result of this ALU row depends on what the destination held."""
+        return not self.name.startswith(("mov", "addr_space_cast"))
 
     def accepts(self, insn: Insn) -> bool:
         """Whether every field of `insn` (whose opcode is this row's) is legal here."""

@@ -1,7 +1,8 @@
 """The shapes of assembly statements: what the rows' templates look like to the tokenizer.
 
-A statement is cut into tokens; registers, numbers and names become one letter each, and what is left, the *shape*, finds
-the rows it can be. A template is cut by the same tokenizer, so the rows are the only grammar there is:
+A statement is cut into tokens; registers, numbers and names become one letter each, and what is left, the
+*shape*, finds the rows it can be. A template is cut by the same tokenizer, so the rows are the only grammar
+there is:
 
     r4 = *(u32 *)(r6 + 4)                 r = * ( u32 * ) ( r N )     operands 4, 6, 4
     r{dst} = *(u32 *)(r{src} {mem})       the same shape              slots dst, src, mem
@@ -90,7 +91,7 @@ class Operand(NamedTuple):
 def tokenize(
     code: str, column: int, is_name: Callable[[str], bool]
 ) -> tuple[tuple[str, ...], tuple[Operand, ...]]:
-    """The shape of a statement and its operands. A register keeps its letter, so r4 and w4 differ in shape."""
+    """The shape of a statement and its operands. A register keeps its letter: r4 and w4 differ in shape."""
     shape: list[str] = []
     operands: list[Operand] = []
     for match in _TOKEN.finditer(code, column):
@@ -138,7 +139,8 @@ def keywords() -> frozenset[str]:
 def _template_shapes(template: str) -> Iterator[tuple[tuple[str, ...], tuple[str | int, ...]]]:
     """The shapes of a template, one for each choice of what its slots take, with the slot of each operand.
 
-    The template is read by the tokenizer for statements, each slot standing as a sample that is recognized afterwards.
+    The template is read by the tokenizer for statements, each slot standing as a sample that is recognized
+    afterwards.
     """
     names = re.findall(r"{(\w+)}", template)
     for letters in product(*(SLOTS[name].takes for name in names)):
