@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol, assert_never, final
 
 from backends import abi
+from backends.batch import batch_symbol, batch_text
 from backends.calls import Natives, NoNatives, emit_call
 from backends.checks import IN_SEGMENT, Checker
 from backends.text import Text
@@ -109,6 +110,9 @@ def lower(
         raise RejectedError(unit.problems)
     declarations = [f"declare {signature}" for _, signature in sorted(unit.declared.items())]
     globals_ = [f"@{quote(name)} = external global i8" for name in sorted(unit.globals)]
+    main = module.main.name
+    loop = batch_symbol(main)
+    bodies.append(batch_text(quote(loop), quote(main), module.context, main in unit.may_trap))
     if unit.needs_segments:
         bodies.append(IN_SEGMENT)
     metadata = ['!1 = !{!"branch_weights", i32 1048575, i32 1}']

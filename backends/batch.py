@@ -1,0 +1,77 @@
+"""The batch loop: one native function that runs a program over many packets in place.
+
+    rets[i] = program(packet at addresses[i], lengths[i] bytes)      for i in [first, count)
+
+It resets the context and the fuel for each packet and stops at the first trap, returning the number of packets done.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from backends import abi
+from ir.context import HEADER, ContextLayout, Pointer
+
+SUFFIX: Final = ".batch"
+
+
+def batch_symbol(program: str) -> str:
+    """The symbol of the batch loop of `program`."""
+    return program + SUFFIX
+
+
+def batch_text(quoted: str, quoted_program: str, layout: ContextLayout, may_trap: bool) -> str:
+    """LLVM IR of `i64 batch(run, ctx, addresses, lengths, first, count, rets, fuel)`; lengths and rets are u32 arrays."""
+    if layout.is_raw:
+        prepare, given = "", "ptr %packet, i64 %length"
+    else:
+        prepare, given = _prepare(layout), "ptr %ctx"
+    check = f"""
+  %trap.at = getelementptr i8, ptr %run, i64 {abi.TRAP_CODE}
+  %trap.code = load i32, ptr %trap.at, align 4
+  %fine = icmp eq i32 %trap.code, 0
+  br i1 %fine, label %keep, label %stop"""
+    return f"""
+define i64 @{quoted}(ptr noalias %run, ptr noalias %ctx, ptr noalias %addresses, ptr noalias %lengths, i64 %first, i64 %count, ptr noalias %rets, i64 %fuel) nounwind {{
+entry:
+  br label %head
+head:
+  %i = phi i64 [ %first, %entry ], [ %more, %keep ]
+  %left = icmp ult i64 %i, %count
+  br i1 %left, label %body, label %stop
+body:
+  store i64 %fuel, ptr %run, align 8
+  %tails = getelementptr i8, ptr %run, i64 {abi.TAIL_CALLS}
+  store i32 {abi.TAIL_CALL_LIMIT}, ptr %tails, align 4
+  %address.at = getelementptr ptr, ptr %addresses, i64 %i
+  %packet = load ptr, ptr %address.at, align 8
+  %length.at = getelementptr i32, ptr %lengths, i64 %i
+  %short = load i32, ptr %length.at, align 4
+  %length = zext i32 %short to i64
+{prepare}
+  %wide = call i64 @{quoted_program}(ptr %run, {given}){check if may_trap else chr(10) + "  br label %keep"}
+keep:
+  %ret = trunc i64 %wide to i32
+  %ret.at = getelementptr i32, ptr %rets, i64 %i
+  store i32 %ret, ptr %ret.at, align 4
+  %more = add i64 %i, 1
+  br label %head
+stop:
+  ret i64 %i
+}}
+"""
+
+
+def _prepare(layout: ContextLayout) -> str:
+    """Point the context at the packet; only layouts with packet pointers have any to set."""
+    if not layout.pointers:
+        return ""
+    lines = ["  %end = getelementptr i8, ptr %packet, i64 %length"]
+    for pointer in Pointer:
+        value = "%end" if pointer in (Pointer.DATA_END, Pointer.PACKET_END) else "%packet"
+        lines.append(f"  %p{pointer.value} = getelementptr i8, ptr %ctx, i64 {pointer.value}")
+        lines.append(f"  store ptr {value}, ptr %p{pointer.value}, align 8")
+    if "len" in layout.fields:
+        lines.append(f"  %len.at = getelementptr i8, ptr %ctx, i64 {HEADER + layout.fields['len'][0]}")
+        lines.append("  store i32 %short, ptr %len.at, align 4")
+    return "\n".join(lines)

@@ -1,0 +1,219 @@
+"""Running a compiled program once: the run state, the context, the packet buffer and what came out.
+
+    packet buffer   | head room 256 | packet ... | tail room 320 |
+                    ^ packet_start  ^ data       ^ data_end      ^ packet_end
+
+One Execution belongs to one thread at a time; programs keep one per thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, final
+
+from backends import abi
+from ir.context import HEADER, ContextLayout, Pointer
+from ir.diagnostics import Diagnostic, Location, RejectedError, TrapError
+
+HEAD_ROOM: Final = 256
+TAIL_ROOM: Final = 320
+DEFAULT_FUEL: Final = 1 << 32
+EINVAL: Final = 22
+_SAID: Final = {
+    abi.Trap.MEMORY: ("memory-trap", "access outside the memory the program may touch"),
+    abi.Trap.FUEL: ("out-of-fuel", "loop ran longer than the run's budget of back-edges"),
+    abi.Trap.CALL: ("bad-call-trap", "indirect call to something that is not a function"),
+    abi.Trap.DEPTH: ("call-depth-trap", "indirect calls nested too deep"),
+    abi.Trap.HELPER: ("helper-trap", "helper failed"),
+}
+
+Native = Callable[..., int]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What one run did.
+
+    `ret` is r0 (64 bits; `verdict` its low 32), `data` the packet or memory afterwards, `ctx` the context's fields, `ns` the
+    time in native code, `insns` the instructions executed (builds that count, else None), `printk` the lines printed,
+    `redirect` the (kind, index, flags) that a redirect helper noted, or None.
+    """
+
+    ret: int
+    data: bytes
+    ctx: Mapping[str, int]
+    ns: int
+    insns: int | None = None
+    printk: tuple[str, ...] = ()
+    redirect: tuple[int, int, int] | None = None
+
+    @property
+    def verdict(self) -> int:
+        """The low 32 bits of r0: an XDP action, a tc verdict."""
+        return self.ret & 0xFFFF_FFFF
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Memory that a program may reach through a pointer of unknown origin: [start, end), in bytes."""
+
+    start: int
+    end: int
+    is_writable: bool = True
+
+
+@final
+@dataclass(slots=True)
+class Limits:
+    """What a run may use up; `cpu` is the processor number it sees."""
+
+    fuel: int = DEFAULT_FUEL
+    cpu: int = 0
+    seed: int = 0x9E37_79B9_7F4A_7C15
+
+
+@final
+class Execution:
+    """The memory of one run at a time: state, BPF stack, context and packet buffer.
+
+    Safe because every address handed to native code is of a ctypes buffer that this object keeps alive, and the bounds
+    written into the state and the context are those of the same buffers.
+    """
+
+    def __init__(self, layout: ContextLayout, segments: tuple[Segment, ...], big_endian: bool, limits: Limits) -> None:
+        self.layout, self.big_endian, self.limits = layout, big_endian, limits
+        self._shared = segments
+        self.state = (ctypes.c_uint8 * abi.RUN_STATE_SIZE)()
+        self._stack = (ctypes.c_uint8 * abi.STACK_SIZE)()
+        self._context = (ctypes.c_uint64 * ((HEADER + layout.size + 7) // 8))()
+        self._packet = (ctypes.c_uint8 * (HEAD_ROOM + TAIL_ROOM))()
+        self._table = (ctypes.c_uint64 * (3 * (len(segments) + 2)))()
+        self.run_address = ctypes.addressof(self.state)
+        self.context_address = ctypes.addressof(self._context)
+        self._rng = limits.seed
+        self.printk: list[str] = []
+
+    def run(self, native: Native, data: bytes, fields: Mapping[str, int]) -> RunResult:
+        """Call `native` over a copy of `data`. Raises TrapError when the run ended at a check."""
+        self._load_packet(data)
+        start = ctypes.addressof(self._packet) + HEAD_ROOM
+        self.arm(start, len(data))
+        if self.layout.is_raw:
+            arguments: tuple[int, ...] = (self.run_address, start, len(data))
+        else:
+            self._fill_context(start, len(data), fields)
+            arguments = (self.run_address, self.context_address)
+        before = time.perf_counter_ns()
+        ret = native(*arguments)
+        elapsed = time.perf_counter_ns() - before
+        return self._result(ret, elapsed, start, len(data))
+
+    def arm(self, start: int, length: int) -> None:
+        """Reset the run state for memory at [start, start + length)."""
+        state = self.state
+        self._put(abi.FUEL, 8, self.limits.fuel)
+        self._put(abi.TRAP_CODE, 8, 0)
+        self._put(abi.CPU, 4, self.limits.cpu)
+        self._put(abi.TAIL_CALLS, 4, abi.TAIL_CALL_LIMIT)
+        self._put(abi.RNG, 8, self._rng)
+        self._put(abi.DEPTH, 8, 8)
+        self._put(abi.INSNS, 8, 0)
+        ctypes.memset(ctypes.addressof(state) + abi.REDIRECT, 0, 32)
+        stack = ctypes.addressof(self._stack)
+        self._put(abi.STACK, 8, stack + abi.STACK_SIZE)
+        rows = [Segment(start, start + length), Segment(stack, stack + abi.STACK_SIZE), *self._shared]
+        for number, row in enumerate(rows):
+            flags = abi.SEGMENT_WRITABLE if row.is_writable else 0
+            self._table[3 * number : 3 * number + 3] = [row.start, row.end, flags]
+        self._put(abi.SEGMENTS, 8, ctypes.addressof(self._table))
+        self._put(abi.SEGMENT_COUNT, 8, len(rows))
+        self.printk.clear()
+
+    def trap(self) -> tuple[abi.Trap, int] | None:
+        """(why, slot) when the last run ended at a check."""
+        code = self._get(abi.TRAP_CODE, 4)
+        return (abi.Trap(code), self._get(abi.TRAP_INSN, 4)) if code else None
+
+    def prepare_context(self, fields: Mapping[str, int]) -> int:
+        """Fill the context image for a batch, whose loop sets the packet pointers; its address."""
+        ctypes.memset(self.context_address, 0, ctypes.sizeof(self._context))
+        self._set_fields(fields)
+        return self.context_address
+
+    def _put(self, offset: int, size: int, value: int) -> None:
+        self.state[offset : offset + size] = list((value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+
+    def _get(self, offset: int, size: int) -> int:
+        return int.from_bytes(bytes(self.state[offset : offset + size]), "little")
+
+    def _load_packet(self, data: bytes) -> None:
+        wanted = HEAD_ROOM + len(data) + TAIL_ROOM
+        if wanted > len(self._packet):
+            self._packet = (ctypes.c_uint8 * (2 * wanted))()
+        ctypes.memmove(ctypes.addressof(self._packet) + HEAD_ROOM, data, len(data))
+
+    def _fill_context(self, start: int, length: int, fields: Mapping[str, int]) -> None:
+        self.prepare_context(_defaults(self.layout, length) | fields)
+        if not self.layout.pointers:
+            return
+        begin = ctypes.addressof(self._packet)
+        values = {
+            Pointer.DATA: start,
+            Pointer.DATA_END: start + length,
+            Pointer.DATA_META: start,
+            Pointer.PACKET_START: begin,
+            Pointer.PACKET_END: start + length + TAIL_ROOM,
+        }
+        for pointer, value in values.items():
+            self._context[pointer.value // 8] = value
+
+    def _set_fields(self, fields: Mapping[str, int]) -> None:
+        image = memoryview(self._context).cast("B")
+        order = "big" if self.big_endian else "little"
+        for name, value in fields.items():
+            place = self.layout.fields.get(name)
+            if place is None:
+                known = ", ".join(self.layout.fields) or "none"
+                said = f"{self.layout.name} has no field '{name}' (fields: {known})"
+                raise RejectedError([Diagnostic("unknown-context-field", said, errno=EINVAL)])
+            offset, size = place
+            packed = (value & (1 << 8 * size) - 1).to_bytes(size, "big" if order == "big" else "little")
+            image[HEADER + offset : HEADER + offset + size] = packed
+
+    def _result(self, ret: int, elapsed: int, start: int, length: int) -> RunResult:
+        trap = self.trap()
+        if trap is not None:
+            raise trap_error(trap, Location())
+        self._rng = self._get(abi.RNG, 8)
+        fields: dict[str, int] = {}
+        if self.layout.pointers:
+            start, end = self._context[0], self._context[1]
+            length = max(0, end - start)
+        image = memoryview(self._context).cast("B")
+        for name, (offset, size) in self.layout.fields.items():
+            if size in (1, 2, 4, 8) and offset not in self.layout.pointers:
+                raw = image[HEADER + offset : HEADER + offset + size]
+                fields[name] = int.from_bytes(raw, "big" if self.big_endian else "little")
+        kind, index = self._get(abi.REDIRECT, 4), self._get(abi.REDIRECT + 4, 4)
+        redirect = (kind, index, self._get(abi.REDIRECT + 8, 8)) if kind else None
+        insns = self._get(abi.INSNS, 8) or None
+        return RunResult(
+            ret & (1 << 64) - 1, ctypes.string_at(start, length), fields, elapsed, insns, tuple(self.printk), redirect
+        )
+
+
+def trap_error(trap: tuple[abi.Trap, int], at: Location) -> TrapError:
+    """The error for a run that ended at a check; `at` is refined by whoever knows the program."""
+    code, said = _SAID[trap[0]]
+    return TrapError([Diagnostic(code, said, at if at.insn is not None else Location(insn=trap[1]))])
+
+
+def _defaults(layout: ContextLayout, length: int) -> dict[str, int]:
+    return {"len": length} if "len" in layout.fields else {}
+
+
