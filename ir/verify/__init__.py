@@ -1,0 +1,1 @@
+"""What must hold before a program runs: abstract values, checks as data, and the drivers that prove them."""
