@@ -1,7 +1,8 @@
 """The BPF instruction set, one row per operation: encoding, legal fields, assembly text and meaning.
 
-Nothing else in bpfc lists opcodes. Decoding, encoding, the assembler, the disassembler, the interpreter, the constant
-folder, the verifier, lowering and the property tests are all driven by these rows. A new operation is one new row.
+Nothing else in bpfc lists opcodes. Decoding, encoding, the assembler, the disassembler, the interpreter,
+the constant folder, the verifier, lowering and the property tests are all driven by these rows. A new
+operation is one new row.
 
 An instruction is one or two 8-byte slots (RFC 9669 section 3; big-endian objects swap the nibbles of byte 1):
 
@@ -9,7 +10,7 @@ An instruction is one or two 8-byte slots (RFC 9669 section 3; big-endian object
          +--------+-----+-----+---------+-----------------------+
          | opcode | src | dst | offset  | imm                   |
          +--------+-----+-----+---------+-----------------------+
-         | 0      | 0   | 0   | 0       | imm, upper half       |   second slot of a 64-bit immediate load only
+         | 0      | 0   | 0   | 0       | imm, upper half       |   second slot, 64-bit immediate load only
          +--------+-----+-----+---------+-----------------------+
 
 Jump distances count slots from the end of the jumping instruction.
@@ -18,18 +19,19 @@ Jump distances count slots from the end of the jumping instruction.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, NamedTuple, final
 
-from ir.algebra import Algebra
+from ir import meaning as mean
+from ir.algebra import Algebra, signed
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
+from ir.meaning import Meaning
 
 EINVAL = 22
 
 Field = range | int | frozenset[int]
-Meaning = Callable[[Algebra[Any], int, Any, Any], Any]
 
 REG = range(11)
 S16 = range(-0x8000, 0x8000)
@@ -40,7 +42,8 @@ U64 = range(0x1_0000_0000_0000_0000)
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = REG
 FRAME_POINTER = R10
 ARGUMENT_REGISTERS = (R1, R2, R3, R4, R5)
-NOP_FIRST = 2  # bit of a static branch's source field: its first form is the nop
+STATIC, NOP_FIRST = 1, 2  # bits of a jump's source field: it can be flipped; its first form is the nop
+REGISTER = 8  # bit of an opcode: the second operand is a register
 
 
 class Kind(Enum):
@@ -73,7 +76,7 @@ class Wide(Enum):
 
 
 class Callee(Enum):
-    """Whom `Kind.CALL` calls; the value is the source-register field (`INDIRECT` has an opcode of its own)."""
+    """Whom `Kind.CALL` calls; the value is the source-register field (INDIRECT has its own opcode)."""
 
     HELPER = 0
     SUBPROGRAM = 1
@@ -82,7 +85,7 @@ class Callee(Enum):
 
 
 class Insn(NamedTuple):
-    """One instruction. `imm` is signed, but for a wide load it is the unsigned 64-bit value of both halves."""
+    """One instruction. `imm` is signed; a wide load's is the unsigned 64-bit value of both halves."""
 
     opcode: int
     dst: int = 0
@@ -104,10 +107,11 @@ WIDE_OPCODE = 0x18
 class Row:
     """One operation.
 
-    `dst`, `src`, `offset`, `imm` are the legal values of each field (an int: exactly that one). `text` is the assembly
-    template (see `ir/asm.py`), `aliases` further spellings the assembler takes. `bits` is the width the meaning works
-    at, `size` the bytes of memory touched, `signed` whether a load sign-extends. `version` is the cpu version (v1..v4)
-    that has it, `group` the conformance group of RFC 9669 section 2.4.
+    `dst`, `src`, `offset`, `imm` are the legal values of each field (an int: exactly that one). `text` is
+    the assembly template (see `ir/asm.py`), `aliases` further spellings the assembler takes. `bits` is the
+    width the meaning works at, `size` the bytes of memory touched, `signed` whether a load sign-extends.
+    `version` is the cpu version (v1..v4) that has it, `group` the conformance group of RFC 9669 section
+    2.4.
     """
 
     name: str
@@ -160,485 +164,166 @@ def _legal(field: Field, value: int) -> bool:
     return value == field if isinstance(field, int) else value in field
 
 
-# Meanings. Division and shifts are made total here, before the operation (RFC 9669 sections 4.1 and 4.3).
-
-
-def _add(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.add(bits, x, y)
-
-
-def _sub(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.sub(bits, x, y)
-
-
-def _mul(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.mul(bits, x, y)
-
-
-def _or(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.or_(bits, x, y)
-
-
-def _and(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.and_(bits, x, y)
-
-
-def _xor(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.xor(bits, x, y)
-
-
-def _mov(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return y
-
-
-def _neg(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.sub(bits, a.const(bits, 0), x)
-
-
-def _shift_count(a: Algebra[Any], bits: int, y: Any) -> Any:
-    return a.and_(bits, y, a.const(bits, bits - 1))
-
-
-def _lsh(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.shl(bits, x, _shift_count(a, bits, y))
-
-
-def _rsh(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.lshr(bits, x, _shift_count(a, bits, y))
-
-
-def _arsh(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.ashr(bits, x, _shift_count(a, bits, y))
-
-
-def _div(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    zero = a.const(bits, 0)
-    by_zero = a.eq(bits, y, zero)
-    return a.select(bits, by_zero, zero, a.udiv(bits, x, a.select(bits, by_zero, a.const(bits, 1), y)))
-
-
-def _mod(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    by_zero = a.eq(bits, y, a.const(bits, 0))
-    return a.select(bits, by_zero, x, a.urem(bits, x, a.select(bits, by_zero, a.const(bits, 1), y)))
-
-
-def _sdiv(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    zero, one = a.const(bits, 0), a.const(bits, 1)
-    by_zero = a.eq(bits, y, zero)
-    by_minus_one = a.eq(bits, y, a.const(bits, -1))
-    quotient = a.sdiv(bits, x, a.select(bits, by_zero, one, a.select(bits, by_minus_one, one, y)))
-    return a.select(bits, by_zero, zero, a.select(bits, by_minus_one, a.sub(bits, zero, x), quotient))
-
-
-def _smod(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    zero, one = a.const(bits, 0), a.const(bits, 1)
-    by_zero = a.eq(bits, y, zero)
-    by_minus_one = a.eq(bits, y, a.const(bits, -1))
-    remainder = a.srem(bits, x, a.select(bits, by_zero, one, a.select(bits, by_minus_one, one, y)))
-    return a.select(bits, by_zero, x, remainder)
-
-
-def _sign_extend(width: int) -> Meaning:
-    def meaning(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-        return a.sext(width, a.trunc(bits, y, width), bits)
-
-    return meaning
-
-
-def _swap(width: int, big: bool | None) -> Meaning:
-    """Reverse the low `width` bits' bytes and clear the rest: always (None), or to reach big- or little-endian order."""
-
-    def meaning(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-        low = x if width == bits else a.trunc(bits, x, width)
-        swapped = low if big is not None and big == a.big_endian else a.bswap(width, low)
-        return swapped if width == bits else a.zext(width, swapped, bits)
-
-    return meaning
-
-
-def _negated(meaning: Meaning) -> Meaning:
-    return lambda a, bits, x, y: a.not_(meaning(a, bits, x, y))
-
-
-def _flipped(meaning: Meaning) -> Meaning:
-    return lambda a, bits, x, y: meaning(a, bits, y, x)
-
-
-def _eq(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.eq(bits, x, y)
-
-
-def _ult(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.ult(bits, x, y)
-
-
-def _slt(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.slt(bits, x, y)
-
-
-def _set(a: Algebra[Any], bits: int, x: Any, y: Any) -> Any:
-    return a.not_(a.eq(bits, a.and_(bits, x, y), a.const(bits, 0)))
-
-
-_ne, _ugt, _sgt = _negated(_eq), _flipped(_ult), _flipped(_slt)
-_uge, _sge, _ule, _sle = _negated(_ult), _negated(_slt), _negated(_ugt), _negated(_sgt)
-
-
 def _alu_rows() -> Iterator[Row]:
-    table: tuple[tuple[str, int, str, Meaning, int, int, str], ...] = (
-        # name, code, sign in the text, meaning, offset field, cpu version, group
-        ("add", 0x00, "+=", _add, 0, 1, "base"),
-        ("sub", 0x10, "-=", _sub, 0, 1, "base"),
-        ("mul", 0x20, "*=", _mul, 0, 1, "divmul"),
-        ("div", 0x30, "/=", _div, 0, 1, "divmul"),
-        ("sdiv", 0x30, "s/=", _sdiv, 1, 4, "divmul"),
-        ("or", 0x40, "|=", _or, 0, 1, "base"),
-        ("and", 0x50, "&=", _and, 0, 1, "base"),
-        ("lsh", 0x60, "<<=", _lsh, 0, 1, "base"),
-        ("rsh", 0x70, ">>=", _rsh, 0, 1, "base"),
-        ("mod", 0x90, "%=", _mod, 0, 1, "divmul"),
-        ("smod", 0x90, "s%=", _smod, 1, 4, "divmul"),
-        ("xor", 0xA0, "^=", _xor, 0, 1, "base"),
-        ("mov", 0xB0, "=", _mov, 0, 1, "base"),
-        ("arsh", 0xC0, "s>>=", _arsh, 0, 1, "base"),
-    )
     for bits, cls, reg in ((64, 0x07, "r"), (32, 0x04, "w")):
-        for name, code, sign, meaning, offset, version, group in table:
-            common = {"kind": Kind.ALU, "dst": REG, "offset": offset, "bits": bits, "meaning": meaning}
-            tags = {"version": version, "group": f"{group}{bits}"}
-            yield Row(
-                f"{name}{bits} imm",
-                opcode=code | cls,
-                text=f"{reg}{{dst}} {sign} {{imm}}",
-                imm=S32,
-                **common,
-                **tags,
-            )  # type: ignore[arg-type]  # a dict of keyword arguments has one value type
-            yield Row(
-                f"{name}{bits} reg",
-                opcode=code | cls | 8,
-                text=f"{reg}{{dst}} {sign} {reg}{{src}}",
-                src=REG,
-                **common,
-                **tags,  # type: ignore[arg-type]  # as above
-            )
+        for name, code, sign, meaning, offset, group in (
+            ("add", 0x00, "+=", mean.add, 0, "base"),
+            ("sub", 0x10, "-=", mean.sub, 0, "base"),
+            ("mul", 0x20, "*=", mean.mul, 0, "divmul"),
+            ("div", 0x30, "/=", mean.div, 0, "divmul"),
+            ("sdiv", 0x30, "s/=", mean.sdiv, 1, "divmul"),
+            ("or", 0x40, "|=", mean.or_, 0, "base"),
+            ("and", 0x50, "&=", mean.and_, 0, "base"),
+            ("lsh", 0x60, "<<=", mean.lsh, 0, "base"),
+            ("rsh", 0x70, ">>=", mean.rsh, 0, "base"),
+            ("mod", 0x90, "%=", mean.mod, 0, "divmul"),
+            ("smod", 0x90, "s%=", mean.smod, 1, "divmul"),
+            ("xor", 0xA0, "^=", mean.xor, 0, "base"),
+            ("mov", 0xB0, "=", mean.mov, 0, "base"),
+            ("arsh", 0xC0, "s>>=", mean.arsh, 0, "base"),
+        ):
+            text = f"{reg}{{dst}} {sign} {{imm}}"
+            row = Row(f"{name}{bits} imm", Kind.ALU, code | cls, text, REG, 0, offset, S32, bits)
+            row = replace(row, meaning=meaning, version=4 if offset else 1, group=f"{group}{bits}")
+            yield row
+            yield _with_register(row, reg)
+        negated = f"{reg}{{dst}} = -{reg}{{dst}}"
         yield Row(
-            f"neg{bits}",
-            Kind.ALU,
-            0x80 | cls,
-            f"{reg}{{dst}} = -{reg}{{dst}}",
-            dst=REG,
-            bits=bits,
-            meaning=_neg,
-            group=f"base{bits}",
+            f"neg{bits}", Kind.ALU, 0x80 | cls, negated, REG, bits=bits, meaning=mean.neg, group=f"base{bits}"
         )
         for width in (8, 16, 32)[: 3 if bits == 64 else 2]:
-            yield Row(
-                f"movsx{width}to{bits}",
-                Kind.ALU,
-                0xB8 | cls,
-                f"{reg}{{dst}} = (s{width}){reg}{{src}}",
-                dst=REG,
-                src=REG,
-                offset=width,
-                bits=bits,
-                meaning=_sign_extend(width),
-                version=4,
-                group=f"base{bits}",
-            )
+            text = f"{reg}{{dst}} = (s{width}){reg}{{src}}"
+            row = Row(f"movsx{width}to{bits}", Kind.ALU, 0xB8 | cls, text, REG, REG, width, bits=bits)
+            yield replace(row, meaning=mean.sign_extend(width), version=4, group=f"base{bits}")
     for width in (16, 32, 64):
-        group = "base64" if width == 64 else "base32"
         for name, opcode, big, version in (
             ("le", 0xD4, False, 1),
             ("be", 0xDC, True, 1),
             ("bswap", 0xD7, None, 4),
         ):
-            yield Row(
-                f"{name}{width}",
-                Kind.ALU,
-                opcode,
-                f"r{{dst}} = {name}{width} r{{dst}}",
-                dst=REG,
-                imm=width,
-                meaning=_swap(width, big),
-                version=version,
-                group=group,
-            )
-    yield Row(
-        "addr_space_cast",
-        Kind.ALU,
-        0xBF,
-        "r{dst} = addr_space_cast(r{src}, {to_space}, {from_space})",
-        dst=REG,
-        src=REG,
-        offset=1,
-        imm=frozenset((1, 0x10000)),
-        meaning=_mov,
-        version=4,
-    )
+            text, group = f"r{{dst}} = {name}{width} r{{dst}}", "base64" if width == 64 else "base32"
+            row = Row(f"{name}{width}", Kind.ALU, opcode, text, REG, imm=width, version=version, group=group)
+            yield replace(row, meaning=mean.swap(width, big))
+    cast, spaces = "r{dst} = addr_space_cast(r{src}, {to_space}, {from_space})", frozenset((1, 0x10000))
+    yield Row("addr_space_cast", Kind.ALU, 0xBF, cast, REG, REG, 1, spaces, meaning=mean.mov, version=4)
 
 
 def _memory_rows() -> Iterator[Row]:
     for size, code in ((4, 0x00), (2, 0x08), (1, 0x10), (8, 0x18)):
-        kind, group = f"u{size * 8}", "base64" if size == 8 else "base32"
-        load = f"*({kind} *)(r{{src}} {{mem}})"
-        store = f"*({kind} *)(r{{dst}} {{mem}})"
-        low = size < 8
-        yield Row(
-            f"ldx{size * 8}",
-            Kind.LOAD,
-            0x61 | code,
-            f"r{{dst}} = {load}",
-            dst=REG,
-            src=REG,
-            offset=S16,
-            size=size,
-            group=group,
-            aliases=(f"w{{dst}} = {load}",) if low else (),
-        )
-        if low:
-            yield Row(
-                f"ldxs{size * 8}",
-                Kind.LOAD,
-                0x81 | code,
-                f"r{{dst}} = *(s{size * 8} *)(r{{src}} {{mem}})",
-                dst=REG,
-                src=REG,
-                offset=S16,
-                size=size,
-                signed=True,
-                version=4,
-            )
-            yield Row(
-                f"ldabs{size * 8}",
-                Kind.PACKET,
-                0x20 | code,
-                f"r0 = *({kind} *)skb[{{imm}}]",
-                imm=S32,
-                size=size,
-                group="packet",
-            )
-            yield Row(
-                f"ldind{size * 8}",
-                Kind.PACKET,
-                0x40 | code,
-                f"r0 = *({kind} *)skb[r{{src}} {{imm_mem}}]",
-                src=REG,
-                imm=S32,
-                size=size,
-                group="packet",
-            )
-        yield Row(
-            f"st{size * 8}",
-            Kind.STORE,
-            0x62 | code,
-            f"{store} = {{imm}}",
-            dst=REG,
-            offset=S16,
-            imm=S32,
-            size=size,
-            group=group,
-        )
-        yield Row(
-            f"stx{size * 8}",
-            Kind.STORE,
-            0x63 | code,
-            f"{store} = r{{src}}",
-            dst=REG,
-            src=REG,
-            offset=S16,
-            size=size,
-            group=group,
-            aliases=(f"{store} = w{{src}}",) if low else (),
-        )
-        yield Row(
-            f"load_acquire{size * 8}",
-            Kind.LOAD,
-            0xC3 | code,
-            f"r{{dst}} = load_acquire(({kind} *)(r{{src}} {{mem}}))",
-            dst=REG,
-            src=REG,
-            offset=S16,
-            imm=0x100,
-            size=size,
-            version=4,
-            group="atomic64" if size == 8 else "atomic32",
-            aliases=(f"w{{dst}} = load_acquire(({kind} *)(r{{src}} {{mem}}))",) if low else (),
-        )
-        yield Row(
-            f"store_release{size * 8}",
-            Kind.STORE,
-            0xC3 | code,
-            f"store_release(({kind} *)(r{{dst}} {{mem}}), r{{src}})",
-            dst=REG,
-            src=REG,
-            offset=S16,
-            imm=0x110,
-            size=size,
-            version=4,
-            group="atomic64" if size == 8 else "atomic32",
-            aliases=(f"store_release(({kind} *)(r{{dst}} {{mem}}), w{{src}})",) if low else (),
-        )
-    wide: tuple[tuple[Wide, str, Field], ...] = (
-        (Wide.PLAIN, "r{dst} = {imm64} ll", U64),
-        (Wide.MAP_FD, "r{dst} = map_fd({low})", U32),
-        (Wide.MAP_VALUE, "r{dst} = map_value({low}, {high})", U64),
-        (Wide.BTF_ID, "r{dst} = btf_id({low}, {high})", U64),
-        (Wide.FUNC, "r{dst} = func({low_jump})", U32),
-        (Wide.MAP_IDX, "r{dst} = map_idx({low})", U32),
-        (Wide.MAP_IDX_VALUE, "r{dst} = map_idx_value({low}, {high})", U64),
-    )
-    for what, text, imm in wide:
+        yield from _access_rows(size, code)
+        if size < 8:
+            bits = size * 8
+            text = f"r{{dst}} = *(s{bits} *)(r{{src}} {{mem}})"
+            row = Row(f"ldxs{bits}", Kind.LOAD, 0x81 | code, text, REG, REG, S16, size=size)
+            yield replace(row, signed=True, version=4)
+            text = f"r0 = *(u{bits} *)skb[{{imm}}]"
+            row = Row(f"ldabs{bits}", Kind.PACKET, 0x20 | code, text, imm=S32, size=size, group="packet")
+            yield row
+            text = text.replace("{imm}", "r{src} {imm_mem}")
+            yield replace(row, name=f"ldind{bits}", opcode=0x40 | code, text=text, src=REG)
+    for what, text, imm in (
+        (Wide.PLAIN, "{imm64} ll", U64),
+        (Wide.MAP_FD, "map_fd({low})", U32),
+        (Wide.MAP_VALUE, "map_value({low}, {high})", U64),
+        (Wide.BTF_ID, "btf_id({low}, {high})", U64),
+        (Wide.FUNC, "func({low_jump})", U32),
+        (Wide.MAP_IDX, "map_idx({low})", U32),
+        (Wide.MAP_IDX_VALUE, "map_idx_value({low}, {high})", U64),
+    ):
         kernel = ("r{dst} = {imm64}",) if what is Wide.PLAIN else ()
         name = f"lddw {what.name.lower()}"
-        yield Row(name, Kind.WIDE, WIDE_OPCODE, text, dst=REG, src=what.value, imm=imm, aliases=kernel)
+        yield Row(name, Kind.WIDE, WIDE_OPCODE, f"r{{dst}} = {text}", REG, what.value, 0, imm, aliases=kernel)
+
+
+def _access_rows(size: int, code: int) -> Iterator[Row]:
+    """Loads and stores of one size; LLVM's 32-bit register names (w4) are aliases."""
+    bits, at = size * 8, f"(u{size * 8} *)"
+    source, target = f"{at}(r{{src}} {{mem}})", f"{at}(r{{dst}} {{mem}})"
+    for name, kind, opcode, text, src, imm, group, version in (
+        ("ldx", Kind.LOAD, 0x61, f"@{{dst}} = *{source}", REG, 0, "base", 1),
+        ("st", Kind.STORE, 0x62, f"*{target} = {{imm}}", 0, S32, "base", 1),
+        ("stx", Kind.STORE, 0x63, f"*{target} = @{{src}}", REG, 0, "base", 1),
+        ("load_acquire", Kind.LOAD, 0xC3, f"@{{dst}} = load_acquire({source})", REG, 0x100, "atomic", 4),
+        ("store_release", Kind.STORE, 0xC3, f"store_release({target}, @{{src}})", REG, 0x110, "atomic", 4),
+    ):
+        aliases = (text.replace("@", "w"),) if size < 8 and "@" in text else ()
+        text, group = text.replace("@", "r"), f"{group}{64 if size == 8 else 32}"
+        row = Row(f"{name}{bits}", kind, opcode | code, text, REG, src, S16, imm, size=size, aliases=aliases)
+        yield replace(row, version=version, group=group)
 
 
 def _atomic_rows() -> Iterator[Row]:
-    table: tuple[tuple[str, int, str, Meaning], ...] = (
-        ("add", 0x00, "+=", _add),
-        ("or", 0x40, "|=", _or),
-        ("and", 0x50, "&=", _and),
-        ("xor", 0xA0, "^=", _xor),
+    for bits, reg, llvm, kernel in ((32, "w", "32_32", "atomic"), (64, "r", "_64", "atomic64")):
+        place, value = f"(u{bits} *)(r{{dst}} {{mem}})", f"{reg}{{src}}"
+        for name, code, sign, meaning in (
+            ("add", 0x00, "+=", mean.add),
+            ("or", 0x40, "|=", mean.or_),
+            ("and", 0x50, "&=", mean.and_),
+            ("xor", 0xA0, "^=", mean.xor),
+        ):
+            lock, fetch = f"lock *{place} {sign} ", f"fetch_{name}({place}, "
+            aliases = (lock + "r{src}",) if bits == 32 else ()
+            yield _atomic_row(bits, f"lock_{name}", lock + value, code, meaning, *aliases)
+            text, alias = f"{value} = atomic_{fetch}{value})", f"r{{src}} = {kernel}_{fetch}r{{src}})"
+            yield _atomic_row(bits, f"fetch_{name}", text, code | 1, meaning, alias)
+        text = f"{value} = xchg{llvm}(r{{dst}} {{mem}}, {value})"
+        yield _atomic_row(bits, "xchg", text, 0xE1, mean.mov, f"r{{src}} = {kernel}_xchg({place}, r{{src}})")
+        text = f"{reg}0 = cmpxchg{llvm}(r{{dst}} {{mem}}, {reg}0, {value})"
+        yield _atomic_row(bits, "cmpxchg", text, 0xF1, None, f"r0 = {kernel}_cmpxchg({place}, r0, r{{src}})")
+
+
+def _atomic_row(bits: int, name: str, text: str, imm: int, meaning: Meaning | None, *aliases: str) -> Row:
+    opcode, fetches = (0xC3 if bits == 32 else 0xDB), imm & 1 == 1
+    row = Row(
+        f"{name}{bits}", Kind.ATOMIC, opcode, text, REG, REG, S16, imm, bits, bits // 8, aliases=aliases
     )
-    for bits, opcode, reg, wide, kernel in ((32, 0xC3, "w", "32_32", "atomic"), (64, 0xDB, "r", "_64", "atomic64")):
-        place = f"(u{bits} *)(r{{dst}} {{mem}})"
-        size, group = bits // 8, f"atomic{bits}"
-        for name, imm, sign, meaning in table:
-            yield Row(
-                f"lock_{name}{bits}",
-                Kind.ATOMIC,
-                opcode,
-                f"lock *{place} {sign} {reg}{{src}}",
-                dst=REG,
-                src=REG,
-                offset=S16,
-                imm=imm,
-                bits=bits,
-                size=size,
-                meaning=meaning,
-                group=group,
-                aliases=(f"lock *{place} {sign} r{{src}}",) if bits == 32 else (),
-            )
-            yield Row(
-                f"fetch_{name}{bits}",
-                Kind.ATOMIC,
-                opcode,
-                f"{reg}{{src}} = atomic_fetch_{name}({place}, {reg}{{src}})",
-                dst=REG,
-                src=REG,
-                offset=S16,
-                imm=imm | 1,
-                bits=bits,
-                size=size,
-                meaning=meaning,
-                fetches=True,
-                version=3,
-                group=group,
-                aliases=(f"r{{src}} = {kernel}_fetch_{name}({place}, r{{src}})",),
-            )
-        yield Row(
-            f"xchg{bits}",
-            Kind.ATOMIC,
-            opcode,
-            f"{reg}{{src}} = xchg{wide}(r{{dst}} {{mem}}, {reg}{{src}})",
-            dst=REG,
-            src=REG,
-            offset=S16,
-            imm=0xE1,
-            bits=bits,
-            size=size,
-            meaning=_mov,
-            fetches=True,
-            version=3,
-            group=group,
-            aliases=(f"r{{src}} = {kernel}_xchg({place}, r{{src}})",),
-        )
-        yield Row(
-            f"cmpxchg{bits}",
-            Kind.ATOMIC,
-            opcode,
-            f"{reg}0 = cmpxchg{wide}(r{{dst}} {{mem}}, {reg}0, {reg}{{src}})",
-            dst=REG,
-            src=REG,
-            offset=S16,
-            imm=0xF1,
-            bits=bits,
-            size=size,
-            fetches=True,
-            version=3,
-            group=group,
-            aliases=(f"r0 = {kernel}_cmpxchg({place}, r0, r{{src}})",),
-        )
+    version = 3 if fetches else 1
+    return replace(row, meaning=meaning, fetches=fetches, version=version, group=f"atomic{bits}")
 
 
 def _control_rows() -> Iterator[Row]:
-    table: tuple[tuple[str, int, str, Meaning, int], ...] = (
-        ("jeq", 0x10, "==", _eq, 1),
-        ("jgt", 0x20, ">", _ugt, 1),
-        ("jge", 0x30, ">=", _uge, 1),
-        ("jset", 0x40, "&", _set, 1),
-        ("jne", 0x50, "!=", _ne, 1),
-        ("jsgt", 0x60, "s>", _sgt, 1),
-        ("jsge", 0x70, "s>=", _sge, 1),
-        ("jlt", 0xA0, "<", _ult, 2),
-        ("jle", 0xB0, "<=", _ule, 2),
-        ("jslt", 0xC0, "s<", _slt, 2),
-        ("jsle", 0xD0, "s<=", _sle, 2),
-    )
     for bits, cls, reg in ((64, 0x05, "r"), (32, 0x06, "w")):
-        for name, code, sign, meaning, since in table:
-            version = since if bits == 64 else 3
-            yield Row(
-                f"{name}{bits} imm",
-                Kind.BRANCH,
-                code | cls,
-                f"if {reg}{{dst}} {sign} {{imm}} goto {{jump}}",
-                dst=REG,
-                offset=S16,
-                imm=S32,
-                bits=bits,
-                meaning=meaning,
-                version=version,
-                group=f"base{bits}",
-            )
-            yield Row(
-                f"{name}{bits} reg",
-                Kind.BRANCH,
-                code | cls | 8,
-                f"if {reg}{{dst}} {sign} {reg}{{src}} goto {{jump}}",
-                dst=REG,
-                src=REG,
-                offset=S16,
-                bits=bits,
-                meaning=meaning,
-                version=version,
-                group=f"base{bits}",
-            )
-    static = {"kind": Kind.STATIC_BRANCH, "version": 4, "group": "static"}
+        for name, code, sign, meaning, since in (
+            ("jeq", 0x10, "==", mean.eq, 1),
+            ("jgt", 0x20, ">", mean.ugt, 1),
+            ("jge", 0x30, ">=", mean.uge, 1),
+            ("jset", 0x40, "&", mean.has_common_bits, 1),
+            ("jne", 0x50, "!=", mean.ne, 1),
+            ("jsgt", 0x60, "s>", mean.sgt, 1),
+            ("jsge", 0x70, "s>=", mean.sge, 1),
+            ("jlt", 0xA0, "<", mean.ult, 2),
+            ("jle", 0xB0, "<=", mean.ule, 2),
+            ("jslt", 0xC0, "s<", mean.slt, 2),
+            ("jsle", 0xD0, "s<=", mean.sle, 2),
+        ):
+            text, version = f"if {reg}{{dst}} {sign} {{imm}} goto {{jump}}", since if bits == 64 else 3
+            row = Row(f"{name}{bits} imm", Kind.BRANCH, code | cls, text, REG, 0, S16, S32, bits)
+            row = replace(row, meaning=meaning, version=version, group=f"base{bits}")
+            yield row
+            yield _with_register(row, reg)
     yield Row("ja", Kind.JUMP, 0x05, "goto {jump}", offset=S16)
     yield Row("gotol", Kind.JUMP, 0x06, "gotol {far_jump}", imm=S32, version=4, group="base32")
-    yield Row("goto_or_nop", opcode=0x05, text="goto_or_nop {jump}", src=1, offset=S16, **static)  # type: ignore[arg-type]  # a dict of keyword arguments has one value type
-    yield Row("nop_or_goto", opcode=0x05, text="nop_or_goto {jump}", src=3, offset=S16, **static)  # type: ignore[arg-type]  # as above
-    yield Row("gotol_or_nop", opcode=0x06, text="gotol_or_nop {far_jump}", src=1, imm=S32, **static)  # type: ignore[arg-type]  # as above
-    yield Row("nop_or_gotol", opcode=0x06, text="nop_or_gotol {far_jump}", src=3, imm=S32, **static)  # type: ignore[arg-type]  # as above
+    for name, src in (("goto_or_nop", STATIC), ("nop_or_goto", STATIC | NOP_FIRST)):
+        far = name.replace("goto", "gotol")
+        kind, tags = Kind.STATIC_BRANCH, "static"
+        yield Row(name, kind, 0x05, f"{name} {{jump}}", src=src, offset=S16, version=4, group=tags)
+        yield Row(far, kind, 0x06, f"{far} {{far_jump}}", src=src, imm=S32, version=4, group=tags)
     yield Row("may_goto", Kind.MAY_GOTO, 0xE5, "may_goto {jump}", offset=S16, version=4)
-    yield Row("call helper", Kind.CALL, 0x85, "call {helper}", imm=S32, callee=Callee.HELPER)
-    yield Row(
-        "call subprogram", Kind.CALL, 0x85, "call {pc_jump}", src=1, imm=S32, callee=Callee.SUBPROGRAM
-    )
-    yield Row(
-        "call kfunc",
-        Kind.CALL,
-        0x85,
-        "call kfunc({imm}, {offset})",
-        src=2,
-        offset=S16,
-        imm=S32,
-        callee=Callee.KFUNC,
-    )
-    yield Row("callx", Kind.CALL, 0x8D, "callx r{dst}", dst=REG, callee=Callee.INDIRECT, group="callx")
+    for callee, text, offset in (
+        (Callee.HELPER, "call {helper}", 0),
+        (Callee.SUBPROGRAM, "call {pc_jump}", 0),
+        (Callee.KFUNC, "call kfunc({imm}, {offset})", S16),
+    ):
+        name = f"call {callee.name.lower()}"
+        yield Row(name, Kind.CALL, 0x85, text, 0, callee.value, offset, S32, callee=callee)
+    yield Row("callx", Kind.CALL, 0x8D, "callx r{dst}", REG, callee=Callee.INDIRECT, group="callx")
     yield Row("exit", Kind.EXIT, 0x95, "exit")
+
+
+def _with_register(row: Row, reg: str) -> Row:
+    """The form of an immediate row that takes its second operand from a register."""
+    name, text = row.name.replace("imm", "reg"), row.text.replace("{imm}", f"{reg}{{src}}")
+    return replace(row, name=name, opcode=row.opcode | REGISTER, text=text, src=REG, imm=0)
 
 
 ROWS: tuple[Row, ...] = (*_alu_rows(), *_memory_rows(), *_atomic_rows(), *_control_rows())
@@ -671,17 +356,25 @@ def jump_distance(row: Row, insn: Insn) -> int:
 
 
 def operand(row: Row, insn: Insn) -> int | None:
-    """The register that holds the second operand of an ALU, branch or store row, or None when it is the immediate."""
+    """The register of the second operand of an ALU, branch or store row; None when it is the immediate."""
     return insn.src if row.uses_src else None
 
 
 def compute(row: Row, algebra: Algebra[Any], x: Any, y: Any) -> Any:
-    """What an ALU row leaves in its 64-bit destination, given 64-bit operands; a branch row: its one-bit condition."""
+    """What an ALU row leaves in its 64-bit destination; of a branch row, its one-bit condition."""
     assert row.meaning is not None
     if row.bits == 64:
         return row.meaning(algebra, 64, x, y)
     result = row.meaning(algebra, 32, algebra.trunc(64, x, 32), algebra.trunc(64, y, 32))
     return result if row.kind is Kind.BRANCH else algebra.zext(32, result, 64)
+
+
+def slot_numbers(insns: Iterable[Insn]) -> list[int]:
+    """The slot at which each instruction starts, and one more entry: the number of slots of them all."""
+    starts = [0]
+    for insn in insns:
+        starts.append(starts[-1] + (2 if insn.opcode == WIDE_OPCODE else 1))
+    return starts
 
 
 def check(insn: Insn, at: Location) -> Diagnostic | None:
@@ -706,7 +399,7 @@ def encode(insns: Iterable[Insn], big_endian: bool = False) -> bytes:
     for opcode, dst, src, offset, imm in insns:
         registers = dst << 4 | src if big_endian else src << 4 | dst
         if opcode == WIDE_OPCODE:
-            out += pack(opcode, registers, offset, _signed32(imm)) + pack(0, 0, 0, _signed32(imm >> 32))
+            out += pack(opcode, registers, offset, signed(32, imm)) + pack(0, 0, 0, signed(32, imm >> 32))
         else:
             out += pack(opcode, registers, offset, imm)
     return bytes(out)
@@ -715,7 +408,7 @@ def encode(insns: Iterable[Insn], big_endian: bool = False) -> bytes:
 def decode(code: bytes, big_endian: bool = False, at: Location | None = None) -> tuple[Insn, ...]:
     """The instructions of `code`, each one legal by its row.
 
-    Raises UnreadableError when the bytes are not whole slots, RejectedError with every illegal instruction otherwise.
+    Raises UnreadableError when the bytes are not whole slots, RejectedError naming every illegal instruction.
     """
     at = at or Location()
     if len(code) % 8:
@@ -747,21 +440,8 @@ def decode(code: bytes, big_endian: bool = False, at: Location | None = None) ->
     return tuple(insns)
 
 
-def slot_numbers(insns: Iterable[Insn]) -> list[int]:
-    """The slot at which each instruction starts, and one more entry: the number of slots of them all."""
-    starts = [0]
-    for insn in insns:
-        starts.append(starts[-1] + (2 if insn.opcode == WIDE_OPCODE else 1))
-    return starts
-
-
 def _bad_wide(second: tuple[int, ...] | None, at: Location) -> Diagnostic:
     if second is None:
         return Diagnostic("bad-wide-load", "64-bit immediate load has no second half", at, errno=EINVAL)
     said = "second half of a 64-bit immediate load has an opcode, registers or an offset"
     return Diagnostic("bad-wide-load", said, at, errno=EINVAL)
-
-
-def _signed32(value: int) -> int:
-    value &= 0xFFFF_FFFF
-    return value - 0x1_0000_0000 if value >> 31 else value
