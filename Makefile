@@ -26,7 +26,7 @@ lint: $(DEV) ## style, types and floors
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict $(FLOORS) tools
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 check: lint test ## what must be clean before a commit: lint, then test
 

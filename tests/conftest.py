@@ -1,4 +1,4 @@
-"""What every test may rely on: the hypothesis profiles, `--bless`, and fixtures that skip where something is absent."""
+"""What every test may rely on: hypothesis profiles, `--bless`, and skips where something is absent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ BPF_ATTR_SIZE = 32
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--bless`."""
     parser.addoption("--bless", action="store_true", help="rewrite golden files with what the code says now")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `kernel` where the running kernel does not let us call bpf(2)."""
+    if item.get_closest_marker("kernel") and not may_call_bpf():
+        pytest.skip("bpf(2) is not permitted here")
 
 
 @pytest.fixture
@@ -53,13 +60,7 @@ def debian_objects() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=False)
-def kernel() -> None:
-    """Skip where the running kernel does not let us call bpf(2)."""
-    if not may_call_bpf():
-        pytest.skip("bpf(2) is not permitted here")
-
-
+@cache
 def may_call_bpf() -> bool:
     """Create an array map of one element in the kernel, and close it."""
     number = BPF_SYSCALL.get(platform.machine())

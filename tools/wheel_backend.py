@@ -6,8 +6,9 @@
     bpfc/api.py                 bpfc/api.py
       from runtime.image ...      from bpfc.runtime.image ...
 
-A folder `runtime/` or a file `ir.py` of the user's own can then not shadow ours. An editable install serves the checkout
-as it is; a source distribution holds it as it is, this backend included, and so builds the same wheel.
+A folder `runtime/` or a file `ir.py` of the user's own can then not shadow ours. An editable install serves
+the checkout as it is; a source distribution holds it as it is, this backend included, and so builds the same
+wheel.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from setuptools.build_meta import (
     get_requires_for_build_sdist,
     get_requires_for_build_wheel,
     prepare_metadata_for_build_editable,
+    prepare_metadata_for_build_wheel,
 )
 
 __all__ = [
@@ -39,12 +40,13 @@ __all__ = [
     "get_requires_for_build_sdist",
     "get_requires_for_build_wheel",
     "prepare_metadata_for_build_editable",
+    "prepare_metadata_for_build_wheel",
 ]
 
 OWNER = "bpfc"
 MOVED = ("backends", "ir", "runtime")
 METADATA = ("pyproject.toml", "README.md", "LICENSE")
-IMPORT = re.compile(rb"from\s+(?=\w)")
+FROM = re.compile(rb"from\s+(?=\w)")
 
 ConfigSettings = dict[str, str | list[str] | None]
 
@@ -76,31 +78,58 @@ def stage_tree(checkout: Path, stage: Path) -> None:
 
 
 def rewrite_imports(source: bytes, name: str) -> bytes:
-    """Prefix the moved floors in every `from FLOOR... import` of a module; nothing else changes.
+    """Prefix the moved floors in every `from FLOOR... import` of module `name`; nothing else changes.
 
-    Raises SyntaxError for `import FLOOR...`: it binds the bare name, which no prefix can keep.
+    Raises SyntaxError for what no prefix can move: `import FLOOR...` binds the bare name, and a module that
+    import_module() is given as text belongs to `__package__`.
     """
+    tree = ast.parse(source, name)
+    check_movable(tree, name)
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and is_of_floor(node)]
     lines = source.splitlines(keepends=True)
-    for node in sorted(floor_imports(source, name), key=position, reverse=True):
+    for node in sorted(found, key=lambda node: (node.lineno, node.col_offset), reverse=True):
         line = lines[node.lineno - 1]
-        start = IMPORT.match(line, node.col_offset)
+        start = FROM.match(line, node.col_offset)
         assert start is not None, f"{name}:{node.lineno}: `from` and its module stand on one line"
         lines[node.lineno - 1] = line[: start.end()] + OWNER.encode() + b"." + line[start.end() :]
     return b"".join(lines)
 
 
-def floor_imports(source: bytes, name: str) -> Iterator[ast.ImportFrom]:
-    """Yield the imports of moved floors."""
-    for node in ast.walk(ast.parse(source, name)):
-        if isinstance(node, ast.Import) and any(is_moved(alias.name) for alias in node.names):
-            raise SyntaxError(f"{name}:{node.lineno}: write `from FLOOR.module import name`")
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and is_moved(node.module or ""):
-            yield node
+def check_movable(tree: ast.Module, name: str) -> None:
+    """Raise SyntaxError at the first mention of a floor that the move would break."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names) if any(is_moved(alias.name) for alias in names):
+                raise SyntaxError(f"{name}:{node.lineno}: write `from FLOOR.module import name`")
+            case ast.Call(args=[module, *_]) if calls_import_module(node) and is_moved(leading_text(module)):
+                raise SyntaxError(f"{name}:{node.lineno}: name the module relative to `__package__`")
+            case _:
+                pass
 
 
-def position(node: ast.ImportFrom) -> tuple[int, int]:
-    """Where a statement starts: line from 1, byte in the line from 0."""
-    return node.lineno, node.col_offset
+def calls_import_module(call: ast.Call) -> bool:
+    """Tell whether a call is `import_module(...)` or `importlib.import_module(...)`."""
+    match call.func:
+        case ast.Name(name) | ast.Attribute(attr=name):
+            return name == "import_module"
+        case _:
+            return False
+
+
+def leading_text(node: ast.expr) -> str:
+    """Return the text that a string or f-string starts with, as far as it is constant."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=[first, *_]):
+            return leading_text(first)
+        case _:
+            return ""
+
+
+def is_of_floor(node: ast.ImportFrom) -> bool:
+    """Tell whether a statement imports absolutely, from a floor that moves."""
+    return node.level == 0 and is_moved(node.module or "")
 
 
 def is_moved(module: str) -> bool:
