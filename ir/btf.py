@@ -2,9 +2,9 @@
 
     header | types: records of 32-bit words, numbered 1, 2, ... in order | strings, each ended by a zero byte
 
-A record is (name, info, size or type) and what its kind adds. Opening a section only finds where the records start: types
-become values when they are asked for, so the kernel's 150 000 open in a fraction of a second. Split BTF (of a kernel module)
-continues the numbers and strings of its base. See the kernel's Documentation/bpf/btf.rst.
+A record is (name, info, size or type) and what its kind adds. Opening a section only finds where the records start:
+types become values when they are asked for, so the kernel's 150 000 open in a fraction of a second. Split BTF (of a
+kernel module) continues the numbers and strings of its base. See the kernel's Documentation/bpf/btf.rst.
 """
 
 from __future__ import annotations
@@ -68,13 +68,21 @@ class Btf:
     """The types of one .BTF section on top of those of `base`. Made by `read_btf`; not to be changed."""
 
     def __init__(
-        self, data: bytes, words: array[int], strings: bytes, big_endian: bool, base: Btf | None, at: Location
+        self,
+        data: bytes,
+        words: array[int],
+        strings: bytes,
+        big_endian: bool,
+        base: Btf | None,
+        at: Location,
+        first_byte: int,
     ) -> None:
         self.data = data
         self.big_endian = big_endian
         self.base = base
         self.at = at
         self.first_id = len(base) if base is not None else 1
+        self._first_byte = first_byte
         self._words = words
         self._strings = strings
         self._first_string = base.strings_end if base is not None else 0
@@ -101,6 +109,10 @@ class Btf:
         """The ids of this section's own types."""
         return range(self.first_id, len(self))
 
+    def byte_offset(self, id: int) -> int:
+        """Where in `data` the record of own type `id` starts. Raises UnreadableError when there is none."""
+        return self._first_byte + 4 * self._start(id)
+
     def kind(self, id: int) -> BtfKind:
         """The kind of type `id`. Raises UnreadableError when there is no such type."""
         if id == 0:
@@ -110,7 +122,7 @@ class Btf:
         return BtfKind(self._words[self._start(id) + 1] >> 24 & 0x1F)
 
     def name(self, id: int) -> str:
-        """The name of type `id`, '' when it is anonymous. Raises UnreadableError when there is no such type."""
+        """The name of type `id`, '' when it is anonymous. Raises UnreadableError when there is none."""
         if id == 0:
             return ""
         if id < self.first_id and self.base is not None:
@@ -118,7 +130,7 @@ class Btf:
         return self.string(self._words[self._start(id)])
 
     def type(self, id: int) -> Type:
-        """Type `id`. Raises UnreadableError when there is none, or its strings are outside the string section."""
+        """Type `id`. Raises UnreadableError when there is none, or its strings are not in the string section."""
         found = self._types.get(id)
         if found is not None:
             return found
@@ -130,7 +142,7 @@ class Btf:
         return built
 
     def string(self, offset: int, limit: int = MAX_NAME, cut: bool = False) -> str:
-        """The string at `offset`. Raises UnreadableError when it is outside, or longer than `limit` unless `cut`."""
+        """The string at `offset`. Raises UnreadableError when it is outside, or over `limit` long unless `cut`."""
         if offset == 0:
             return ""
         if offset < self._first_string and self.base is not None:
@@ -281,7 +293,7 @@ class Btf:
 
 
 def read_btf(data: bytes, base: Btf | None = None, at: Location = NOWHERE) -> Btf:
-    """The types in the bytes of a .BTF section. Raises UnreadableError when a record does not fit, or its kind is unknown.
+    """The types in a .BTF section. Raises UnreadableError when a record does not fit, or its kind is unknown.
 
     Ids and strings that point nowhere are found when they are followed, or all at once by `check_btf`.
     """
@@ -311,7 +323,7 @@ def read_btf(data: bytes, base: Btf | None = None, at: Location = NOWHERE) -> Bt
     words = array("I", data[length + type_offset : length + type_offset + type_length])
     if (order == ">") != (sys.byteorder == "big"):
         words.byteswap()
-    return Btf(data, words, strings, order == ">", base, at)
+    return Btf(data, words, strings, order == ">", base, at, length + type_offset)
 
 
 def _find_records(words: array[int], at: Location) -> array[int]:

@@ -1,6 +1,6 @@
-"""The records of a .BTF.ext section: which function, C line and CO-RE relocation belongs to which instruction.
+"""The records of a .BTF.ext section: which function, C line and CO-RE relocation each instruction has.
 
-    header | func_info | line_info | core_relo         each: record size, then per ELF section: its name, a count, records
+    header | func_info | line_info | core_relo      each: record size, then per ELF section: name, count, records
 
 Offsets are bytes from the start of the ELF section that the records are about.
 """
@@ -12,7 +12,7 @@ from enum import IntEnum
 from errno import EINVAL
 from struct import Struct as Layout
 from struct import unpack_from
-from typing import final
+from typing import NamedTuple, final
 
 from ir.btf import MAGIC, Btf
 from ir.diagnostics import NOWHERE, Diagnostic, Location, SourceLine, UnreadableError
@@ -54,22 +54,19 @@ class CoreRelocation:
     access: str
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class LineRecord:
-    """A C line; the strings are offsets into the BTF strings (see `source_line`)."""
+class LineRecord(NamedTuple):
+    """A C line: byte offset of the instruction, BTF string offsets of file and text, line << 10 | column."""
 
     offset: int
-    file_offset: int
-    text_offset: int
-    line: int
-    column: int
+    file: int
+    text: int
+    position: int
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class BtfExt:
-    """The records by ELF section name, in the order of the file; the ints are byte offsets into that section."""
+    """The records by ELF section name, in the order of the file; the ints are byte offsets in that section."""
 
     functions: dict[str, list[tuple[int, int]]]
     lines: dict[str, list[LineRecord]]
@@ -98,17 +95,24 @@ def read_btf_ext(data: bytes, btf: Btf, at: Location = NOWHERE) -> BtfExt:
             if what == "function":
                 functions.setdefault(section, []).extend((offset, id) for offset, id in records)
             elif what == "line":
-                found = lines.setdefault(section, [])
-                found.extend(LineRecord(o, file, text, lc >> 10, lc & 0x3FF) for o, file, text, lc in records)
+                _check_lines(records, btf, at)
+                lines.setdefault(section, []).extend(map(LineRecord._make, records))
             else:
                 core.setdefault(section, []).extend(_core(record, btf, at) for record in records)
     return BtfExt(functions, lines, core)
 
 
 def source_line(record: LineRecord, btf: Btf) -> SourceLine:
-    """The line with its file name and text. Raises UnreadableError when they are not in the string section."""
-    file = btf.string(record.file_offset)
-    return SourceLine(file, record.line, record.column, btf.string(record.text_offset, MAX_LINE, cut=True))
+    """The line with its file name and text."""
+    file = btf.string(record.file, MAX_LINE, cut=True)
+    text = btf.string(record.text, MAX_LINE, cut=True)
+    return SourceLine(file, record.position >> 10, record.position & 0x3FF, text)
+
+
+def _check_lines(records: list[tuple[int, ...]], btf: Btf, at: Location) -> None:
+    highest = max(max(file, text) for _, file, text, _ in records)
+    if highest and highest >= btf.strings_end:
+        raise _error(f"line record has string {highest}, outside the string section", at)
 
 
 def _core(record: tuple[int, ...], btf: Btf, at: Location) -> tuple[int, CoreRelocation]:

@@ -1,6 +1,6 @@
 """The values that BTF types are read into, one frozen class per kind (include/uapi/linux/btf.h).
 
-Other types are named by id, 0 being void. Offsets and sizes of members are in bits where they say so, else in bytes.
+Other types are named by id, 0 being void. Offsets and sizes are in bits where they say so, else in bytes.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class DataSection:
 @final
 @dataclass(frozen=True, slots=True)
 class DeclTag:
-    """btf_decl_tag: `value` on `type_id`, or on its member or parameter number `component` (-1: on the whole)."""
+    """btf_decl_tag: `value` on `type_id`, or on its member or parameter `component` (-1: on the whole)."""
 
     value: str
     type_id: int

@@ -140,7 +140,7 @@ class Map:
 class Program:
     """An entry program with every subprogram it can reach appended, main first.
 
-    `references`, `core` and `lines` are keyed by the slot of the instruction they are about. `btf` is what type ids mean.
+    `references`, `core` and `lines` are keyed by the slot of the instruction they are about.
     """
 
     name: str

@@ -1,0 +1,1 @@
+"""ELF object files: the only place that knows their format."""

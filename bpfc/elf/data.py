@@ -1,0 +1,131 @@
+"""Global data: each .data, .bss and .rodata section becomes an array map of one value.
+
+    .data  .data.*              as they are
+    .bss   .bss.*               zeroed
+    .rodata  .rodata.*  .data.rel.ro    read-only to programs, frozen before they are compiled
+
+Names and flags are libbpf's (internal_map_name, map_is_mmapable).
+"""
+
+from __future__ import annotations
+
+import re
+
+from bpfc.elf.file import ElfSymbol, Section
+from bpfc.elf.image import RELOCATION_NAMES, Image
+from ir.btf import Btf
+from ir.btf_types import BtfKind, DataSection, Linkage, Variable
+from ir.kinds import MapFlag, MapType
+from ir.object import Map, Relocation
+
+MAX_NAME = 15
+"""Characters of a kernel object's name (BPF_OBJ_NAME_LEN without the final zero)."""
+
+_MIN_SUFFIX = 7
+_ALLOCATED = 0x2
+_DATA = re.compile(r"\.(data|rodata|bss)(\..*)?")
+_READ_ONLY = re.compile(r"\.rodata(\..*)?|\.data\.rel\.ro(\..*)?|\.kconfig")
+_NO_DATA = re.compile(
+    r"\.BTF(\.ext)?|\.debug_.*|\.eh_frame|\.llvm.*|\.symtab|\.strtab|license|version|maps(/.*)?|\.maps"
+)
+
+
+def object_name(file: str) -> str:
+    """The name of the object in a file, as libbpf derives it: the path's last part, up to the first dot."""
+    return file.replace("\\", "/").rsplit("/", 1)[-1].split(".", 1)[0][:MAX_NAME]
+
+
+def internal_name(object_name: str, section: str) -> str:
+    """The name of a section's map: "my_object", ".rodata" make "my_objec.rodata"; ".data.own" is one already."""
+    suffix = max(_MIN_SUFFIX, len(section))
+    prefix = "" if "." in section[1:] or suffix >= MAX_NAME else object_name[: MAX_NAME - suffix]
+    return re.sub(r"[^A-Za-z0-9_.]", "_", prefix + section[:MAX_NAME])
+
+
+def read_data(image: Image) -> list[Map]:
+    """The maps of the global data, in the order of the sections."""
+    return [
+        data_map(image, section.name, section.data) for section in image.file.sections if _is_data(section)
+    ]
+
+
+def data_map(image: Image, name: str, content: bytes) -> Map:
+    """The array map that holds `content` as section `name`."""
+    is_read_only = _READ_ONLY.fullmatch(name) is not None
+    flags = MapFlag.RDONLY_PROG if is_read_only else MapFlag(0)
+    id = 0
+    if image.btf is not None:
+        id = next(image.btf.find(name, BtfKind.DATASEC), 0)
+        if id and _is_exposed(image.btf, id, {s.name: s for s in image.file.symbols if s.is_hidden}):
+            flags |= MapFlag.MMAPABLE
+    return Map(
+        name=internal_name(image.object_name, name),
+        type=MapType.ARRAY,
+        key_size=4,
+        value_size=len(content),
+        max_entries=1,
+        flags=int(flags),
+        value_btf_id=id,
+        initial=content,
+        is_read_only=is_read_only,
+        section=name,
+    )
+
+
+def other_data(image: Image) -> dict[str, bytes]:
+    """The content of sections that are loaded but are neither code nor a map, by name."""
+    return {
+        section.name: section.data
+        for section in image.file.sections
+        if section.type == "SHT_PROGBITS"
+        and section.flags & _ALLOCATED
+        and section.size
+        and not section.is_code
+        and not _is_data(section)
+        and not _NO_DATA.fullmatch(section.name)
+    }
+
+
+def data_relocations(image: Image) -> tuple[Relocation, ...]:
+    """The relocations of everything but code, types and DWARF."""
+    found: list[Relocation] = []
+    for section in image.file.sections:
+        if section.is_code or not section.flags & _ALLOCATED or section.type != "SHT_PROGBITS":
+            continue
+        for relocation in image.relocations(section):
+            symbol, addend = relocation.symbol, relocation.addend
+            if addend is None:
+                width = 4 if "32" in RELOCATION_NAMES.get(relocation.type, "") else 8
+                word = section.data[relocation.offset : relocation.offset + width]
+                addend = int.from_bytes(word, "big" if image.file.big_endian else "little", signed=True)
+            target = image.section_of(symbol)
+            found.append(
+                Relocation(
+                    section.name,
+                    relocation.offset,
+                    RELOCATION_NAMES.get(relocation.type, str(relocation.type)),
+                    symbol.name,
+                    addend,
+                    target.name if target is not None else "",
+                    symbol.offset + addend,
+                )
+            )
+    return tuple(found)
+
+
+def _is_data(section: Section) -> bool:
+    if section.type not in ("SHT_PROGBITS", "SHT_NOBITS") or section.is_code or not section.size:
+        return False
+    match = _DATA.fullmatch(section.name)
+    return match is not None and (section.type == "SHT_NOBITS") == (match[1] == "bss")
+
+
+def _is_exposed(btf: Btf, id: int, hidden: dict[str, ElfSymbol]) -> bool:
+    """Whether a variable of the section is visible from outside, so that user space may map its map."""
+    section = btf.type(id)
+    assert isinstance(section, DataSection)
+    for entry in section.entries:
+        match btf.type(entry.type_id):
+            case Variable(name=name, linkage=linkage) if linkage is not Linkage.STATIC and name not in hidden:
+                return True
+    return False

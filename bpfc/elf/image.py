@@ -1,0 +1,126 @@
+"""What the steps of reading an object share: the file, its types and the diagnostics so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from errno import EINVAL
+from typing import Literal, final
+
+from bpfc.elf.file import ElfFile, ElfRelocation, ElfSymbol, Section, read_relocations
+from ir.btf import Btf, read_btf
+from ir.btf_ext import BtfExt, read_btf_ext
+from ir.btf_types import BtfKind
+from ir.diagnostics import Diagnostic, Location, Severity, UnreadableError
+
+R_BPF_64_64 = 1
+R_BPF_64_ABS64 = 2
+R_BPF_64_ABS32 = 3
+R_BPF_64_NODYLD32 = 4
+R_BPF_64_32 = 10
+
+RELOCATION_NAMES = {
+    0: "R_BPF_NONE",
+    R_BPF_64_64: "R_BPF_64_64",
+    R_BPF_64_ABS64: "R_BPF_64_ABS64",
+    R_BPF_64_ABS32: "R_BPF_64_ABS32",
+    R_BPF_64_NODYLD32: "R_BPF_64_NODYLD32",
+    R_BPF_64_32: "R_BPF_64_32",
+}
+_DATASEC_SIZE = 8  # byte offset of a BTF record's third word
+
+
+@final
+@dataclass(slots=True)
+class Image:
+    """An object while it is being read, owned by `read_object`; `problems` refuse it at the end."""
+
+    file: ElfFile
+    object_name: str
+    btf: Btf | None = None
+    ext: BtfExt = field(default_factory=lambda: BtfExt({}, {}, {}))
+    problems: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
+
+    @property
+    def order(self) -> str:
+        """The byte order as `struct` writes it."""
+        return ">" if self.file.big_endian else "<"
+
+    def problem(self, code: str, message: str, at: Location, errno: int = EINVAL) -> None:
+        """Note why the object is refused."""
+        self.problems.append(Diagnostic(code, message, at, errno=errno))
+
+    def warn(self, code: str, message: str, at: Location) -> None:
+        """Note something odd."""
+        self.warnings.append(Diagnostic(code, message, at, Severity.WARNING))
+
+    def relocations(self, section: Section) -> Iterator[ElfRelocation]:
+        """The relocations of `section`. Raises UnreadableError."""
+        for table in self.file.sections:
+            if table.type in ("SHT_REL", "SHT_RELA") and table.info == section.number:
+                yield from read_relocations(self.file, table)
+
+    def section_of(self, symbol: ElfSymbol) -> Section | None:
+        """The section that `symbol` is defined in, None when it is undefined or absolute."""
+        return self.file.sections[symbol.section] if symbol.section > 0 else None
+
+
+def load_types(image: Image) -> None:
+    """Read .BTF and .BTF.ext into `image`.
+
+    Types that cannot be read are fatal where maps or externs are declared by them, elsewhere only a warning.
+    """
+    section = image.file.find(".BTF")
+    if section is None:
+        return
+    try:
+        image.btf = _read_fixed(image, section)
+    except UnreadableError as error:
+        if _needs_types(image.file):
+            raise
+        image.warnings += [_softened(problem) for problem in error.diagnostics]
+        return
+    ext = image.file.find(".BTF.ext")
+    if ext is None:
+        return
+    try:
+        image.ext = read_btf_ext(ext.data, image.btf, image.file.at(ext))
+    except UnreadableError as error:
+        image.warnings += [_softened(problem) for problem in error.diagnostics]
+
+
+def _needs_types(file: ElfFile) -> bool:
+    if file.find(".maps") is not None:
+        return True
+    return any(symbol.section == 0 and symbol.name for symbol in file.symbols)
+
+
+def _softened(problem: Diagnostic) -> Diagnostic:
+    return Diagnostic(problem.code, problem.message, problem.at, Severity.WARNING)
+
+
+def _read_fixed(image: Image, section: Section) -> Btf:
+    """The types with what clang leaves to the loader filled in: offsets of variables, sizes of their sections."""
+    at = image.file.at(section)
+    data = bytearray(section.data)
+    order: Literal["big", "little"] = "big" if image.file.big_endian else "little"
+    for relocation in image.relocations(section):
+        if relocation.type not in (R_BPF_64_ABS32, R_BPF_64_NODYLD32) or relocation.offset + 4 > len(data):
+            continue
+        place = slice(relocation.offset, relocation.offset + 4)
+        addend = int.from_bytes(data[place], order) if relocation.addend is None else relocation.addend
+        data[place] = (relocation.symbol.offset + addend & 0xFFFF_FFFF).to_bytes(4, order)
+    btf = read_btf(bytes(data), at=at)
+    if btf.big_endian != image.file.big_endian:
+        raise UnreadableError(
+            [Diagnostic("bad-btf", "BTF and ELF file differ in byte order", at, errno=EINVAL)]
+        )
+    sizes = {part.name: part.size for part in reversed(image.file.sections)}
+    for id in btf.ids():
+        if btf.kind(id) is BtfKind.DATASEC:
+            place = slice(btf.byte_offset(id) + _DATASEC_SIZE, btf.byte_offset(id) + _DATASEC_SIZE + 4)
+            size = sizes.get(btf.name(id), 0)
+            if not any(data[place]) and size < 1 << 32:
+                data[place] = size.to_bytes(4, order)
+    return read_btf(bytes(data), at=at)

@@ -1,0 +1,141 @@
+"""Linking: each entry function becomes a Program with every subprogram that it can reach behind it.
+
+    main: call helper ... exit | helper: call leaf ... exit | leaf: ... exit      in the order calls first meet them
+
+Calls and function addresses become distances in the new order; lines, CO-RE and references move along.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from bpfc.elf.functions import WIDE_OPCODE, Code
+from bpfc.elf.image import Image
+from ir.btf_ext import CoreRelocation, LineRecord
+from ir.diagnostics import SourceLine
+from ir.isa import Insn
+from ir.lines import LineTable
+from ir.object import FunctionInfo, Program, Reference, ReferenceKind
+from ir.sections import section_meaning
+
+E2BIG = 7
+MAX_LINKED = 1 << 22
+"""Slots that all programs of an object may have together, subprograms counted once per program."""
+
+
+def link_programs(image: Image, codes: Sequence[Code]) -> dict[str, Program]:
+    """The programs of the object by name, in the order of the file; what does not link is noted."""
+    by_place: dict[tuple[int, int], Code] = {}
+    for code in codes:
+        known = by_place.setdefault((code.section.number, code.offset), code)
+        if code.is_global and not known.is_global:
+            by_place[code.section.number, code.offset] = code
+    _check_targets(image, codes, by_place)
+    programs: dict[str, Program] = {}
+    if image.problems:
+        return programs
+    linked = 0
+    for entry in codes:
+        if not entry.is_entry:
+            continue
+        if entry.name in programs:
+            image.problem(
+                "duplicate-program", f"there are two programs called '{entry.name}'", entry.location(image, 0)
+            )
+            continue
+        order = _reachable(entry, by_place)
+        linked += sum(code.starts[-1] for code in order)
+        if linked > MAX_LINKED:
+            said = f"programs have more than {MAX_LINKED} instructions together"
+            image.problem("too-large", said, entry.location(image, 0), E2BIG)
+            return programs
+        programs[entry.name] = _build(image, order, by_place)
+    return programs
+
+
+def _check_targets(image: Image, codes: Sequence[Code], by_place: Mapping[tuple[int, int], Code]) -> None:
+    for code in codes:
+        for number, place in code.targets.items():
+            if place not in by_place:
+                section = image.file.sections[place[0]]
+                said = f"there is no function at byte {place[1]:#x} of section '{section.name}'"
+                image.problem("bad-call-target", said, code.location(image, number))
+
+
+def _reachable(entry: Code, by_place: Mapping[tuple[int, int], Code]) -> list[Code]:
+    """`entry` and what it calls, depth first in the order of the calls (as libbpf appends them)."""
+    order, seen = [entry], {id(entry)}
+    pending: list[Iterator[tuple[int, int]]] = [_callees(entry)]
+    while pending:
+        place = next(pending[-1], None)
+        if place is None:
+            pending.pop()
+            continue
+        callee = by_place[place]
+        if id(callee) not in seen:
+            seen.add(id(callee))
+            order.append(callee)
+            pending.append(_callees(callee))
+    return order
+
+
+def _callees(code: Code) -> Iterator[tuple[int, int]]:
+    return (code.targets[number] for number in sorted(code.targets))
+
+
+def _build(image: Image, order: Sequence[Code], by_place: Mapping[tuple[int, int], Code]) -> Program:
+    bases: dict[int, int] = {}
+    names: dict[int, str] = {}
+    taken: Counter[str] = Counter()
+    total = 0
+    for code in order:
+        bases[id(code)] = total
+        names[id(code)] = f"{code.name}.{taken[code.name]}" if taken[code.name] else code.name
+        taken[code.name] += 1
+        total += code.starts[-1]
+    insns: list[Insn] = []
+    references: dict[int, Reference] = {}
+    records: dict[int, LineRecord] = {}
+    core: dict[int, CoreRelocation] = {}
+    functions: list[FunctionInfo] = []
+    for code in order:
+        base = bases[id(code)]
+        first = len(insns)
+        insns += code.insns
+        for number, place in code.targets.items():
+            callee, slot = by_place[place], base + code.starts[number]
+            distance = bases[id(callee)] - slot - 1
+            insn = insns[first + number]
+            if insn.opcode == WIDE_OPCODE:
+                insns[first + number] = insn._replace(imm=distance & 0xFFFF_FFFF)
+                references[slot] = Reference(ReferenceKind.FUNCTION, names[id(callee)], bases[id(callee)])
+            else:
+                insns[first + number] = insn._replace(imm=distance)
+        references.update((base + code.starts[number], found) for number, found in code.references.items())
+        records.update((base + slot, record) for slot, record in code.lines.items())
+        core.update((base + slot, relocation) for slot, relocation in code.core.items())
+        functions.append(FunctionInfo(names[id(code)], base, code.starts[-1], code.is_global, code.btf_id))
+    entry = order[0]
+    meaning = section_meaning(entry.section.name)
+    if not meaning.is_exact:
+        said = f"section name '{entry.section.name}' is from before libbpf 1.0; taken as '{meaning.row.stem}'"
+        image.warn("legacy-section-name", said, image.file.at(entry.section))
+    lines: Mapping[int, SourceLine] = LineTable(records, image.btf) if image.btf is not None else {}
+    return Program(
+        name=entry.name,
+        section=entry.section.name,
+        type=meaning.row.type,
+        insns=tuple(insns),
+        functions=tuple(functions),
+        attach_type=meaning.row.attach_type,
+        attach_target=meaning.target,
+        is_sleepable=meaning.row.is_sleepable,
+        has_frags=meaning.row.has_frags,
+        autoload=meaning.autoload,
+        references=references,
+        core=core,
+        lines=lines,
+        file=image.file.name,
+        big_endian=image.file.big_endian,
+    )
