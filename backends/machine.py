@@ -1,0 +1,97 @@
+"""LLVM's side of a target: parse IR text, optimize it, emit objects and assembly.
+
+One TargetMachine serves one target and level and is not shared between threads: its owner makes one a thread.
+"""
+
+from __future__ import annotations
+
+import platform
+from enum import Enum
+from typing import final
+
+import llvmlite.binding as llvm
+
+from backends.target import Target
+from ir.diagnostics import Diagnostic, UnsupportedError
+
+
+class Level(Enum):
+    """How hard to optimize: (level of the pass pipeline, level of code generation)."""
+
+    NONE = (0, 0)
+    FAST = (1, 1)
+    DEFAULT = (2, 2)
+    MOST = (3, 3)
+
+
+@final
+class Machine:
+    """Compiles for one target at one level; `cpu` and `features` default to the host's own when the target is
+    the host.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        level: Level = Level.DEFAULT,
+        cpu: str | None = None,
+        features: str | None = None,
+    ) -> None:
+        is_host = target.name == platform.machine()
+        if is_host:
+            llvm.initialize_native_target()
+            llvm.initialize_native_asmprinter()
+        else:
+            llvm.initialize_all_targets()
+            llvm.initialize_all_asmprinters()
+        self.target = target
+        self.level = level
+        self.cpu = cpu or (llvm.get_host_cpu_name() if is_host else target.cpu)
+        self.features = features or (_host_features() if is_host and cpu is None else target.features)
+        self._machine = llvm.Target.from_triple(target.triple).create_target_machine(
+            cpu=self.cpu,
+            features=self.features,
+            opt=level.value[1],
+            reloc="pic",
+            codemodel="small",
+            abiname=target.abi,
+        )
+        self.data_layout = str(self._machine.target_data)
+
+    def parse(self, text: str) -> llvm.ModuleRef:
+        """A module from LLVM IR text, checked, with this machine's triple and data layout."""
+        try:
+            module = llvm.parse_assembly(text)
+            module.triple = self.target.triple
+            module.data_layout = self.data_layout
+            module.verify()
+        except RuntimeError as error:
+            raise AssertionError(f"lowering wrote IR that LLVM refuses: {error}") from error
+        return module
+
+    def optimize(self, module: llvm.ModuleRef) -> None:
+        """Run the default pipeline of the level over a module."""
+        options = llvm.create_pipeline_tuning_options(self.level.value[0])
+        builder = llvm.create_pass_builder(self._machine, options)
+        builder.getModulePassManager().run(module, builder)
+
+    def emit_object(self, module: llvm.ModuleRef) -> bytes:
+        """The module as a relocatable ELF object."""
+        return bytes(self._machine.emit_object(module))
+
+    def emit_assembly(self, module: llvm.ModuleRef) -> str:
+        """The module as assembly text."""
+        return str(self._machine.emit_assembly(module))
+
+
+def llvm_version() -> str:
+    """LLVM's version, for cache keys and reports."""
+    return ".".join(str(part) for part in llvm.llvm_version_info)
+
+
+def _host_features() -> str:
+    try:
+        return str(llvm.get_host_cpu_features().flatten())
+    except RuntimeError as error:
+        message = "LLVM can't tell the features of this CPU; name them"
+        raise UnsupportedError([Diagnostic("unknown-host-cpu", message)]) from error

@@ -1,0 +1,126 @@
+"""From LLVM's object bytes to NativeCode: which sections run, and where the patch sites are.
+
+.text .rodata .data ...             -> sections, with their relocations
+.llvm_stackmaps, .gcc_except_table  -> STATIC sites (backends/static_sites)
+the entry NOP at a function's start -> ENTRY sites
+.eh_frame, notes, groups, debug     -> dropped: nothing unwinds through this code
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Final
+
+from backends.elf_object import (
+    ALLOC,
+    EXECUTE,
+    FILE,
+    FUNCTION,
+    GLOBAL,
+    NOBITS,
+    SECTION,
+    WEAK,
+    WRITE,
+    ElfObject,
+    ElfSection,
+    read_object,
+)
+from backends.native_code import UNDEFINED, NativeCode, PatchSite, Relocation, Section, SiteKind, Symbol
+from backends.static_sites import static_sites
+from backends.target import Target
+
+_DROPPED: Final = (
+    ".eh_frame",
+    ".gcc_except_table",
+    ".llvm_stackmaps",
+    ".data.DW.ref.",
+    ".data.rel.ro.DW.ref.",
+)
+
+
+def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) -> NativeCode:
+    """What is in an object that LLVM emitted for `target`.
+
+    Static branches whose key is in `jumps_first` start as jumps, all others as NOPs; the sections' data say
+    so too.
+    """
+    elf = read_object(data)
+    assert elf.machine == target.machine, f"an object of machine {elf.machine} is not for {target.name}"
+    kept = {
+        index: position for position, index in enumerate(filter(lambda i: _runs(elf.sections[i]), _all(elf)))
+    }
+    contents = {index: bytearray(elf.sections[index].data) for index in kept}
+    symbols, numbers = _symbols(elf, kept)
+    sites = _entry_sites(symbols, [bytes(contents[index]) for index in kept], target)
+    for site in static_sites(elf, target, numbers, kept, jumps_first):
+        sites.append(site.record)
+        start = site.region_offset
+        contents[site.elf_section][start : start + len(site.code)] = site.code
+    relocations = tuple(
+        Relocation(position, offset, target.relocations[type], numbers[symbol], addend)
+        for index, position in kept.items()
+        for offset, type, symbol, addend in elf.sections[index].relocations
+    )
+    sections = tuple(_section(elf.sections[index], bytes(contents[index])) for index in kept)
+    return NativeCode(target.name, sections, tuple(symbols), relocations, tuple(sites))
+
+
+def _all(elf: ElfObject) -> range:
+    return range(len(elf.sections))
+
+
+def _runs(section: ElfSection) -> bool:
+    return bool(section.flags & ALLOC) and section.size > 0 and not section.name.startswith(_DROPPED)
+
+
+def _section(section: ElfSection, data: bytes) -> Section:
+    """Data that is relocated and then constant (.data.rel.ro) is marked writable only for the dynamic
+    linker's sake.
+    """
+    is_writable = bool(section.flags & WRITE) and not section.name.startswith(".data.rel.ro")
+    return Section(
+        section.name,
+        b"" if section.type == NOBITS else data,
+        section.size,
+        max(section.alignment, 1),
+        bool(section.flags & EXECUTE),
+        is_writable,
+    )
+
+
+def _symbols(elf: ElfObject, kept: dict[int, int]) -> tuple[list[Symbol], dict[int, int]]:
+    """The symbols of kept sections and the undefined ones that these use, and where each of the object's
+    went.
+    """
+    used = {symbol for index in kept for _, _, symbol, _ in elf.sections[index].relocations}
+    symbols: list[Symbol] = []
+    numbers: dict[int, int] = {}
+    for index, symbol in enumerate(elf.symbols):
+        is_defined = symbol.section in kept
+        if symbol.type == FILE or not (is_defined or index in used):
+            continue
+        numbers[index] = len(symbols)
+        name = symbol.name or (elf.sections[symbol.section].name if symbol.type == SECTION else "")
+        symbols.append(
+            Symbol(
+                name,
+                kept[symbol.section] if is_defined else UNDEFINED,
+                symbol.value,
+                symbol.size,
+                symbol.binding in (GLOBAL, WEAK),
+                symbol.type == FUNCTION,
+            )
+        )
+    return symbols, numbers
+
+
+def _entry_sites(symbols: list[Symbol], contents: list[bytes], target: Target) -> list[PatchSite]:
+    """The functions that begin with the entry NOP; LLVM itself starts none with one."""
+    length = len(target.entry)
+    return [
+        PatchSite(SiteKind.ENTRY, symbol.section, symbol.offset, length, number)
+        for number, symbol in enumerate(symbols)
+        if symbol.is_function
+        and symbol.section != UNDEFINED
+        and contents[symbol.section][symbol.offset : symbol.offset + length] == target.entry
+    ]

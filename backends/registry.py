@@ -1,0 +1,40 @@
+"""The targets by name; each file is imported when its target is first asked for."""
+
+from __future__ import annotations
+
+import platform
+from importlib import import_module
+from typing import Final
+
+from backends.target import Target
+from ir.diagnostics import Diagnostic, UnsupportedError
+
+_FILES: Final = {
+    "x86_64": "X86_64",
+}
+_ALIASES: Final = {
+    "amd64": "x86_64",
+    "x86-64": "x86_64",
+    "arm64": "aarch64",
+    "ppc64le": "powerpc64le",
+}
+
+NAMES: Final = tuple(_FILES)
+
+
+def target_named(name: str) -> Target:
+    """The target called `name` (as `uname -m` says it, or a usual alias); UnsupportedError for any other."""
+    known = _ALIASES.get(name, name)
+    if known not in _FILES:
+        wanted = ", ".join(NAMES)
+        raise UnsupportedError(
+            [Diagnostic("unknown-target", f"no target '{name}', wanted one of {wanted}", errno=95)]
+        )
+    found = getattr(import_module(f"{__package__}.targets.{known}"), _FILES[known])
+    assert isinstance(found, Target)
+    return found
+
+
+def host() -> Target:
+    """The machine this process runs on."""
+    return target_named(platform.machine())

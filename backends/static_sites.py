@@ -1,0 +1,225 @@
+"""Where the static branches of an object are, by its stack maps, and where they go, by its exception tables.
+
+Lowering writes a static branch as an `invoke` of a patchpoint, an edge that no pass can decide:
+
+    record in .llvm_stackmaps   (key, offset of the NOPs from the function's start)
+    .eh_frame                   function -> its table in .gcc_except_table
+    .gcc_except_table           call-site range that contains the NOPs -> landing pad = where the jump goes
+
+A branch that LLVM copied by inlining or unrolling has several records of one key. Formats:
+llvm.org/docs/StackMaps, version 3; DWARF 5 section 6.4.1 and the LSB's exception frames; Itanium C++ ABI,
+exception handling tables.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, final
+
+from backends.elf_object import ElfObject, ElfSection
+from backends.native_code import Form, PatchSite, SiteKind
+from backends.target import Target
+
+_STACK_MAPS: Final = ".llvm_stackmaps"
+_FRAMES: Final = ".eh_frame"
+_TABLES: Final = ".gcc_except_table"
+_OMITTED: Final = 0xFF
+_ULEB128: Final = 0x01
+_UDATA4: Final = 0x03
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StaticRegion:
+    """A static branch in an object: `code` replaces the NOPs at `region_offset` of `elf_section`."""
+
+    record: PatchSite
+    elf_section: int
+    region_offset: int
+    code: bytes
+
+
+def static_sites(
+    elf: ElfObject,
+    target: Target,
+    numbers: Mapping[int, int],
+    kept: Mapping[int, int],
+    jumps_first: Container[int],
+) -> list[StaticRegion]:
+    """The static branches of an object in the order of their places.
+
+    `numbers` gives the new number of each of the object's symbols, `kept` that of each section.
+    """
+    found: list[StaticRegion] = []
+    tables = _function_tables(elf)
+    for symbol, records in _records(elf):
+        owner = elf.symbols[symbol]
+        start = owner.value
+        for key, offset in records:
+            region = start + offset
+            pad = _landing_pad(elf, tables, (owner.section, start), offset)
+            form = Form.JUMP if key in jumps_first else Form.NOP
+            site, code = _place(target, region, pad, form)
+            record = PatchSite(
+                SiteKind.STATIC,
+                kept[owner.section],
+                site,
+                target.static_site.length,
+                numbers[symbol],
+                key,
+                pad,
+                form,
+            )
+            found.append(StaticRegion(record, owner.section, region, code))
+    return sorted(found, key=lambda site: (site.elf_section, site.region_offset))
+
+
+def _place(target: Target, region: int, pad: int, form: Form) -> tuple[int, bytes]:
+    """Where in the region the patched instruction stands, and the bytes of the whole region."""
+    layout = target.static_site
+    before = 0
+    while (region + before) % layout.unit + layout.length > layout.unit:
+        before += 1
+    after = layout.region - before - layout.length
+    assert after >= 0, "the region is large enough for one instruction inside an aligned word"
+    site = region + before
+    instruction = target.nop if form is Form.NOP else target.jump(pad - site)
+    return site, layout.fill(before) + instruction + layout.fill(after)
+
+
+def _records(elf: ElfObject) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """(symbol of the function, [(key, offset of the NOPs in it)]) from the stack maps."""
+    for section in elf.sections:
+        if section.name != _STACK_MAPS:
+            continue
+        data, order = section.data, elf.order
+        assert data[0] == 3, "LLVM writes version 3 stack maps"
+        functions, constants, _ = struct.unpack_from(order + "III", data, 4)
+        symbols = {offset: symbol for offset, _, symbol, _ in section.relocations}
+        at = 16 + 24 * functions + 8 * constants
+        for index in range(functions):
+            head = 16 + 24 * index
+            (count,) = struct.unpack_from(order + "Q", data, head + 16)
+            records = []
+            for _ in range(count):
+                key, offset, _, locations = struct.unpack_from(order + "QIHH", data, at)
+                records.append((key, offset))
+                at = _align(at + 16 + 12 * locations, 8) + 2
+                (live_outs,) = struct.unpack_from(order + "H", data, at)
+                at = _align(at + 2 + 4 * live_outs, 8)
+            yield symbols[head], records
+
+
+def _align(offset: int, to: int) -> int:
+    return -(-offset // to) * to
+
+
+def _function_tables(elf: ElfObject) -> dict[tuple[int, int], tuple[ElfSection, int]]:
+    """(section index, offset) of a function -> its exception table and the offset in it, from the frame
+    descriptions.
+
+    A frame description's first field is relocated to the function's start and one of its later ones to the
+    table.
+    """
+    found: dict[tuple[int, int], tuple[ElfSection, int]] = {}
+    for section in elf.sections:
+        if section.name != _FRAMES:
+            continue
+        by_offset: dict[int, tuple[int, int]] = {}
+        for offset, _, symbol, addend in section.relocations:
+            by_offset.setdefault(offset, (symbol, addend))
+        for start, end in _frame_records(section.data, elf.order):
+            inside = [by_offset[offset] for offset in range(start, end) if offset in by_offset]
+            places = [
+                (elf.symbols[symbol].section, elf.symbols[symbol].value + addend) for symbol, addend in inside
+            ]
+            for index, offset in places[1:]:
+                if elf.sections[index].name.startswith(_TABLES):
+                    found[places[0]] = (elf.sections[index], offset)
+    return found
+
+
+def _frame_records(data: bytes, order: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of the fields of each frame description; a zero identifier marks the common records
+    between them.
+    """
+    at = 0
+    while at + 8 <= len(data):
+        length, identifier = struct.unpack_from(order + "II", data, at)
+        if identifier and length:
+            yield at + 8, at + 4 + length
+        at += 4 + length
+
+
+def _landing_pad(
+    elf: ElfObject,
+    tables: Mapping[tuple[int, int], tuple[ElfSection, int]],
+    function: tuple[int, int],
+    offset: int,
+) -> int:
+    """Offset in the section of where the branch at `offset` of the function goes, -1 when it can never be
+    taken.
+    """
+    if function not in tables:
+        return -1
+    for start, length, pad in _call_sites(elf, *tables[function]):
+        if start <= offset < start + length:
+            return function[1] + pad if pad else -1
+    return -1
+
+
+def _call_sites(elf: ElfObject, section: ElfSection, at: int) -> list[tuple[int, int, int]]:
+    """(start, length, landing pad) of each entry of an exception table, from the function's start; 0 = no
+    pad.
+    """
+    data = section.data
+    assert data[at] == _OMITTED, "landing pads count from the function's start"
+    at += 1
+    if data[at] != _OMITTED:
+        _, at = _uleb128(data, at + 1)
+    else:
+        at += 1
+    encoding = data[at]
+    size, at = _uleb128(data, at + 1)
+    end = at + size
+    if encoding == _UDATA4:
+        return list(_fixed_call_sites(elf, section, at, end))
+    assert encoding == _ULEB128, "LLVM writes call sites as ULEB128 or 4-byte fields"
+    entries = []
+    while at < end:
+        start, at = _uleb128(data, at)
+        length, at = _uleb128(data, at)
+        pad, at = _uleb128(data, at)
+        _, at = _uleb128(data, at)
+        entries.append((start, length, pad))
+    return entries
+
+
+def _fixed_call_sites(
+    elf: ElfObject, section: ElfSection, at: int, end: int
+) -> Iterator[tuple[int, int, int]]:
+    """4-byte entries, as RISC-V has them: pairs of relocations say their values (one adds, one subtracts a
+    symbol).
+    """
+    values: dict[int, int] = {}
+    for offset, _, symbol, addend in section.relocations:
+        place = elf.symbols[symbol].value + addend
+        values[offset] = place if offset not in values else values[offset] - place
+    while at < end:
+        fields = struct.unpack_from(elf.order + "III", section.data, at)
+        start, length, pad = (values.get(at + 4 * i, field) for i, field in enumerate(fields))
+        yield start, length, pad
+        _, at = _uleb128(section.data, at + 12)
+
+
+def _uleb128(data: bytes, at: int) -> tuple[int, int]:
+    """The value at `at` and the offset behind it."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at

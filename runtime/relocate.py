@@ -1,0 +1,228 @@
+"""The bytes of an image at given addresses, and how each of its calls reaches its callee.
+
+call f@PLT              in reach:  call f            else:  call veneer; its literal = f
+call *f@GOT(%rip)       in reach:  call f            else:  as it stands; table entry = f
+mov  s@GOT(%rip), r     in reach:  lea s(%rip), r    else:  as it stands; table entry = s
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias, final
+
+from backends.native_code import UNDEFINED, NativeCode, Relocation
+from backends.target import Base, RelocationType, Target
+from ir.diagnostics import Diagnostic, Location, RejectedError
+from runtime.layout import WORD, Layout
+
+Resolver: TypeAlias = Callable[[str], int | None]
+
+_ERANGE: Final = 34
+_ENOENT: Final = 2
+
+
+class Reach(Enum):
+    """How a call gets to its callee."""
+
+    NEAR = "near"
+    VENEER = "far, through a veneer"
+    TABLE = "far, through a table"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CallReport:
+    """One call or tail call: `offset` of its relocation in the code block, `distance` from there to the
+    callee.
+    """
+
+    function: str
+    offset: int
+    callee: str
+    distance: int
+    reach: Reach
+    why: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Addresses of an image: its code block, its data block, every symbol by index, and table entries that
+    others own.
+
+    `slots` are addresses of 64-bit pointers, by symbol index: what is reached through one of them stays so,
+    near or not, because the pointer may be changed at any time.
+    """
+
+    code: int
+    data: int
+    symbols: tuple[int, ...]
+    slots: Mapping[int, int]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Relocated:
+    """The contents of the blocks of an image at its addresses."""
+
+    code: bytes
+    data: bytes
+    calls: tuple[CallReport, ...]
+
+
+def place(
+    code: NativeCode, layout: Layout, addresses: tuple[int, int], resolve: Resolver, slots: Mapping[str, int]
+) -> Placement:
+    """The address of every symbol; RejectedError names those that nobody defines."""
+    symbols: list[int] = []
+    missing: list[Diagnostic] = []
+    for symbol in code.symbols:
+        if symbol.section != UNDEFINED:
+            block = addresses[layout.section_is_data[symbol.section]]
+            symbols.append(block + layout.sections[symbol.section] + symbol.offset)
+            continue
+        found = resolve(symbol.name)
+        if found is None and symbol.name not in slots:
+            missing.append(Diagnostic("undefined-symbol", f"nothing defines '{symbol.name}'", errno=_ENOENT))
+        symbols.append(found or 0)
+    if missing:
+        raise RejectedError(missing)
+    owned = {index: slots[symbol.name] for index, symbol in enumerate(code.symbols) if symbol.name in slots}
+    return Placement(*addresses, tuple(symbols), owned)
+
+
+def relocate(code: NativeCode, target: Target, layout: Layout, placement: Placement) -> Relocated:
+    """The bytes of an image; RejectedError (ERANGE) for values that do not fit."""
+    return _Relocation(code, target, layout, placement).run()
+
+
+@final
+class _Relocation:
+    """The image while it is written."""
+
+    def __init__(self, code: NativeCode, target: Target, layout: Layout, placement: Placement) -> None:
+        self.native, self.target, self.layout, self.placement = code, target, layout, placement
+        self.code = bytearray(layout.code_size)
+        self.data = bytearray(layout.data_size)
+        self.calls: list[CallReport] = []
+        self.problems: list[Diagnostic] = []
+
+    def run(self) -> Relocated:
+        for section, offset, is_data in zip(
+            self.native.sections, self.layout.sections, self.layout.section_is_data, strict=True
+        ):
+            block = self.data if is_data else self.code
+            block[offset : offset + len(section.data)] = section.data
+        self._write_veneers()
+        self._write_table()
+        for relocation in self.native.relocations:
+            self._apply(relocation)
+        if self.problems:
+            raise RejectedError(self.problems)
+        return Relocated(bytes(self.code), bytes(self.data), tuple(self.calls))
+
+    def _write_veneers(self) -> None:
+        veneer = self.target.veneer
+        for symbol, offset in self.layout.veneers.items():
+            self.code[offset : offset + len(veneer.code)] = veneer.code
+            self._write_word(offset + veneer.literal, self.placement.symbols[symbol])
+
+    def _write_table(self) -> None:
+        for symbol, offset in self.layout.table.items():
+            self._write_word(offset, self.placement.symbols[symbol])
+
+    def _write_word(self, offset: int, value: int) -> None:
+        self.code[offset : offset + WORD] = value.to_bytes(WORD, self.target.byte_order)
+
+    def _apply(self, relocation: Relocation) -> None:
+        type = self.target.types[relocation.type]
+        is_data = self.layout.section_is_data[relocation.section]
+        offset = self.layout.sections[relocation.section] + relocation.offset
+        place = (self.placement.data if is_data else self.placement.code) + offset
+        block = self.data if is_data else self.code
+        direct = self.placement.symbols[relocation.symbol] + relocation.addend - place
+        match type.base:
+            case Base.ABSOLUTE:
+                self._store(block, offset, type, relocation, direct + place)
+            case Base.RELATIVE:
+                self._store(block, offset, type, relocation, direct)
+            case Base.BRANCH:
+                self._branch(offset, type, relocation, place, direct)
+            case Base.GOT:
+                self._through_table(offset, type, relocation, place, direct)
+            case Base.HINT:
+                pass
+            case _:
+                raise AssertionError(f"{relocation.type} needs a rule")
+
+    def _branch(
+        self, offset: int, type: RelocationType, relocation: Relocation, place: int, direct: int
+    ) -> None:
+        """A direct branch, to the callee where it is in reach and else to its veneer."""
+        is_near = type.low <= direct < type.high
+        veneer = self.layout.veneers.get(relocation.symbol)
+        if is_near or veneer is None:
+            self._report(relocation, offset, direct, Reach.NEAR, "in reach")
+            self._store(self.code, offset, type, relocation, direct)
+            return
+        self._report(relocation, offset, direct, Reach.VENEER, _out_of_reach(type, direct))
+        value = self.placement.code + veneer + relocation.addend - place
+        self._store(self.code, offset, type, relocation, value)
+
+    def _through_table(
+        self, offset: int, type: RelocationType, relocation: Relocation, place: int, direct: int
+    ) -> None:
+        """An access through the offset table, made direct where that is possible and nobody may change the
+        entry.
+        """
+        relax = type.relax
+        slot = self.placement.slots.get(relocation.symbol)
+        if relax is not None:
+            start, end = offset - relax.before, offset + relax.size
+            old = bytes(self.code[start:end])
+            is_near = type.low <= direct < type.high
+            new = relax.direct(old, direct) if is_near and slot is None else None
+            if relax.is_call(old):
+                reach = Reach.TABLE if new is None else Reach.NEAR
+                why = "in reach" if new else _out_of_reach(type, direct) if slot is None else "retargetable"
+                self._report(relocation, offset, direct, reach, why)
+            if new is not None:
+                self.code[start:end] = new
+                return
+        entry = self.placement.code + self.layout.table[relocation.symbol] if slot is None else slot
+        self._store(self.code, offset, type, relocation, entry + relocation.addend - place)
+
+    def _store(
+        self, block: bytearray, offset: int, type: RelocationType, relocation: Relocation, value: int
+    ) -> None:
+        if not type.low <= value < type.high:
+            self._out_of_range(relocation, type, value)
+            return
+        order = self.target.byte_order
+        old = int.from_bytes(block[offset : offset + type.size], order)
+        block[offset : offset + type.size] = type.encode(old, value).to_bytes(type.size, order)
+
+    def _out_of_range(self, relocation: Relocation, type: RelocationType, value: int) -> None:
+        name = self.native.symbols[relocation.symbol].name
+        message = f"{relocation.type} of '{name}' is {value:#x}, wanted {type.low:#x} up to {type.high:#x}"
+        section = self.native.sections[relocation.section].name
+        at = Location(section=section, offset=relocation.offset)
+        self.problems.append(Diagnostic("relocation-out-of-range", message, at, errno=_ERANGE))
+
+    def _report(self, relocation: Relocation, offset: int, distance: int, reach: Reach, why: str) -> None:
+        caller = self._function_at(relocation.section, relocation.offset)
+        callee = self.native.symbols[relocation.symbol].name
+        self.calls.append(CallReport(caller, offset, callee, distance, reach, why))
+
+    def _function_at(self, section: int, offset: int) -> str:
+        for symbol in self.native.symbols:
+            is_inside = symbol.offset <= offset < symbol.offset + symbol.size
+            if is_inside and symbol.is_function and symbol.section == section:
+                return symbol.name
+        return ""
+
+
+def _out_of_reach(type: RelocationType, distance: int) -> str:
+    return f"{distance:#x} is not in {type.low:#x} up to {type.high:#x}"
