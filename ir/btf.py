@@ -2,9 +2,10 @@
 
     header | types: records of 32-bit words, numbered 1, 2, ... in order | strings, each ended by a zero byte
 
-A record is (name, info, size or type) and what its kind adds. Opening a section only finds where the records start:
-types become values when they are asked for, so the kernel's 150 000 open in a fraction of a second. Split BTF (of a
-kernel module) continues the numbers and strings of its base. See the kernel's Documentation/bpf/btf.rst.
+A record is (name, info, size or type) and what its kind adds. Opening a section only finds where the
+records start: types become values when they are asked for, so the kernel's 150 000 open in a fraction of a
+second. Split BTF (of a kernel module) continues the numbers and strings of its base. See the kernel's
+Documentation/bpf/btf.rst.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Btf:
         return self.string(self._words[self._start(id)])
 
     def type(self, id: int) -> Type:
-        """Type `id`. Raises UnreadableError when there is none, or its strings are not in the string section."""
+        """Type `id`. Raises UnreadableError when there is none, or its strings are not there."""
         found = self._types.get(id)
         if found is not None:
             return found
@@ -142,7 +143,7 @@ class Btf:
         return built
 
     def string(self, offset: int, limit: int = MAX_NAME, cut: bool = False) -> str:
-        """The string at `offset`. Raises UnreadableError when it is outside, or over `limit` long unless `cut`."""
+        """The string at `offset`. Raises UnreadableError when it is outside, or over `limit` unless `cut`."""
         if offset == 0:
             return ""
         if offset < self._first_string and self.base is not None:

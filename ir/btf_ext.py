@@ -1,6 +1,6 @@
 """The records of a .BTF.ext section: which function, C line and CO-RE relocation each instruction has.
 
-    header | func_info | line_info | core_relo      each: record size, then per ELF section: name, count, records
+    header | func_info | line_info | core_relo      each: record size; per ELF section: name, count, records
 
 Offsets are bytes from the start of the ELF section that the records are about.
 """
@@ -66,7 +66,7 @@ class LineRecord(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class BtfExt:
-    """The records by ELF section name, in the order of the file; the ints are byte offsets in that section."""
+    """The records by ELF section name, in the order of the file; the ints are byte offsets in it."""
 
     functions: dict[str, list[tuple[int, int]]]
     lines: dict[str, list[LineRecord]]

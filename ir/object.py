@@ -1,7 +1,8 @@
 """What an eBPF object is once read: programs, maps and types, independent of any host.
 
-An Object is deterministic and complete: subprograms are already appended to the programs that call them (as libbpf does),
-every relocated word is named by a Reference, and nothing depends on addresses or on the machine that reads it.
+An Object is deterministic and complete: subprograms are already appended to the programs that call them (as
+libbpf does), every relocated word is named by a Reference, and nothing depends on addresses or on the
+machine that reads it.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Symbol:
 class Relocation:
     """An ELF relocation by its official name (R_BPF_64_64, ...), at byte `offset` of `section`.
 
-    It stands for byte `target_offset` (the symbol's value and the addend) of section `target`, which is '' when the symbol
-    is undefined.
+    It stands for byte `target_offset` (the symbol's value and the addend) of section `target`, which is
+    '' when the symbol is undefined.
     """
 
     section: str
@@ -56,7 +57,7 @@ class Relocation:
 @final
 @dataclass(frozen=True, slots=True)
 class Extern:
-    """A name that the object leaves to the loader, in `section` .kconfig or .ksyms ('' when BTF does not know it).
+    """A name that the object leaves to the loader, in `section` .kconfig or .ksyms ('' if unknown to BTF).
 
     `offset` is where its value lies in the .kconfig map.
     """
@@ -84,7 +85,8 @@ class ReferenceKind(Enum):
 class Reference:
     """What the instruction at a slot refers to, by name.
 
-    `is_weak`: may stay unresolved (then it reads as 0). `btf_id`: the declared type of a kernel symbol, 0 when it has none.
+    `is_weak`: may stay unresolved (then it reads as 0). `btf_id`: the declared type of a kernel symbol,
+    0 when it has none.
     """
 
     kind: ReferenceKind
@@ -97,7 +99,7 @@ class Reference:
 @final
 @dataclass(frozen=True, slots=True)
 class FunctionInfo:
-    """A function of a program: `start` and `slots` count 8-byte slots of the program; `btf_id` 0 when it has no type."""
+    """A function of a program: `start` and `slots` count 8-byte slots, `btf_id` is 0 when it has no type."""
 
     name: str
     start: int
@@ -111,9 +113,10 @@ class FunctionInfo:
 class Map:
     """A map as the object declares it; sizes in bytes, `flags` the BPF_F_* bits.
 
-    `initial` is the content of a global-data section (one value). `slots` names what fills a prog array or a map of maps
-    at load, by index; for struct_ops, the program at each byte of the value. `inner` is the template of a map of maps.
-    `is_read_only`: frozen before the program is compiled (.rodata, .kconfig). `offset` is where the map is declared in `section`.
+    `initial` is the content of a global-data section (one value). `slots` names what fills a prog array
+    or a map of maps at load, by index; for struct_ops, the program at each byte of the value. `inner`
+    is the template of a map of maps. `is_read_only`: frozen before the program is compiled (.rodata,
+    .kconfig). `offset` is where the map is declared in `section`.
     """
 
     name: str
@@ -193,8 +196,9 @@ class Program:
 class Object:
     """Everything an eBPF object file says. `warnings` holds what was odd but usable.
 
-    `relocations` are those of data: sections of maps, globals and static keys (those of code became references); `data`
-    holds the bytes of such sections that are no map (.static_keys, *.static_branch, .struct_ops).
+    `relocations` are those of data: sections of maps, globals and static keys (those of code became
+    references); `data` holds the bytes of such sections that are no map (.static_keys, *.static_branch,
+    .struct_ops).
     """
 
     name: str

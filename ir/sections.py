@@ -1,8 +1,9 @@
 """What an ELF section name says about the program in it: type, attach type, target.
 
-    SEC("?fentry.s/do_unlinkat")      ?: not loaded unless asked      fentry.s: a row of the table      do_unlinkat: the target
+    SEC("?fentry.s/do_unlinkat")      ? not loaded unless asked, fentry.s a row of the table, then the target
 
-The rows are libbpf's (its section_defs). A pattern that ends in "+" stands alone or before "/target"; any other is matched whole.
+The rows are libbpf's (its section_defs). A pattern that ends in "+" stands alone or before "/target"; any
+other is matched whole.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def object_name(file: str) -> str:
 
 
 def internal_name(object_name: str, section: str) -> str:
-    """The name of a section's map: "my_object", ".rodata" make "my_objec.rodata"; ".data.own" is one already."""
+    """The name of a section's map: "my_object", ".rodata" make "my_objec.rodata"; ".data.own" stays."""
     suffix = max(_MIN_SUFFIX, len(section))
     prefix = "" if "." in section[1:] or suffix >= MAX_NAME else object_name[: MAX_NAME - suffix]
     return re.sub(r"[^A-Za-z0-9_.]", "_", prefix + section[:MAX_NAME])

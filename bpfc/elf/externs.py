@@ -1,7 +1,7 @@
 """Externs: names that the loader provides, and the .kconfig map with the values of those declared __kconfig.
 
 extern int LINUX_KERNEL_VERSION __kconfig;             virtual: the loader knows it
-extern enum libbpf_tristate CONFIG_X __kconfig __weak; y, m or n from the kernel's configuration; 0 when weak and unset
+extern enum libbpf_tristate CONFIG_X __kconfig __weak; y, m or n as configured; 0 when weak and unset
 extern const void symbol __ksym;                       a kernel symbol, resolved by the runtime
 """
 

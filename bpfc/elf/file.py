@@ -1,7 +1,7 @@
 """An ELF file as checked values: the one place where pyelftools meets bytes of unknown origin.
 
-pyelftools knows the structures. Sizes, counts, offsets and links are bounded here before anything is read through
-them, and whatever it still trips over becomes a Diagnostic.
+pyelftools knows the structures. Sizes, counts, offsets and links are bounded here before anything is read
+through them, and whatever it still trips over becomes a Diagnostic.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MISREAD = (
 @final
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section; `type` is the ELF name (SHT_PROGBITS) or the bare number, `data` zeroes if it has no content."""
+    """A section; `type` is the ELF name (SHT_PROGBITS) or a bare number; `data` zeroes if it has no content."""
 
     number: int
     name: str

@@ -28,8 +28,9 @@ WIDE_OPCODE = 0x18
 class Code:
     """A function as the object holds it, before linking; `offset` is its first byte in `section`.
 
-    `targets` and `references` are keyed by instruction number, `lines` and `core` by slot. A target is the (section
-    number, byte offset) of the function that the instruction calls or takes the address of.
+    `targets` and `references` are keyed by instruction number, `lines` and `core` by slot. A target is
+    the (section number, byte offset) of the function that the instruction calls or takes the address
+    of.
     """
 
     name: str

@@ -101,7 +101,7 @@ def _softened(problem: Diagnostic) -> Diagnostic:
 
 
 def _read_fixed(image: Image, section: Section) -> Btf:
-    """The types with what clang leaves to the loader filled in: offsets of variables, sizes of their sections."""
+    """The types with what clang leaves to the loader: offsets of variables, sizes of their sections."""
     at = image.file.at(section)
     data = bytearray(section.data)
     order: Literal["big", "little"] = "big" if image.file.big_endian else "little"

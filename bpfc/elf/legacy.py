@@ -5,7 +5,7 @@
          | type | key_size | value_size | max_entries | flags  | more, by a newer or another loader's header
          +------+----------+------------+-------------+--------+- - - - - - - - - - - - - - - - - - - - - -
 
-Every symbol of the section starts one; they are all of one size. iproute2 adds id, pinning, inner id, inner index.
+Every symbol of the section starts one, and all are of one size. iproute2 adds id, pinning, inner id and index.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Linking: each entry function becomes a Program with every subprogram that it can reach behind it.
 
-    main: call helper ... exit | helper: call leaf ... exit | leaf: ... exit      in the order calls first meet them
+    main: call helper ... exit | helper: call leaf ... exit | leaf: ... exit      in the order of the calls
 
 Calls and function addresses become distances in the new order; lines, CO-RE and references move along.
 """

@@ -26,7 +26,7 @@ _NO_VALUES: Mapping[str, str] = {}
 
 
 def read_object(data: bytes, name: str, kconfig: Mapping[str, str] = _NO_VALUES) -> Object:
-    """The Object in the bytes of an ELF file; `name` is its file name, after which maps of global data are named.
+    """The Object in the bytes of an ELF file; `name` is its file name; global data is named after it.
 
     `kconfig` gives values of __kconfig externs, as they stand in a kernel's .config ("y", "100", '"string"').
     Raises UnreadableError when the bytes are not a well-formed object, RejectedError with everything that is

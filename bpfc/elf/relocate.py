@@ -1,7 +1,7 @@
 """Relocations of code: each relocated instruction gets the name of what it refers to.
 
-r1 = 0 ll         R_BPF_64_64 counter      ->   r1 = map_value(0, 16) ll     Reference(MAP_VALUE, "name.bss", 16)
-call -1           R_BPF_64_32 helper       ->   call pc+?                    target: helper, placed when linking
+r1 = 0 ll    R_BPF_64_64 counter   ->   r1 = map_value(0, 16) ll    Reference(MAP_VALUE, "name.bss", 16)
+call -1      R_BPF_64_32 helper    ->   call pc+?                   target: helper, placed when linking
 """
 
 from __future__ import annotations
@@ -110,9 +110,7 @@ def _relocate_load(
         return
     reference = _reference(section, offset, targets)
     if reference is None:
-        said = (
-            f"load of '{symbol.name}': there is no map or global data at byte {offset:#x} of '{section.name}'"
-        )
+        said = f"load of '{symbol.name}': no map or global data at byte {offset:#x} of '{section.name}'"
         image.problem("bad-relocation", said, at)
         return
     code.references[number] = reference
