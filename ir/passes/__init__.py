@@ -1,0 +1,1 @@
+"""Optimization passes over the SSA form, one file each; `ir/pipeline.py` names and runs them."""

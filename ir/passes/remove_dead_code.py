@@ -1,0 +1,142 @@
+"""`remove-dead-code`: remove instructions and parameters nothing needs, and functions nothing calls.
+
+    block 2 (v4, v5):                          block 2 (v4):
+      v6 = add64 v4, 8                    ->     return v4
+      return v4
+
+Needed are effects, branches, and what those read, across edges too: a counter that only counts itself goes. A
+load stays unless it is certain not to trap: it reads its own frame or a global variable in bounds; with
+`{verified=true}`, every load is taken to be in bounds.
+
+Keeps: blocks, edges, effects, traps. Needs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from ir.core import (
+    Address,
+    Alu,
+    Call,
+    Const,
+    Edge,
+    Frame,
+    Function,
+    Inst,
+    Load,
+    Module,
+    Param,
+    Value,
+    operands,
+)
+from ir.explain import Notes
+from ir.object import ReferenceKind
+from ir.regions import constant_step
+
+FRAME_SIZE = 512
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RemoveDeadCode:
+    """Remove what is not needed."""
+
+    verified: bool = False
+    name: ClassVar[str] = "remove-dead-code"
+    summary: ClassVar[str] = "remove unused instructions, parameters and functions"
+
+    def run(self, module: Module, notes: Notes) -> bool:
+        """Sweep every function, then the functions themselves."""
+
+        def may_go(inst: Inst) -> bool:
+            if type(inst) is Load:
+                return not inst.row.imm and (self.verified or is_in_bounds(inst, module))
+            return type(inst) in (Const, Alu, Frame, Address)
+
+        changed = sum(sweep(function, may_go) for function in module.functions.values()) > 0
+        return remove_functions(module) or changed
+
+
+def sweep(function: Function, may_go: Callable[[Inst], bool]) -> bool:
+    """Remove the instructions that `may_go` and are not needed, and parameters nobody reads."""
+    incoming: dict[Value, list[Value]] = {}
+    live: set[Value] = set()
+    work: list[Value] = []
+    for block in function.blocks:
+        for inst in block.insts:
+            if not may_go(inst):
+                live.add(inst)
+                work += operands(inst)
+        edges = block.edges()
+        work += operands(block.terminator)[: -sum(len(edge.args) for edge in edges) or None]
+        for edge in edges:
+            for param, arg in zip(edge.block.params, edge.args, strict=True):
+                incoming.setdefault(param, []).append(arg)
+    while work:
+        value = work.pop()
+        if value in live:
+            continue
+        live.add(value)
+        work += incoming.get(value, ()) if type(value) is Param else operands(value)
+    return _keep(function, live)
+
+
+def is_in_bounds(load: Load, module: Module) -> bool:
+    """Whether a load certainly reads inside its function's frame or a global variable's map."""
+    root, offset = load.base, load.offset
+    while isinstance(root, Alu):
+        step = constant_step(root)
+        if step is None:
+            return False
+        root, amount = step
+        offset += amount
+    if isinstance(root, Frame):
+        return -FRAME_SIZE <= offset <= -load.row.size
+    if isinstance(root, Address) and root.reference.kind is ReferenceKind.MAP_VALUE:
+        map_ = module.maps.get(root.reference.name)
+        start = root.reference.offset + offset
+        return map_ is not None and 0 <= start <= map_.value_size - load.row.size
+    return False
+
+
+def remove_functions(module: Module) -> bool:
+    """Remove the functions that main does not reach by calls or by their address."""
+    main = module.main.name
+    seen = {main}
+    work = [main]
+    while work:
+        for inst in module.functions[work.pop()].insts():
+            name = _named_function(inst)
+            if name in module.functions and name not in seen:
+                seen.add(name)
+                work.append(name)
+    dead = [name for name in module.functions if name not in seen]
+    for name in dead:
+        del module.functions[name]
+    return bool(dead)
+
+
+def _named_function(inst: Inst) -> str:
+    if isinstance(inst, Call) and isinstance(inst.target, str):
+        return inst.target
+    if isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION:
+        return inst.reference.name
+    return ""
+
+
+def _keep(function: Function, live: set[Value]) -> bool:
+    changed = False
+    edges: dict[int, Edge] = {id(edge): edge for block in function.blocks for edge in block.edges()}
+    for edge in edges.values():
+        params = edge.block.params
+        if not all(param in live for param in params):
+            edge.args = [arg for param, arg in zip(params, edge.args, strict=True) if param in live]
+    for block in function.blocks:
+        kept = [inst for inst in block.insts if inst in live]
+        params = [param for param in block.params if param in live]
+        changed |= len(kept) < len(block.insts) or len(params) < len(block.params)
+        block.insts, block.params = kept, params
+    return changed

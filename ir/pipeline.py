@@ -1,0 +1,152 @@
+"""Pipelines: passes in order, as values with a text form.
+
+    fold-rodata,prune-branches{max=3},remove-dead-code{verified=true}
+
+Options in braces are the pass's fields, separated by spaces; those at their default are not printed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from time import perf_counter_ns
+from typing import Any, ClassVar, Final, Protocol, final
+
+from ir.core import Module
+from ir.diagnostics import Diagnostic, RejectedError
+from ir.explain import Decision, Notes
+from ir.passes.fold_constants import FoldConstants
+from ir.passes.prune_branches import PruneBranches
+from ir.passes.remove_dead_code import RemoveDeadCode
+
+EINVAL = 22
+_ELEMENT: Final = re.compile(r"\s*([a-z][a-z0-9-]*)\s*(?:\{([^{}]*)\})?\s*")
+_OPTION: Final = re.compile(r"([a-z_]+)=(\S+)")
+
+
+class Pass(Protocol):
+    """A transformation of a module: a frozen dataclass whose fields are its options."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def run(self, module: Module, notes: Notes) -> bool:
+        """Transform `module`, append what is worth telling to `notes`; whether anything changed."""
+        ...
+
+
+class Watcher(Protocol):
+    """Somebody who looks after every pass."""
+
+    def after(self, done: Pass, module: Module, changed: bool, ns: int) -> None:
+        """`done` has run, in `ns` nanoseconds."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a pipeline did."""
+
+    changed: bool
+    decisions: tuple[Decision, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Passes in the order they run; `str` gives the text that `parse_pipeline` takes."""
+
+    passes: tuple[Pass, ...]
+
+    def __str__(self) -> str:
+        return ",".join(format_pass(each) for each in self.passes)
+
+    def run(self, module: Module, watchers: Sequence[Watcher] = ()) -> Changes:
+        """Run every pass once, in order, on `module`, in place."""
+        notes: Notes = []
+        changed = False
+        for each in self.passes:
+            start = perf_counter_ns()
+            did = each.run(module, notes)
+            ns = perf_counter_ns() - start
+            changed |= did
+            for watcher in watchers:
+                watcher.after(each, module, did, ns)
+        return Changes(changed, tuple(notes))
+
+
+PASSES: Final[Mapping[str, type[Any]]] = {
+    each.name: each for each in (FoldConstants, PruneBranches, RemoveDeadCode)
+}
+
+DEFAULT_FAST: Final = Pipeline((FoldConstants(), PruneBranches(), RemoveDeadCode()))
+"""The fast tier: what decides whether a program loads, and removing what is dearer to compile."""
+
+DEFAULT: Final = DEFAULT_FAST
+
+
+def format_pass(each: Pass) -> str:
+    """`name{option=value ...}`."""
+    options = []
+    for option in fields(each):  # type: ignore[arg-type]  # every pass is a dataclass; a Protocol cannot say so
+        value = getattr(each, option.name)
+        if value != option.default:
+            options.append(f"{option.name}={str(value).lower()}")
+    return each.name + (f"{{{' '.join(options)}}}" if options else "")
+
+
+def parse_pipeline(text: str) -> Pipeline:
+    """The pipeline that `text` names. Raises RejectedError."""
+    passes = []
+    position = 0
+    while position < len(text):
+        match = _ELEMENT.match(text, position)
+        position = match.end() if match is not None else position
+        if match is None or text[position : position + 1] not in ("", ","):
+            raise _rejected("bad-pipeline", f"'{text[position:]}' is not a list of passes")
+        passes.append(_make_pass(match[1], match[2] or ""))
+        position += 1
+    return Pipeline(tuple(passes))
+
+
+@final
+@dataclass(slots=True)
+class Timing:
+    """Watcher: nanoseconds by pass, in the order of running."""
+
+    passes: list[tuple[str, int]] = field(default_factory=list)
+
+    def after(self, done: Pass, module: Module, changed: bool, ns: int) -> None:
+        """Note the time."""
+        self.passes.append((format_pass(done), ns))
+
+
+def _make_pass(name: str, text: str) -> Pass:
+    if name not in PASSES:
+        raise _rejected("unknown-pass", f"no pass is named '{name}'", f"known are {', '.join(PASSES)}")
+    kinds = {option.name: type(option.default) for option in fields(PASSES[name])}
+    options: dict[str, int | str] = {}
+    for word in text.split():
+        match = _OPTION.fullmatch(word)
+        if match is None or match[1] not in kinds:
+            note = f"its options: {', '.join(kinds) or 'none'}"
+            raise _rejected("unknown-option", f"'{word}' is not an option of '{name}'", note)
+        options[match[1]] = _parse_value(name, match[1], match[2], kinds[match[1]])
+    made: Pass = PASSES[name](**options)
+    return made
+
+
+def _parse_value(name: str, option: str, text: str, kind: type[object]) -> int | str:
+    if kind is bool and text in ("true", "false"):
+        return text == "true"
+    if kind is int and text.isascii() and text.isdigit():
+        return int(text)
+    if kind is str:
+        return text
+    raise _rejected("bad-option", f"option '{option}' of '{name}' wants {kind.__name__}, found '{text}'")
+
+
+def _rejected(code: str, message: str, *notes: str) -> RejectedError:
+    return RejectedError([Diagnostic(code, message, notes=notes, errno=EINVAL)])
