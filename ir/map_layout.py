@@ -120,7 +120,9 @@ def layout_of(map: Map, cpus: int = 1) -> MapLayout:
     if map.type in (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.STRUCT_OPS):
         return _array(map, stride, cpus)
     if map.type in SLOT_ARRAYS:
-        return MapLayout(SLOT_STRIDE, SLOT_STRIDE, elements=map.max_entries, size=DATA + SLOT_STRIDE * map.max_entries)
+        return MapLayout(
+            SLOT_STRIDE, SLOT_STRIDE, elements=map.max_entries, size=DATA + SLOT_STRIDE * map.max_entries
+        )
     if map.type in HASHES:
         return _hash(map, stride, cpus)
     if map.type is MapType.LPM_TRIE:
@@ -133,7 +135,9 @@ def layout_of(map: Map, cpus: int = 1) -> MapLayout:
         mask = _bloom_mask(map)
         return MapLayout(bucket_mask=mask, size=DATA + (mask + 1) // 8)
     if map.type in (MapType.RINGBUF, MapType.USER_RINGBUF):
-        return MapLayout(bucket_mask=map.max_entries - 1, size=RING_DATA + 2 * map.max_entries, mirrored=map.max_entries)
+        return MapLayout(
+            bucket_mask=map.max_entries - 1, size=RING_DATA + 2 * map.max_entries, mirrored=map.max_entries
+        )
     if map.type is MapType.PERF_EVENT_ARRAY:
         return MapLayout(bucket_mask=PERF_BYTES - 1, size=RING_DATA + 2 * PERF_BYTES, mirrored=PERF_BYTES)
     return MapLayout(stride, size=DATA)

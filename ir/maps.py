@@ -87,21 +87,38 @@ class MapRule:
     needs_inner: bool = False
 
 
-_ARRAY: Final = MapRule(_WORD, _SOME, _ENTRIES, _NUMA | MapFlag.MMAPABLE | MapFlag.INNER_MAP | _ACCESS, value_limit=(1 << 31) - 1)
+_ARRAY: Final = MapRule(
+    _WORD, _SOME, _ENTRIES, _NUMA | MapFlag.MMAPABLE | MapFlag.INNER_MAP | _ACCESS, value_limit=(1 << 31) - 1
+)
 _FD_ARRAY: Final = MapRule(_WORD, _WORD, _ENTRIES, _NUMA | _USER_ACCESS)
 _HASH: Final = MapRule(
-    _SOME, _SOME, _HASH_ENTRIES, MapFlag.NO_PREALLOC | _NUMA | _ACCESS | MapFlag.ZERO_SEED, value_limit=_ALLOCATION_LIMIT
+    _SOME,
+    _SOME,
+    _HASH_ENTRIES,
+    MapFlag.NO_PREALLOC | _NUMA | _ACCESS | MapFlag.ZERO_SEED,
+    value_limit=_ALLOCATION_LIMIT,
 )
 _LRU: Final = MapRule(
-    _SOME, _SOME, _HASH_ENTRIES, MapFlag.NO_COMMON_LRU | _NUMA | _ACCESS | MapFlag.ZERO_SEED, value_limit=_ALLOCATION_LIMIT
+    _SOME,
+    _SOME,
+    _HASH_ENTRIES,
+    MapFlag.NO_COMMON_LRU | _NUMA | _ACCESS | MapFlag.ZERO_SEED,
+    value_limit=_ALLOCATION_LIMIT,
 )
 _QUEUE: Final = MapRule(_NONE, _SOME, _ENTRIES, _NUMA | _ACCESS, value_limit=_ALLOCATION_LIMIT)
 _RING: Final = MapRule(_NONE, _NONE, (PAGE, 1 << 31), _NUMA, is_ring=True)
 _STORAGE: Final = MapRule(
-    _WORD, _SOME, _NONE, MapFlag.NO_PREALLOC | MapFlag.CLONE, MapFlag.NO_PREALLOC, value_limit=_PER_CPU_VALUE_LIMIT
+    _WORD,
+    _SOME,
+    _NONE,
+    MapFlag.NO_PREALLOC | MapFlag.CLONE,
+    MapFlag.NO_PREALLOC,
+    value_limit=_PER_CPU_VALUE_LIMIT,
 )
 _SOCKETS: Final = MapRule(_WORD, (4, 8), _ENTRIES, _NUMA | _USER_ACCESS, value_sizes=(4, 8))
-_PER_CPU_ARRAY: Final = MapRule(_WORD, _SOME, _ENTRIES, _ACCESS, value_limit=_PER_CPU_VALUE_LIMIT, is_per_cpu=True)
+_PER_CPU_ARRAY: Final = MapRule(
+    _WORD, _SOME, _ENTRIES, _ACCESS, value_limit=_PER_CPU_VALUE_LIMIT, is_per_cpu=True
+)
 
 RULES: Final[Mapping[MapType, MapRule]] = {
     MapType.HASH: _HASH,
@@ -112,7 +129,9 @@ RULES: Final[Mapping[MapType, MapRule]] = {
         _SOME, _SOME, _HASH_ENTRIES, _HASH.flags, value_limit=_PER_CPU_VALUE_LIMIT, is_per_cpu=True
     ),
     MapType.PERCPU_ARRAY: _PER_CPU_ARRAY,
-    MapType.STACK_TRACE: MapRule(_WORD, (8, 127 * 8), _ENTRIES, _NUMA | MapFlag.STACK_BUILD_ID | _USER_ACCESS),
+    MapType.STACK_TRACE: MapRule(
+        _WORD, (8, 127 * 8), _ENTRIES, _NUMA | MapFlag.STACK_BUILD_ID | _USER_ACCESS
+    ),
     MapType.CGROUP_ARRAY: _FD_ARRAY,
     MapType.LRU_HASH: _LRU,
     MapType.LRU_PERCPU_HASH: MapRule(
@@ -123,7 +142,11 @@ RULES: Final[Mapping[MapType, MapRule]] = {
     ),
     MapType.ARRAY_OF_MAPS: MapRule(_WORD, _WORD, _ENTRIES, _NUMA | _USER_ACCESS, needs_inner=True),
     MapType.HASH_OF_MAPS: MapRule(
-        _SOME, _WORD, _HASH_ENTRIES, MapFlag.NO_PREALLOC | _NUMA | _USER_ACCESS | MapFlag.ZERO_SEED, needs_inner=True
+        _SOME,
+        _WORD,
+        _HASH_ENTRIES,
+        MapFlag.NO_PREALLOC | _NUMA | _USER_ACCESS | MapFlag.ZERO_SEED,
+        needs_inner=True,
     ),
     MapType.DEVMAP: MapRule(_WORD, (4, 8), _ENTRIES, _NUMA | _USER_ACCESS, value_sizes=(4, 8)),
     MapType.SOCKMAP: _SOCKETS,
@@ -132,7 +155,9 @@ RULES: Final[Mapping[MapType, MapRule]] = {
     MapType.SOCKHASH: MapRule((1, 512), (4, 8), _HASH_ENTRIES, _NUMA | _USER_ACCESS, value_sizes=(4, 8)),
     MapType.CGROUP_STORAGE: MapRule((8, 16), _SOME, _NONE, _NUMA | _ACCESS, value_limit=PAGE),
     MapType.REUSEPORT_SOCKARRAY: MapRule(_WORD, (4, 8), _ENTRIES, _NUMA | _USER_ACCESS, value_sizes=(4, 8)),
-    MapType.PERCPU_CGROUP_STORAGE: MapRule((8, 16), _SOME, _NONE, _ACCESS, value_limit=_PER_CPU_VALUE_LIMIT, is_per_cpu=True),
+    MapType.PERCPU_CGROUP_STORAGE: MapRule(
+        (8, 16), _SOME, _NONE, _ACCESS, value_limit=_PER_CPU_VALUE_LIMIT, is_per_cpu=True
+    ),
     MapType.QUEUE: _QUEUE,
     MapType.STACK: _QUEUE,
     MapType.SK_STORAGE: _STORAGE,
@@ -199,7 +224,13 @@ def check_map(map: Map) -> Diagnostic | None:
     )
     for code, word, found, (least, most) in checks:
         if not least <= found <= most:
-            wanted = str(least) if least == most else f"{least}..{most}" if most != NO_LIMIT else f"at least {least}"
+            wanted = (
+                str(least)
+                if least == most
+                else f"{least}..{most}"
+                if most != NO_LIMIT
+                else f"at least {least}"
+            )
             return _refused(map, code, f"{word} is {found}, a {name} wants {wanted}", EINVAL)
     return _check_values(map, rule, name) or _check_flags(map, rule, name)
 
@@ -207,14 +238,26 @@ def check_map(map: Map) -> Diagnostic | None:
 def check_direct_value(map: Map, offset: int) -> Diagnostic | None:
     """Why a wide load of the address `offset` bytes into the value of `map` is refused; None when it is fine."""
     if offset >= DIRECT_VALUE_LIMIT:
-        return _refused(map, "value-offset", f"offset {offset} of a direct value is not below {DIRECT_VALUE_LIMIT}", EINVAL)
+        return _refused(
+            map,
+            "value-offset",
+            f"offset {offset} of a direct value is not below {DIRECT_VALUE_LIMIT}",
+            EINVAL,
+        )
     if map.type is not MapType.ARRAY:
-        return _refused(map, "no-direct-value", f"a {map.type.name.lower()} map has no direct values, only an array has", EINVAL)
+        return _refused(
+            map,
+            "no-direct-value",
+            f"a {map.type.name.lower()} map has no direct values, only an array has",
+            EINVAL,
+        )
     if map.max_entries != 1:
         said = f"direct values need an array of one entry, this one has {map.max_entries}"
         return _refused(map, "no-direct-value", said, EOPNOTSUPP)
     if offset >= map.value_size:
-        return _refused(map, "value-offset", f"offset {offset} is outside the value of {map.value_size} bytes", EINVAL)
+        return _refused(
+            map, "value-offset", f"offset {offset} is outside the value of {map.value_size} bytes", EINVAL
+        )
     return None
 
 
@@ -222,8 +265,12 @@ def _check_values(map: Map, rule: MapRule, name: str) -> Diagnostic | None:
     if rule.value_sizes and map.value_size not in rule.value_sizes:
         wanted = " or ".join(str(size) for size in rule.value_sizes)
         return _refused(map, "value-size", f"value_size is {map.value_size}, a {name} wants {wanted}", EINVAL)
-    if map.value_size > rule.value_limit or (map.type in HASHES and map.key_size + map.value_size > _ALLOCATION_LIMIT):
-        return _refused(map, "value-size", f"value_size {map.value_size} is more than {rule.value_limit}", E2BIG)
+    if map.value_size > rule.value_limit or (
+        map.type in HASHES and map.key_size + map.value_size > _ALLOCATION_LIMIT
+    ):
+        return _refused(
+            map, "value-size", f"value_size {map.value_size} is more than {rule.value_limit}", E2BIG
+        )
     if map.type is MapType.STACK_TRACE and map.value_size % 8:
         return _refused(map, "value-size", f"value_size {map.value_size} is no multiple of 8", EINVAL)
     if rule.is_ring and (map.max_entries % PAGE or map.max_entries & (map.max_entries - 1)):

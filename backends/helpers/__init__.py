@@ -1,0 +1,1 @@
+"""Helpers as LLVM functions, for every target."""

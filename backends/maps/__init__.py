@@ -1,0 +1,1 @@
+"""Map operations as LLVM functions, for every target."""

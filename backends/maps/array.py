@@ -1,0 +1,85 @@
+"""Operations of arrays and per-cpu arrays: value = map + values_offset + index x value_stride (+ cpu x cpu_stride)."""
+
+from __future__ import annotations
+
+from errno import E2BIG, EEXIST, EINVAL
+from typing import Final
+
+from backends.maps.operation import Operation, call_back, of_cpu, refuse, refuse_flags, this_cpu
+from backends.maps.shape import Shape, copy
+from backends.writer import Value, Writer
+from ir.map_layout import MAX_ENTRIES, VALUE_SIZE, VALUE_STRIDE, VALUES_OFFSET
+from ir.maps import UpdateFlag
+
+
+def lookup(w: Writer, shape: Shape) -> None:
+    """The value at index *key, or null past the end."""
+    index = _index(w)
+    _null_past_end(w, shape, index)
+    w.ret(of_cpu(w, shape, w["map"], value_at(w, shape, w["map"], index), this_cpu(w)))
+
+
+def lookup_cpu(w: Writer, shape: Shape) -> None:
+    """As lookup, of another cpu; null when there is no such cpu (the caller checked it)."""
+    index = _index(w)
+    _null_past_end(w, shape, index)
+    w.ret(of_cpu(w, shape, w["map"], value_at(w, shape, w["map"], index), w["cpu"]))
+
+
+def locate(w: Writer, shape: Shape) -> None:
+    """As lookup, of cpu 0."""
+    index = _index(w)
+    _null_past_end(w, shape, index)
+    w.ret(value_at(w, shape, w["map"], index))
+
+
+def update(w: Writer, shape: Shape) -> None:
+    """Overwrite the value in place, word by word."""
+    refuse_flags(w, w["flags"])
+    index = _index(w)
+    with w.if_(index.uge(shape.number(w, w["map"], MAX_ENTRIES)), likely=False):
+        w.ret(-E2BIG)
+    with w.if_((w["flags"] & UpdateFlag.NOEXIST).ne(0), likely=False):
+        w.ret(-EEXIST)
+    value = of_cpu(w, shape, w["map"], value_at(w, shape, w["map"], index), this_cpu(w))
+    copy(w, value, w["value"], shape.value_size(w, w["map"]), shape.constant(VALUE_SIZE), align=8)
+    w.ret(0)
+
+
+def each(w: Writer, shape: Shape) -> None:
+    """Call back with (map, &index, value, context) for each index, until it returns non-zero."""
+    with w.if_(w["flags"].ne(0)):
+        w.ret(-EINVAL)
+    key = w.local(8)
+    visited = w.var("i64", 0)
+    with w.count(0, shape.number(w, w["map"], MAX_ENTRIES)) as index:
+        key.store(index.to("i32"))
+        visited.set(index + 1)
+        value = of_cpu(w, shape, w["map"], value_at(w, shape, w["map"], index), this_cpu(w))
+        w.break_if(call_back(w, w["callback"], w["map"], key, value, w["context"]).ne(0))
+    w.ret(visited.get())
+
+
+def value_at(w: Writer, shape: Shape, map: Value, index: Value) -> Value:
+    """The value at `index`, of cpu 0."""
+    values = map.at(shape.offset(w, map, VALUES_OFFSET))
+    return values.at(index * shape.number(w, map, VALUE_STRIDE))
+
+
+def _index(w: Writer) -> Value:
+    return w["key"].load("i32", align=1).to("i64")
+
+
+def _null_past_end(w: Writer, shape: Shape, index: Value) -> None:
+    with w.if_(index.uge(shape.number(w, w["map"], MAX_ENTRIES)), likely=False):
+        w.ret(w.null())
+
+
+OPERATIONS: Final = {
+    "lookup": Operation(lookup, is_small=True),
+    "lookup_cpu": Operation(lookup_cpu, is_small=True),
+    "locate": Operation(locate),
+    "update": Operation(update, is_small=True),
+    "delete": refuse(EINVAL),
+    "each": Operation(each),
+}

@@ -1,0 +1,93 @@
+"""What a map operation is: a function of fixed signature, emitted for one map or for all maps of a type.
+
+    lookup  ptr (ptr run, ptr map, ptr key)                            the value, or null
+    update  i64 (ptr run, ptr map, ptr key, ptr value, i64 flags)      0 or -errno
+    delete  i64 (ptr run, ptr map, ptr key)
+    push    i64 (ptr run, ptr map, ptr value, i64 flags)
+    pop     i64 (ptr run, ptr map, ptr value)
+    peek    i64 (ptr run, ptr map, ptr value)
+    each    i64 (ptr run, ptr map, ptr callback, ptr context, i64 flags)    number of elements visited
+    locate  ptr (ptr map, ptr key)                                     as lookup for the host: of cpu 0, and unnoticed by an LRU
+    put     i64 (ptr map, i64 index, i64 handle, i64 content)          fill a slot, for the host
+    collect i64 (ptr map, i64 bucket, ptr out, i64 room, ptr next)     elements copied to out, for the host
+
+A map's type decides what its operations do (backends/maps/registry.py); here are the pieces that several types share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import EINVAL
+from typing import Final, final
+
+from backends import abi
+from backends.maps.shape import Shape
+from backends.writer import Value, Writer
+from ir.map_layout import CPU_STRIDE
+from ir.maps import UpdateFlag
+
+_RUN_MAP: Final = (("ptr", "run"), ("ptr", "map"))
+SIGNATURES: Final[dict[str, tuple[str, tuple[tuple[str, str], ...]]]] = {
+    "lookup": ("ptr", (*_RUN_MAP, ("ptr", "key"))),
+    "update": ("i64", (*_RUN_MAP, ("ptr", "key"), ("ptr", "value"), ("i64", "flags"))),
+    "delete": ("i64", (*_RUN_MAP, ("ptr", "key"))),
+    "push": ("i64", (*_RUN_MAP, ("ptr", "value"), ("i64", "flags"))),
+    "pop": ("i64", (*_RUN_MAP, ("ptr", "value"))),
+    "peek": ("i64", (*_RUN_MAP, ("ptr", "value"))),
+    "each": ("i64", (*_RUN_MAP, ("ptr", "callback"), ("ptr", "context"), ("i64", "flags"))),
+    "locate": ("ptr", (("ptr", "map"), ("ptr", "key"))),
+    "collect": ("i64", (("ptr", "map"), ("i64", "bucket"), ("ptr", "out"), ("i64", "room"), ("ptr", "next"))),
+    "put": ("i64", (("ptr", "map"), ("i64", "index"), ("i64", "handle"), ("i64", "content"))),
+    "lookup_cpu": ("ptr", (*_RUN_MAP, ("ptr", "key"), ("i64", "cpu"))),
+}
+
+Emitter = Callable[[Writer, Shape], None]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """How to emit an operation. `is_small`: always worth inlining; `parts`: functions of `PARTS` that it calls."""
+
+    emit: Emitter
+    is_small: bool = False
+    parts: tuple[str, ...] = ()
+
+
+def this_cpu(w: Writer) -> Value:
+    """The cpu that the run is on, as i64."""
+    return w["run"].load("i32", abi.CPU).to("i64")
+
+
+def of_cpu(w: Writer, shape: Shape, map: Value, value: Value, cpu: Value) -> Value:
+    """The value of `cpu`, given that of cpu 0."""
+    return value.at(cpu * shape.offset(w, map, CPU_STRIDE)) if shape.is_per_cpu else value
+
+
+def refuse_flags(w: Writer, flags: Value) -> None:
+    """Return -EINVAL for update flags that do not exist, or that ask for a lock the value does not have."""
+    with w.if_(flags.ugt(UpdateFlag.EXIST), likely=False):
+        w.ret(-EINVAL)
+
+
+def refuse(errno: int) -> Operation:
+    """The operation of a type that does not have it."""
+
+    def emit(w: Writer, shape: Shape) -> None:
+        w.ret(-errno)
+
+    return Operation(emit, is_small=True)
+
+
+def nothing(w: Writer, shape: Shape) -> None:
+    """A lookup of a type that has none."""
+    w.ret(w.null())
+
+
+def call_back(w: Writer, callback: Value, *args: Value) -> Value:
+    """Call a program's callback `i64 f(ptr run, r1..r5)`; 1 (stop) when the run trapped in it."""
+    given = ", ".join(f"{arg.type} {arg.text}" for arg in (w["run"], *args))
+    result = w.emit("i64", f"call i64 {callback.text}({given})")
+    trapped = w["run"].load("i32", abi.TRAP_CODE).ne(0)
+    return trapped.choose(w.i64(1), result)

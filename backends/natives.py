@@ -1,0 +1,106 @@
+"""Helpers that need no host: which they are, and their definitions for one program's module.
+
+A Natives collects what lowering asks for; `text()` is the IR to put beside the program. A helper that the user overrides, or that
+works on a map nobody knows while compiling, is not native: it goes to the host as `helper.<id>`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from backends.calls import NativeHelper
+from backends.helpers.table import EMITTERS
+from backends.maps.elements import part
+from backends.maps.operation import SIGNATURES
+from backends.maps.registry import emit_known, operation_of
+from backends.writer import Writer
+from ir.helpers import Argument, ArgumentKind, Helper, ResultKind
+from ir.object import Map
+
+MAP_OPERATIONS: Final = {
+    "map_lookup_elem": "lookup",
+    "map_update_elem": "update",
+    "map_delete_elem": "delete",
+    "map_push_elem": "push",
+    "map_pop_elem": "pop",
+    "map_peek_elem": "peek",
+    "map_lookup_percpu_elem": "lookup_cpu",
+    "for_each_map_elem": "each",
+}
+_NUMBERS: Final = (ArgumentKind.ANYTHING, ArgumentKind.SIZE, ArgumentKind.ALLOC_SIZE)
+
+
+@final
+class NativeHelpers:
+    """The native helpers of one program's module; `overridden` helpers are left to the host."""
+
+    def __init__(self, overridden: frozenset[int] = frozenset()) -> None:
+        self._overridden = overridden
+        self._found: dict[str, NativeHelper] = {}
+        self._texts: dict[str, str] = {}
+        self._declared: dict[str, str] = {}
+
+    def find(self, helper: Helper, map: Map | None) -> NativeHelper | None:
+        """The native form of `helper` for this map, or None."""
+        if helper.id in self._overridden:
+            return None
+        operation = MAP_OPERATIONS.get(helper.name)
+        if operation is not None:
+            return self._map_operation(operation, map) if map is not None else None
+        return self._helper(helper, map)
+
+    @property
+    def externals(self) -> tuple[str, ...]:
+        """The symbols that the definitions leave to the linker."""
+        return tuple(sorted(name for name in self._declared if not name.startswith("llvm.")))
+
+    def text(self) -> str:
+        """The definitions of everything found so far."""
+        declared = [f"declare {signature}" for _, signature in sorted(self._declared.items())]
+        return "\n".join([*declared, *(text for _, text in sorted(self._texts.items()))])
+
+    def _map_operation(self, operation: str, map: Map) -> NativeHelper | None:
+        if operation_of(map.type, operation) is None:
+            return None
+        symbol = f"bpfc.{operation}.{map.name}"
+        if symbol not in self._found:
+            text, parts = emit_known(symbol, map, operation)
+            self._texts[symbol] = text
+            self._add_parts(parts)
+            self._found[symbol] = NativeHelper(symbol, SIGNATURES[operation][0], may_trap=operation == "each")
+        return self._found[symbol]
+
+    def _helper(self, helper: Helper, map: Map | None) -> NativeHelper | None:
+        row = EMITTERS.get(helper.name)
+        if row is None or (row.needs_map and map is None):
+            return None
+        symbol = (
+            f"bpfc.{helper.name}.{map.name}" if map is not None and row.needs_map else f"bpfc.{helper.name}"
+        )
+        if symbol not in self._found:
+            returns = "ptr" if row.returns_pointer else "i64"
+            params = [
+                ("ptr", "run"),
+                *(_parameter(n, argument) for n, argument in enumerate(helper.arguments)),
+            ]
+            inline = "alwaysinline" if row.is_small else "noinline"
+            writer = Writer(symbol, *params, returns=returns, attributes=f"internal {inline} nounwind")
+            row.emit(writer, map)
+            self._texts[symbol] = writer.text()
+            self._declared.update(writer.externals)
+            self._add_parts(row.parts)
+            self._found[symbol] = NativeHelper(symbol, returns, row.may_trap)
+        return self._found[symbol]
+
+    def _add_parts(self, parts: tuple[str, ...]) -> None:
+        for name in parts:
+            self._texts.setdefault(name, part(name))
+
+
+def _parameter(number: int, argument: Argument) -> tuple[str, str]:
+    return ("i64" if argument.kind in _NUMBERS else "ptr", f"r{number + 1}")
+
+
+def returns_pointer(helper: Helper) -> bool:
+    """Whether a native form of `helper` returns an address."""
+    return helper.result.kind not in (ResultKind.INTEGER, ResultKind.VOID)
