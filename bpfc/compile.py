@@ -1,0 +1,122 @@
+"""The compile driver: a program and its maps in, native code out, through the cache.
+
+    Program -> lift -> passes -> regions, facts -> LLVM IR -> object -> NativeCode
+
+A cache hit needs none of it, nor llvmlite: the stages live in `bpfc.codegen`, which is imported on a miss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Final, final
+
+from backends.native_code import NativeCode
+from ir.isa import encode
+from ir.object import Map, Program
+from runtime.cache import ObjectCache
+
+FORMAT: Final = 1  # raised when the same input gives other code
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compile.
+
+    `level`: O0 (nothing), O1 (the fast tier), O2, O3, or auto: O2, and O1 from 4096 instructions on. `hardened`: check what
+    the verifier did not prove; without it unproved programs are refused. `count_insns`: count executed instructions.
+    `fold`: decide branches by frozen `.rodata`.
+    """
+
+    level: str = "auto"
+    hardened: bool = True
+    count_insns: bool = False
+    fold: bool = True
+    cache: bool = True
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Native code for one program, and what the compiler can tell of it."""
+
+    code: NativeCode
+    level: str
+    from_cache: bool
+    ns: int
+
+
+LARGE: Final = 4096
+
+
+def effective_level(program: Program, options: Options) -> str:
+    """The level that `auto` means for this program."""
+    if options.level != "auto":
+        return options.level
+    return "O1" if len(program.insns) >= LARGE else "O2"
+
+
+def compile_program(
+    program: Program, maps: Mapping[str, Map], options: Options, overridden: frozenset[int] = frozenset()
+) -> Compiled:
+    """Native code of `program` for this host; `overridden` helpers (ids) are called on the host. Raises RejectedError."""
+    before = time.perf_counter_ns()
+    level = effective_level(program, options)
+    options = replace(options, level=level)
+    key = cache_key(program, maps, options, overridden)
+    store = ObjectCache.default() if options.cache else None
+    code = store.get(key) if store is not None else None
+    hit = code is not None
+    if code is None:
+        from bpfc.codegen import generate  # late: it needs llvmlite
+
+        code = generate(program, maps, options, overridden).code
+        if store is not None:
+            store.put(key, code)
+    return Compiled(code, level, hit, time.perf_counter_ns() - before)
+
+
+def cache_key(
+    program: Program, maps: Mapping[str, Map], options: Options, overridden: frozenset[int]
+) -> bytes:
+    """A digest of everything the native code depends on."""
+    digest = hashlib.sha256()
+    said = (
+        FORMAT,
+        _toolchain(),
+        sorted(asdict(options).items()),
+        sorted(overridden),
+        program.type.value,
+        program.big_endian,
+        program.functions,
+        sorted(program.references.items()),
+        sorted((name, _shape(map_, options)) for name, map_ in maps.items()),
+    )
+    digest.update(repr(said).encode())
+    digest.update(encode(program.insns, program.big_endian))
+    return digest.digest()
+
+
+def _shape(map_: Map, options: Options) -> tuple[object, ...]:
+    """What code depends on of a map: all of its declaration, and its content when that is folded."""
+    content = map_.initial if options.fold and map_.is_read_only else None
+    return (map_.type.value, map_.key_size, map_.value_size, map_.max_entries, map_.flags, map_.is_read_only, content)
+
+
+@cache
+def _toolchain() -> tuple[str, ...]:
+    """What code depends on of this installation: versions and the processor's features."""
+    cpu = ""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        wanted = ("flags", "model name", "Features")
+        lines = info.read_text().split("\n\n", 1)[0].splitlines()
+        cpu = "\n".join(line for line in lines if line.startswith(wanted))
+    return (importlib.metadata.version("llvmlite"), platform.machine(), cpu)

@@ -1,0 +1,122 @@
+"""A loaded object: parsed and checked, nothing compiled yet."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, final
+
+from bpfc.compile import Options
+from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
+from ir.isa import Insn, decode
+from ir.kinds import ProgramType
+from ir.object import Map, Object, Program
+from ir.structure import discover_functions
+from runtime.execution import Limits
+
+if TYPE_CHECKING:
+    from bpfc.running import Runtime
+
+ENOENT = 2
+ELF_MAGIC = b"\x7fELF"
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+
+
+@final
+class Loaded:
+    """What `bpfc.load` gives: an Object, and the way to run it."""
+
+    def __init__(self, object: Object) -> None:
+        self.object = object
+
+    @property
+    def programs(self) -> Mapping[str, Program]:
+        """The programs by name."""
+        return self.object.programs
+
+    @property
+    def maps(self) -> Mapping[str, Map]:
+        """The maps by name, global-data sections included."""
+        return self.object.maps
+
+    def program(self, name: str) -> Program:
+        """The program called `name`, or the only one in a section of that name. Raises RejectedError when there is none."""
+        found = self.programs.get(name)
+        if found is not None:
+            return found
+        matching = [program for program in self.programs.values() if program.section == name]
+        if len(matching) == 1:
+            return matching[0]
+        known = ", ".join(self.programs) or "none"
+        said = f"no program '{name}' (programs: {known})"
+        raise RejectedError([Diagnostic("no-such-program", said, Location(file=self.object.name), errno=ENOENT)])
+
+    def start(self, options: Options | None = None, limits: Limits | None = None) -> Runtime:
+        """Make it run: a context manager that owns maps and code."""
+        from bpfc.running import Runtime  # late: it brings the runtime in
+
+        return Runtime(self, options or Options(), limits or Limits())
+
+    def __repr__(self) -> str:
+        lines = [f"<bpfc object '{self.object.name}'>"]
+        lines += [
+            f"  program {program.name}: {program.type.name.lower()}, section {program.section!r}, {program.starts[-1]} insns"
+            for program in self.programs.values()
+        ]
+        lines += [
+            f"  map {map_.name}: {map_.type.name.lower()}, key {map_.key_size} B, value {map_.value_size} B, "
+            f"{map_.max_entries} entries"
+            for map_ in self.maps.values()
+        ]
+        return "\n".join(lines)
+
+
+def load(source: Source, name: str = "") -> Loaded:
+    """Load an eBPF object: a path, the bytes of an ELF file, or an open file.
+
+    Raises UnreadableError when it is not one, RejectedError when it asks for what cannot be.
+    """
+    data, called = _read(source, name)
+    if not data.startswith(ELF_MAGIC):
+        said = f"not an ELF object (it starts with {data[:4].hex(' ') or 'nothing'})"
+        raise UnreadableError([Diagnostic("not-elf", said, Location(file=called, offset=0))])
+    from bpfc.elf import read_object  # late: pyelftools
+
+    return Loaded(read_object(data, called))
+
+
+def from_insns(
+    insns: tuple[Insn, ...], name: str = "main", type: ProgramType = ProgramType.UNSPEC, maps: Mapping[str, Map] | None = None
+) -> Loaded:
+    """A program of bare instructions. Type UNSPEC runs over raw memory: r1 points at it, r2 is its length."""
+    program = Program(name, "", type, insns, discover_functions(insns, name))
+    return Loaded(Object(name, {name: program}, maps or {}))
+
+
+def from_bytes(code: bytes, name: str = "main", type: ProgramType = ProgramType.UNSPEC, big_endian: bool = False) -> Loaded:
+    """A program of raw bytecode, without an ELF file around it."""
+    return from_insns(decode(code, big_endian), name, type)
+
+
+def assemble(text: str, name: str = "main", type: ProgramType = ProgramType.UNSPEC) -> Loaded:
+    """A program of assembly text in the kernel's syntax (`r0 = 1`, `exit`)."""
+    from ir.asm import assemble as parse  # late: only who writes assembly needs it
+
+    return from_insns(parse(text), name, type)
+
+
+def _read(source: Source, name: str) -> tuple[bytes, str]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), name or "<bytes>"
+    if isinstance(source, io.IOBase) or hasattr(source, "read"):
+        return source.read(), name or str(getattr(source, "name", "<file>"))  # type: ignore[union-attr]  # has read
+    path = Path(source)  # type: ignore[arg-type]  # neither bytes nor a file: a path
+    try:
+        return path.read_bytes(), name or str(source)
+    except OSError as error:
+        said = f"cannot read '{path}': {error.strerror}"
+        raise UnreadableError([Diagnostic("cannot-read", said, Location(file=str(path)), errno=error.errno or 0)]) from None
+
+
