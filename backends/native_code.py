@@ -1,4 +1,4 @@
-"""Native code as it leaves the compiler: sections, symbols, relocations, patch sites; and their form as bytes.
+"""Native code as the compiler leaves it: sections, symbols, relocations, patch sites; and its form as bytes.
 
 Offsets are bytes from the start of a section; symbols and sections are named by their index. `to_bytes` and
 `from_bytes` are exact inverses, the same code gives the same bytes, and any byte changed or missing is found:

@@ -16,7 +16,7 @@ from backends.native_code import UNDEFINED, NativeCode, PatchSite
 from backends.registry import target_named
 from backends.target import Target
 from runtime.layout import Layout, layout_of
-from runtime.memory import CodeBlock, DataBlock, Pool
+from runtime.memory import CodeBlock, DataBlock, Pool, near_pool
 from runtime.relocate import CallReport, Relocated, Resolver, place, relocate
 
 
@@ -137,12 +137,12 @@ class LinkedImage:
 def link(
     code: NativeCode,
     resolve: Resolver | Mapping[str, int],
-    pool: Pool,
+    pool: Pool | None = None,
     *,
     slots: Mapping[str, int] | None = None,
     at: int | None = None,
 ) -> LinkedImage:
-    """Place native code in memory of `pool` and bind it to its symbols.
+    """Place native code in memory of `pool` (the process's own, if not said) and bind it to its symbols.
 
     `resolve` gives the addresses of undefined symbols. `slots` gives those of pointers to functions: calls of
     these names that lowering wrote as `nonlazybind` go through the pointer, so one store retargets them. `at`
@@ -151,6 +151,7 @@ def link(
     """
     target = target_named(code.target)
     layout = layout_of(code, target)
+    pool = pool or near_pool()
     block = pool.allocate_code(layout.code_size, at)
     data = pool.allocate_data(layout.data_size) if layout.data_size else None
     image = LinkedImage(code, target, layout, (block, data), dict(slots or {}))

@@ -18,6 +18,7 @@ import mmap
 import os
 from bisect import insort
 from enum import Enum
+from functools import cache
 from types import TracebackType
 from typing import Final, Self, final
 
@@ -310,6 +311,12 @@ class Pool:
         region = Region(first, end - first, self.protection, self.poison, replace=False)
         region.commit(region.size)
         return CodeBlock(region, at - first, size, None)
+
+
+@cache
+def near_pool() -> Pool:
+    """The pool of this process, for all that says no other. It lives as long as the process."""
+    return Pool()
 
 
 def fill(address: int, size: int, pattern: bytes) -> None:
