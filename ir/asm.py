@@ -63,10 +63,11 @@ def disassemble_program(program: Program, helpers: Mapping[int, str] | None = No
 
 
 def jump_labels(insns: Iterable[Insn]) -> dict[int, str]:
-    """A label 'L<slot>' for every slot that is jumped to or called."""
+    """A label 'L<slot>' for every instruction that is jumped to or called."""
     insns = tuple(insns)
-    targets = (named_slot(insn, start) for insn, start in zip(insns, slot_numbers(insns), strict=False))
-    return {slot: f"L{slot}" for slot in sorted({slot for slot in targets if slot is not None})}
+    starts = slot_numbers(insns)
+    targets = {named_slot(insn, start) for insn, start in zip(insns, starts, strict=False)}
+    return {slot: f"L{slot}" for slot in starts[:-1] if slot in targets}
 
 
 def named_slot(insn: Insn, start: int) -> int | None:
@@ -176,7 +177,7 @@ class _Assembler:
             assert start is not None
             column = start.end()
             while label := _LABEL.match(code, column):
-                self._define(label["name"], slot, source)
+                self._define(label, slot, source)
                 column = label.end()
             if not code[column:].strip():
                 continue
@@ -189,9 +190,11 @@ class _Assembler:
             slot += self._slots(statement)
         return statements
 
-    def _define(self, name: str, slot: int, source: SourceLine) -> None:
+    def _define(self, label: re.Match[str], slot: int, source: SourceLine) -> None:
+        name = label["name"]
         if name in self.labels:
-            self._report(_MisfitError("duplicate-label", f"label '{name}' is defined twice", 1), source)
+            said = f"label '{name}' is defined twice"
+            self._report(_MisfitError("duplicate-label", said, label.start("name") + 1), source)
         self.labels[name] = slot
 
     def _slots(self, statement: _Statement) -> int:

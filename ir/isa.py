@@ -236,7 +236,7 @@ def _memory_rows() -> Iterator[Row]:
 
 
 def _access_rows(size: int, code: int) -> Iterator[Row]:
-    """Loads and stores of one size; LLVM's 32-bit register names (w4) are aliases."""
+    """Loads and stores of one size. Up to 32 bits, r4 may also be written w4 or the other way round."""
     bits, at = size * 8, f"(u{size * 8} *)"
     source, target = f"{at}(r{{src}} {{mem}})", f"{at}(r{{dst}} {{mem}})"
     for name, kind, opcode, text, src, imm, group, version in (
@@ -246,10 +246,11 @@ def _access_rows(size: int, code: int) -> Iterator[Row]:
         ("load_acquire", Kind.LOAD, 0xC3, f"@{{dst}} = load_acquire({source})", REG, 0x100, "atomic", 4),
         ("store_release", Kind.STORE, 0xC3, f"store_release({target}, @{{src}})", REG, 0x110, "atomic", 4),
     ):
-        aliases = (text.replace("@", "w"),) if size < 8 and "@" in text else ()
-        text, group = text.replace("@", "r"), f"{group}{64 if size == 8 else 32}"
-        row = Row(f"{name}{bits}", kind, opcode | code, text, REG, src, S16, imm, size=size, aliases=aliases)
-        yield replace(row, version=version, group=group)
+        texts = [text.replace("@", reg) for reg in ("rw" if group == "base" else "wr")]
+        shown, *aliases = dict.fromkeys(texts) if size < 8 else [text.replace("@", "r")]
+        row = Row(f"{name}{bits}", kind, opcode | code, shown, REG, src, S16, imm, size=size)
+        group = f"{group}{64 if size == 8 else 32}"
+        yield replace(row, version=version, group=group, aliases=tuple(aliases))
 
 
 def _atomic_rows() -> Iterator[Row]:
