@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 CLANG ?= clang
+BPF_CPU ?= v3
 
 BIN := $(VENV)/bin
 CORE := $(VENV)/.core
@@ -38,7 +39,7 @@ objects: ## recompile tests/objects/*.c with clang (CLANG=clang-19 picks another
 	$(MAKE) --always-make $(OBJECTS)
 
 %.o: %.c
-	$(CLANG) -target bpf -mcpu=v4 -O2 -g -Wall -I bpfc/include -ffile-prefix-map=$(CURDIR)/= -c $< -o $@
+	$(CLANG) -target bpf -mcpu=$(BPF_CPU) -O2 -g -Wall -I bpfc/include -ffile-compilation-dir=. -c $< -o $@
 
 bench: $(DEV) ## measure, as ratios within one run
 	$(BIN)/python -m benchmarks
