@@ -13,6 +13,7 @@ import re
 
 from bpfc.elf.file import ElfSymbol, Section
 from bpfc.elf.image import RELOCATION_NAMES, Image
+from bpfc.elf.legacy import is_legacy
 from ir.btf import Btf
 from ir.btf_types import BtfKind, DataSection, Linkage, Variable
 from ir.kinds import MapFlag, MapType
@@ -26,7 +27,7 @@ _ALLOCATED = 0x2
 _DATA = re.compile(r"\.(data|rodata|bss)(\..*)?")
 _READ_ONLY = re.compile(r"\.rodata(\..*)?|\.data\.rel\.ro(\..*)?|\.kconfig")
 _NO_DATA = re.compile(
-    r"\.BTF(\.ext)?|\.debug_.*|\.eh_frame|\.llvm.*|\.symtab|\.strtab|license|version|maps(/.*)?|\.maps"
+    r"\.BTF(\.ext)?|\.debug_.*|\.eh_frame|\.llvm.*|\.symtab|\.strtab|license|version|\.maps"
 )
 
 
@@ -82,6 +83,7 @@ def other_data(image: Image) -> dict[str, bytes]:
         and section.size
         and not section.is_code
         and not _is_data(section)
+        and not is_legacy(section.name)
         and not _NO_DATA.fullmatch(section.name)
     }
 

@@ -46,7 +46,7 @@ _MISREAD = (
 @final
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section; `type` is the ELF name (SHT_PROGBITS) or a bare number; `data` zeroes if it has no content."""
+    """A section; `type` is the ELF name (SHT_PROGBITS) or a number, `data` zeroes if it has no content."""
 
     number: int
     name: str

@@ -145,6 +145,8 @@ def _split_unnamed(code: Code) -> list[Code]:
     number_of = {slot: number for number, slot in enumerate(code.starts[:-1])}
     cuts = sorted({number_of[slot] for _, slot in calls_within(code) if number_of.get(slot, 0)})
     parts: list[Code] = []
+    if not cuts:
+        return parts
     for order, (first, last) in enumerate(zip(cuts, [*cuts[1:], len(code.insns)], strict=True), 1):
         insns = code.insns[first:last]
         offset = code.offset + 8 * code.starts[first]
@@ -152,9 +154,8 @@ def _split_unnamed(code: Code) -> list[Code]:
         parts.append(
             Code(name, code.section, offset, insns, slot_numbers(insns), is_entry=False, is_global=False)
         )
-    if cuts:
-        del code.insns[cuts[0] :]
-        del code.starts[cuts[0] + 1 :]
+    del code.insns[cuts[0] :]
+    del code.starts[cuts[0] + 1 :]
     return parts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from errno import EINVAL
 from typing import Literal, final
@@ -10,7 +10,7 @@ from typing import Literal, final
 from bpfc.elf.file import ElfFile, ElfRelocation, ElfSymbol, Section, read_relocations
 from ir.btf import Btf, read_btf
 from ir.btf_ext import BtfExt, read_btf_ext
-from ir.btf_types import BtfKind
+from ir.btf_types import BtfKind, DataSection, Linkage, Variable
 from ir.diagnostics import Diagnostic, Location, Severity, UnreadableError
 
 R_BPF_64_64 = 1
@@ -28,6 +28,7 @@ RELOCATION_NAMES = {
     R_BPF_64_32: "R_BPF_64_32",
 }
 _DATASEC_SIZE = 8  # byte offset of a BTF record's third word
+_DATASEC_ENTRIES = 12  # of what follows it: type, offset and size of each variable
 
 
 @final
@@ -117,10 +118,33 @@ def _read_fixed(image: Image, section: Section) -> Btf:
             [Diagnostic("bad-btf", "BTF and ELF file differ in byte order", at, errno=EINVAL)]
         )
     sizes = {part.name: part.size for part in reversed(image.file.sections)}
+    symbols = {symbol.name: symbol for symbol in image.file.symbols if symbol.section > 0}
     for id in btf.ids():
         if btf.kind(id) is BtfKind.DATASEC:
-            place = slice(btf.byte_offset(id) + _DATASEC_SIZE, btf.byte_offset(id) + _DATASEC_SIZE + 4)
-            size = sizes.get(btf.name(id), 0)
-            if not any(data[place]) and size < 1 << 32:
-                data[place] = size.to_bytes(4, order)
+            _fill_section(btf, id, sizes, symbols, data, order)
     return read_btf(bytes(data), at=at)
+
+
+def _fill_section(
+    btf: Btf,
+    id: int,
+    sizes: Mapping[str, int],
+    symbols: Mapping[str, ElfSymbol],
+    data: bytearray,
+    order: Literal["big", "little"],
+) -> None:
+    """Write the size of a section that has none yet, and the offsets of the symbols in it."""
+
+    def write(place: int, value: int) -> None:
+        data[place : place + 4] = (value & 0xFFFF_FFFF).to_bytes(4, order)
+
+    section = btf.type(id)
+    assert isinstance(section, DataSection)
+    if section.size:
+        return
+    start = btf.byte_offset(id)
+    write(start + _DATASEC_SIZE, sizes.get(section.name, 0))
+    for number, entry in enumerate(section.entries):
+        variable = btf.type(entry.type_id)
+        if isinstance(variable, Variable) and variable.linkage is Linkage.GLOBAL and variable.name in symbols:
+            write(start + _DATASEC_ENTRIES + 12 * number + 4, symbols[variable.name].offset)

@@ -1,11 +1,11 @@
-"""Maps of section "maps": an array of struct bpf_map_def, before BTF described maps.
+"""Maps of a section "maps": an array of struct bpf_map_def, from before BTF described maps.
 
     byte   0      4          8            12            16       20
          +------+----------+------------+-------------+--------+- - - - - - - - - - - - - - - - - - - - - -
          | type | key_size | value_size | max_entries | flags  | more, by a newer or another loader's header
          +------+----------+------------+-------------+--------+- - - - - - - - - - - - - - - - - - - - - -
 
-Every symbol of the section starts one, and all are of one size. iproute2 adds id, pinning, inner id and index.
+Every symbol of the section starts one, all of one size. iproute2 adds id, pinning, inner id and inner index.
 """
 
 from __future__ import annotations
@@ -26,12 +26,17 @@ _IPROUTE2_SIZE = 36
 
 
 def read_legacy(image: Image) -> list[Map]:
-    """The maps of every section "maps" or "maps/...", in the order of their offsets."""
+    """The maps of every section "maps", "maps/..." or ".../maps", in the order of their offsets."""
     maps: list[Map] = []
     for section in image.file.sections:
-        if section.type == "SHT_PROGBITS" and (section.name == "maps" or section.name.startswith("maps/")):
+        if section.type == "SHT_PROGBITS" and not section.is_code and is_legacy(section.name):
             maps += _read_section(image, section)
     return maps
+
+
+def is_legacy(name: str) -> bool:
+    """Whether a section of this name holds maps by definition structs."""
+    return "maps" in (name.partition("/")[0], name.rpartition("/")[2])
 
 
 def _read_section(image: Image, section: Section) -> list[Map]:
