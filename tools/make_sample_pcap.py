@@ -1,7 +1,7 @@
 """Write the sample capture, byte for byte the same every time: `make_sample_pcap.py [FILE]`.
 
-500 packets of made-up traffic between documentation addresses (RFC 5737, RFC 3849): TCP, UDP, DNS, echo, ICMP,
-ARP, telnet, VLAN and double VLAN tags, IPv6, IP options, fragments, and packets cut off in every header.
+500 packets of made-up traffic between documentation addresses (RFC 5737, RFC 3849): TCP, UDP, DNS, echo, ICMP
+and ARP, telnet, VLAN and double VLAN tags, IPv6, IP options, fragments, packets cut off in every header.
 """
 
 from __future__ import annotations
