@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final, final
 from backends.lower import Facts, Lowered, LowerOptions, NothingProved, lower
 from backends.machine import Level, Machine
 from backends.native_code import NativeCode
+from backends.natives import NativeHelpers
 from backends.object_reader import parse_object
 from backends.registry import host
 from ir.lift import lift
 from ir.object import Map, Program
+from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
 from ir.regions import Regions
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 
 LEVELS: Final = {"O0": Level.NONE, "O1": Level.FAST, "O2": Level.DEFAULT, "O3": Level.MOST}
+
+
+PIPELINES: Final = {"O0": Pipeline(()), "O1": DEFAULT_FAST, "O2": DEFAULT, "O3": DEFAULT}
 
 
 @final
@@ -37,10 +42,27 @@ def generate(
     """Compile `program` for this host. Raises RejectedError."""
     target = host()
     module = lift(program, maps)
+    PIPELINES[options.level].run(module)
     facts: Facts = NothingProved()
-    lowered = lower(module, Regions(module), facts, LowerOptions(big_endian=target.byte_order == "big"))
+    natives = NativeHelpers(overridden)
+    lower_options = LowerOptions(big_endian=program.big_endian, count_insns=options.count_insns)
+    lowered = lower(module, Regions(module), facts, lower_options, natives)
     machine = Machine(target, LEVELS[options.level])
-    parsed = machine.parse(lowered.text)
+    parsed = machine.parse(_joined(lowered.text, natives.text()))
     if options.level != "O0":
         machine.optimize(parsed)
     return Generated(parse_object(machine.emit_object(parsed), target), lowered)
+
+
+def _joined(*texts: str) -> str:
+    """Modules' texts as one: a function that several declare is declared once."""
+    declared: set[str] = set()
+    lines: list[str] = []
+    for line in "\n".join(texts).split("\n"):
+        if line.startswith("declare "):
+            name = line.split("@", 1)[1].split("(", 1)[0].strip('"')
+            if name in declared:
+                continue
+            declared.add(name)
+        lines.append(line)
+    return "\n".join(lines)

@@ -82,7 +82,7 @@ def load(source: Source, name: str = "") -> Loaded:
     if not data.startswith(ELF_MAGIC):
         said = f"not an ELF object (it starts with {data[:4].hex(' ') or 'nothing'})"
         raise UnreadableError([Diagnostic("not-elf", said, Location(file=called, offset=0))])
-    from bpfc.elf import read_object  # late: pyelftools
+    from bpfc.elf.reader import read_object  # late: pyelftools
 
     return Loaded(read_object(data, called))
 
