@@ -17,6 +17,8 @@ from backends import abi
 from ir.context import Pointer
 from ir.core import Address, Alu, Atomic, Call, Const, Function, Inst, Load, Param, Store, Value
 from ir.kinds import MapType
+from ir.map_layout import CPUS, layout_of
+from ir.maps import HASHES, is_per_cpu
 from ir.object import ReferenceKind
 from ir.regions import Region, RegionKind, constant_step
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 FRAME_SIZE: Final = 512
 EACCES: Final = 13
+_STRIDED: Final = (*HASHES, MapType.ARRAY, MapType.PERCPU_ARRAY)
 _BOUNDED: Final = 1 << 32
 _PACKET_KINDS: Final = (RegionKind.PACKET, RegionKind.PACKET_END, RegionKind.PACKET_META)
 CHECK_SYMBOL: Final = "bpfc.in_segment"
@@ -200,6 +203,10 @@ class Checker:
     def _general(self, region: Region, address: str, size: str, constant: int | None, writes: bool) -> str:
         """An i1: [address, address + size) lies in `region`. `address` is an integer operand."""
         text = self.text
+        if region.kind is RegionKind.MAP_VALUE and region.origin is None and constant is not None:
+            in_map = self._in_some_value(region, address, constant)
+            if in_map is not None:
+                return in_map
         bounds = self._bounds(region)
         if bounds is None:
             self.lowering.unit.needs_segments = True
@@ -243,6 +250,33 @@ class Checker:
                 return text.emit("ptrtoint ptr %a0 to i64"), "%a1", ""
             case _:
                 return None
+
+    def _in_some_value(self, region: Region, address: str, size: int) -> str | None:
+        """An i1: [address, address + size) lies in one of the map's values; None for maps whose values stand elsewhere."""
+        map_ = self.lowering.module.maps.get(region.name)
+        if map_ is None or map_.type not in _STRIDED or self._is_global_data(region):
+            return None
+        if size > map_.value_size:
+            return "false"
+        text, layout = self.text, layout_of(map_)
+        base = self.lowering.unit.symbol(f"map.{region.name}")
+        start = text.emit(
+            f"ptrtoint ptr {text.emit(f'getelementptr i8, ptr {base}, i64 {layout.values_offset}')} to i64"
+        )
+        offset = text.sub(64, address, start)
+        per_cpu = is_per_cpu(map_.type)
+        stride = layout.value_stride if per_cpu or map_.type not in HASHES else layout.element_stride
+        if per_cpu:
+            cpus = text.emit(
+                f"load i32, ptr {text.emit(f'getelementptr i8, ptr {base}, i64 {CPUS}')}, align 4"
+            )
+            limit = text.mul(64, text.zext(32, cpus, 64), str(layout.cpu_stride))
+            place = text.urem(64, text.urem(64, offset, str(layout.cpu_stride)), str(stride))
+        else:
+            limit = str(stride * (map_.max_entries + (1 if map_.type in HASHES else 0)))
+            place = text.urem(64, offset, str(stride))
+        inside = text.emit(f"icmp ule i64 {place}, {map_.value_size - size}")
+        return text.and_(1, text.ult(64, offset, limit), inside)
 
     def _is_global_data(self, region: Region) -> bool:
         map_ = self.lowering.module.maps.get(region.name)
