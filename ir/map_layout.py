@@ -146,6 +146,12 @@ def layout_of(map: Map, cpus: int = 1) -> MapLayout:
 PERF_BYTES: Final = 1 << 20
 
 
+def spare_elements(map: Map, cpus: int) -> range:
+    """The numbers of the elements that the cpus keep for replacing updates, in order of the cpus."""
+    keeps = map.type in HASHES and map.type not in LRU_HASHES and not is_per_cpu(map.type)
+    return range(map.max_entries + 1, map.max_entries + 1 + (cpus if keeps else 0))
+
+
 def pack_header(map: Map, layout: MapLayout, cpus: int, seed: int, byte_order: str) -> bytes:
     """The first bytes of a new block; `byte_order` is struct's < or >."""
     return struct.pack(
@@ -194,7 +200,7 @@ def _hash(map: Map, stride: int, cpus: int) -> MapLayout:
     key = (16 if map.type in LRU_HASHES else 8) + align(map.key_size, 8)
     element = key + (0 if per_cpu else stride)
     elements_offset = align(DATA + 4 * buckets, LINE)
-    spares = 0 if per_cpu or map.type in LRU_HASHES else cpus
+    spares = len(spare_elements(map, cpus))
     end = align(elements_offset + element * (map.max_entries + 1 + spares), LINE)
     cpu_stride = align(stride * (map.max_entries + 1), LINE) if per_cpu else 0
     spares_offset = end + cpu_stride * cpus

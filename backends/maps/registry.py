@@ -53,15 +53,14 @@ def emit_any(
     return _emit(symbol, Shape(type), operation, name, attributes), operation.parts
 
 
-def host_module() -> str:
-    """The IR of every operation of every type, each under its host symbol: what the host itself works with."""
+def host_module(type: MapType) -> str:
+    """The IR of every operation of a type, under their host symbols: what the host itself works with."""
     texts: list[str] = []
     parts: set[str] = set()
-    for type, operations in sorted(OPERATIONS.items()):
-        for name in sorted(operations):
-            text, needs = emit_any(host_symbol(type, name), type, name)
-            texts.append(text)
-            parts.update(needs)
+    for name in sorted(OPERATIONS[type]):
+        text, needs = emit_any(host_symbol(type, name), type, name)
+        texts.append(text)
+        parts.update(needs)
     return "\n".join([*texts, *(elements.part(name) for name in sorted(parts))])
 
 

@@ -1,0 +1,16 @@
+"""The host's map operations as native code; needs LLVM, so it is imported only when the cache has none."""
+
+from __future__ import annotations
+
+from backends.machine import Level, Machine
+from backends.native_code import NativeCode
+from backends.object_reader import parse_object
+from backends.registry import host
+
+
+def generate(text: str) -> NativeCode:
+    """Native code of IR text for this host."""
+    machine = Machine(host(), Level.DEFAULT)
+    module = machine.parse(text)
+    machine.optimize(module)
+    return parse_object(machine.emit_object(module), host())

@@ -1,0 +1,1 @@
+"""Maps in memory: creation, the host's operations, and views for Python."""

@@ -1,0 +1,82 @@
+"""The memory of one map: near the code, or a file in memory of which the last part is mapped twice.
+
+plain      zeroed pages of the pool
+mirrored   | header ... data | the same data again |     (ring buffers: a record never has to wrap)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from typing import Final, final
+
+from ir.diagnostics import Diagnostic, UnsupportedError
+from runtime.memory import DataBlock, Pool
+
+_READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
+_FIXED: Final = 0x10
+_FAILED: Final = ctypes.c_void_p(-1).value
+
+# Safe because the signatures are those of mmap(2) and munmap(2) on every 64-bit Linux, and use_errno keeps errno ours.
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+)
+_LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+
+@final
+class MapBlock:
+    """`size` bytes at `address`; `view` shows them. Owns the memory: closing frees it."""
+
+    def __init__(self, address: int, size: int, plain: DataBlock | None, descriptor: int) -> None:
+        self.address, self.size = address, size
+        self._plain, self._descriptor = plain, descriptor
+        # Safe because the pages stay mapped until close(), which releases the view first.
+        own = (ctypes.c_uint8 * size).from_address(address)
+        self.view = plain.view if plain is not None else memoryview(own).cast("B")
+        self._closed = False
+
+    def close(self) -> None:
+        """Free the memory; BufferError when somebody still holds a view of it. Closing twice is fine."""
+        if self._closed:
+            return
+        if self._plain is not None:
+            self._plain.close()
+        else:
+            self.view.release()
+            _LIBC.munmap(self.address, self.size)
+            os.close(self._descriptor)
+        self._closed = True
+
+
+def allocate(pool: Pool, size: int, mirrored: int) -> MapBlock:
+    """Zeroed memory for a map's block, the last `mirrored` bytes showing the ones before them."""
+    if not mirrored:
+        plain = pool.allocate_data(size)
+        return MapBlock(plain.address, size, plain, -1)
+    descriptor = os.memfd_create("bpfc-map", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, size - mirrored)
+    address = _map(0, size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    shared = mmap.MAP_SHARED | _FIXED
+    _map(address, size - mirrored, _READ_WRITE, shared, descriptor, 0)
+    _map(address + size - mirrored, mirrored, _READ_WRITE, shared, descriptor, size - 2 * mirrored)
+    return MapBlock(address, size, None, descriptor)
+
+
+def _map(address: int, size: int, protection: int, flags: int, descriptor: int, offset: int) -> int:
+    # Safe because MAP_FIXED is only passed for ranges inside the mapping that `allocate` just made.
+    found = _LIBC.mmap(address, size, protection, flags, descriptor, offset)
+    if found == _FAILED:
+        number = ctypes.get_errno()
+        said = f"the system refuses to map {size} bytes: {os.strerror(number)}"
+        raise UnsupportedError([Diagnostic("mapping-refused", said, errno=number)])
+    assert isinstance(found, int)
+    return found

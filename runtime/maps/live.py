@@ -1,0 +1,171 @@
+"""A map that lives in memory: its block, and the operations of the host on raw keys and values.
+
+Views (runtime/maps/view.py) give it Python's manners. Keys and values are bytes of exactly the map's sizes; a per-cpu map has a list
+of values, one for each cpu.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from errno import E2BIG, EBUSY, EINVAL, ENOSPC, EPERM
+from typing import Final, final
+
+from ir import map_layout
+from ir.diagnostics import RejectedError
+from ir.map_layout import layout_of
+from ir.maps import HASHES, check_map, is_per_cpu
+from ir.object import Map
+from runtime.maps.block import MapBlock, allocate
+from runtime.maps.errors import map_error
+from runtime.maps.host import HostOperations
+from runtime.memory import Pool
+
+_ROOM: Final = 1024
+_ORDER: Final = sys.byteorder
+
+
+@final
+class LiveMap:
+    """Owns a map's memory. `cpus`: how many values a key of a per-cpu map has."""
+
+    def __init__(self, declared: Map, block: MapBlock, host: HostOperations, cpus: int) -> None:
+        self.declared, self.block, self.cpus = declared, block, cpus
+        self.layout = layout_of(declared, cpus)
+        self.host = host
+        self.is_frozen = False
+        self.is_per_cpu = is_per_cpu(declared.type)
+
+    @property
+    def address(self) -> int:
+        """The address of the block: what programs have as the map's address."""
+        return self.block.address
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """A copy of the value (of all cpus, one after the other, for a per-cpu map), or None."""
+        address = self.locate(key)
+        if not address:
+            return None
+        size = self.declared.value_size
+        # Safe because locate() answered with the address of a value inside the block.
+        if not self.is_per_cpu:
+            return ctypes.string_at(address, size)
+        stride = self.layout.cpu_stride
+        return b"".join(ctypes.string_at(address + cpu * stride, size) for cpu in range(self.cpus))
+
+    def locate(self, key: bytes) -> int:
+        """The address of the value (of cpu 0), 0 when there is none."""
+        self._check_key(key)
+        return self.host.of(self.declared.type, "locate")(self.address, _address(key)) or 0
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Insert or change; a per-cpu value has the values of all cpus. RejectedError with E2BIG, EEXIST, ENOENT, EPERM."""
+        self._check_key(key)
+        self._check_value(value)
+        self._check_frozen()
+        size = self.declared.value_size
+        first = value[:size] if self.is_per_cpu else value
+        operation = self.host.of(self.declared.type, "update")
+        done = operation(self.host.run, self.address, _address(key), _address(first), flags)
+        if done < 0:
+            raise map_error(self.declared, -done)
+        if self.is_per_cpu:
+            address = self.locate(key)
+            for cpu in range(1, self.cpus if address else 0):
+                # Safe because every cpu's value is inside the block, cpu_stride from the one before.
+                ctypes.memmove(
+                    address + cpu * self.layout.cpu_stride, value[cpu * size : (cpu + 1) * size], size
+                )
+
+    def delete(self, key: bytes) -> None:
+        """Take the key out. RejectedError with ENOENT, EINVAL, EPERM."""
+        self._check_key(key)
+        self._check_frozen()
+        done = self.host.of(self.declared.type, "delete")(self.host.run, self.address, _address(key))
+        if done < 0:
+            raise map_error(self.declared, -done)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) of every entry; what changes meanwhile may be seen or not."""
+        if self.declared.type in HASHES:
+            yield from self._collected()
+            return
+        for index in range(self.declared.max_entries):
+            key = index.to_bytes(4, _ORDER)
+            value = self.lookup(key)
+            if value is not None:
+                yield key, value
+
+    def freeze(self) -> None:
+        """From now on the host may not change the map. RejectedError with EBUSY when it is frozen already."""
+        if self.is_frozen:
+            raise map_error(self.declared, EBUSY, "is frozen already")
+        self.is_frozen = True
+        self.block.view[map_layout.FROZEN] = 1
+
+    def put_slot(self, index: int, handle: int, content: int) -> None:
+        """Fill a slot of a slot array: `handle` for code (0 empties it), `content` as the host sees it."""
+        if not 0 <= index < self.declared.max_entries:
+            raise map_error(
+                self.declared, E2BIG, f"has {self.declared.max_entries} entries, no index {index}"
+            )
+        self._check_frozen()
+        self.host.of(self.declared.type, "put")(self.address, index, handle, content)
+
+    def close(self) -> None:
+        """Free the memory; closing twice is fine."""
+        self.block.close()
+
+    def _collected(self) -> Iterator[tuple[bytes, bytes]]:
+        key_size = self.declared.key_size
+        entry = key_size + self.declared.value_size * (self.cpus if self.is_per_cpu else 1)
+        collect = self.host.of(self.declared.type, "collect")
+        bucket, room = ctypes.c_uint64(0), _ROOM
+        while bucket.value <= self.layout.bucket_mask:
+            out = ctypes.create_string_buffer(room * entry)
+            place = ctypes.addressof(bucket)
+            count = collect(self.address, bucket.value, ctypes.addressof(out), room, place)
+            if count == -ENOSPC:
+                room *= 2
+                continue
+            raw = out.raw
+            for start in range(0, count * entry, entry):
+                yield raw[start : start + key_size], raw[start + key_size : start + entry]
+
+    def _check_key(self, key: bytes) -> None:
+        if len(key) != self.declared.key_size:
+            said = f"has keys of {self.declared.key_size} bytes, not {len(key)}"
+            raise map_error(self.declared, EINVAL, said)
+
+    def _check_value(self, value: bytes) -> None:
+        wanted = self.declared.value_size * (self.cpus if self.is_per_cpu else 1)
+        if len(value) != wanted:
+            raise map_error(self.declared, EINVAL, f"has values of {wanted} bytes, not {len(value)}")
+
+    def _check_frozen(self) -> None:
+        if self.is_frozen:
+            raise map_error(self.declared, EPERM)
+
+
+def create(declared: Map, pool: Pool, host: HostOperations, cpus: int = 1, seed: int = 0) -> LiveMap:
+    """A new map in memory, filled with its initial content. RejectedError with Linux's errno when Linux would refuse it."""
+    problem = check_map(declared)
+    if problem is not None:
+        raise RejectedError([problem])
+    layout = layout_of(declared, cpus)
+    block = allocate(pool, layout.size, layout.mirrored)
+    header = map_layout.pack_header(declared, layout, cpus, seed, "<" if _ORDER == "little" else ">")
+    block.view[: len(header)] = header
+    for cpu, number in enumerate(map_layout.spare_elements(declared, cpus)):
+        place = layout.spares_offset + cpu * map_layout.LINE + map_layout.SPARE_ELEMENT
+        block.view[place : place + 4] = number.to_bytes(4, _ORDER)
+    if declared.initial is not None:
+        start = layout.values_offset
+        block.view[start : start + len(declared.initial)] = declared.initial
+    return LiveMap(declared, block, host, cpus)
+
+
+def _address(data: bytes) -> int:
+    # Safe because the callee reads exactly len(data) bytes while the caller holds `data`.
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0

@@ -1,0 +1,146 @@
+"""Maps as Python sees them: MutableMappings from keys to values, queues and slots, all on the live bytes.
+
+Keys and values go through a codec: bytes as they are, or what BTF says they mean. Numbers are taken for any key or value of 1, 2, 4
+or 8 bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, MutableMapping
+from errno import ENOENT
+from typing import Final, Protocol, final
+
+from ir.diagnostics import RejectedError
+from ir.kinds import MapType
+from ir.maps import UpdateFlag
+from runtime.maps.errors import map_error
+from runtime.maps.live import LiveMap
+
+
+class Codec(Protocol):
+    """How a key or value of a map looks in Python."""
+
+    def encode(self, value: object) -> bytes:
+        """The bytes of a value; RejectedError when it does not fit."""
+
+    def decode(self, data: bytes) -> object:
+        """The value of some bytes."""
+
+
+@final
+class BytesCodec:
+    """Keys or values as plain bytes of `size`; numbers are encoded in the machine's order."""
+
+    def __init__(self, live: LiveMap, what: str, size: int) -> None:
+        self._live, self._what, self._size = live, what, size
+
+    def encode(self, value: object) -> bytes:
+        if isinstance(value, int) and self._size in (1, 2, 4, 8):
+            return (value & (1 << 8 * self._size) - 1).to_bytes(self._size, sys.byteorder)
+        if isinstance(value, bytes | bytearray | memoryview):
+            return bytes(value)
+        said = f"takes a {self._what} of {self._size} bytes, not {value!r}"
+        raise map_error(self._live.declared, 22, said)
+
+    def decode(self, data: bytes) -> object:
+        return data
+
+
+class MapView(MutableMapping[object, object]):
+    """A map of keys and values. Missing keys raise KeyError, refused changes RejectedError with Linux's errno.
+
+    A per-cpu map has lists of values, one for each cpu; setting a single value sets it on all.
+    """
+
+    def __init__(self, live: LiveMap, keys: Codec | None = None, values: Codec | None = None) -> None:
+        self.live = live
+        declared = live.declared
+        self._keys: Final = keys or BytesCodec(live, "key", declared.key_size)
+        self._values: Final = values or BytesCodec(live, "value", declared.value_size)
+
+    @property
+    def name(self) -> str:
+        """The map's name in the object."""
+        return self.live.declared.name
+
+    @property
+    def type(self) -> MapType:
+        """The map's type."""
+        return self.live.declared.type
+
+    def __getitem__(self, key: object) -> object:
+        found = self.live.lookup(self._keys.encode(key))
+        if found is None:
+            raise KeyError(key)
+        return self._decode(found)
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self.update_elem(key, value)
+
+    def __delitem__(self, key: object) -> None:
+        try:
+            self.live.delete(self._keys.encode(key))
+        except RejectedError as error:
+            if error.errno == ENOENT:
+                raise KeyError(key) from None
+            raise
+
+    def __iter__(self) -> Iterator[object]:
+        for key, _ in self.live.items():
+            yield self._keys.decode(key)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.live.items())
+
+    def __contains__(self, key: object) -> bool:
+        return bool(self.live.locate(self._keys.encode(key)))
+
+    def __repr__(self) -> str:
+        declared = self.live.declared
+        sizes = f"{declared.key_size} -> {declared.value_size} bytes, {declared.max_entries} entries"
+        return f"<map {declared.name}: {declared.type.name.lower()}, {sizes}>"
+
+    def update_elem(self, key: object, value: object, flags: UpdateFlag | int = 0) -> None:
+        """Set with flags: NOEXIST (EEXIST if the key is there), EXIST (ENOENT if it is not)."""
+        self.live.update(self._keys.encode(key), self._encode(value), int(flags))
+
+    def lookup_batch(self) -> list[tuple[object, object]]:
+        """All entries."""
+        return [(self._keys.decode(key), self._decode(value)) for key, value in self.live.items()]
+
+    def update_batch(self, entries: Iterable[tuple[object, object]], flags: UpdateFlag | int = 0) -> int:
+        """Set entries in order until one is refused, which raises; how many were set."""
+        count = 0
+        for key, value in entries:
+            self.update_elem(key, value, flags)
+            count += 1
+        return count
+
+    def delete_batch(self, keys: Iterable[object]) -> int:
+        """Delete keys in order; KeyError at the first that is missing; how many were deleted."""
+        count = 0
+        for key in keys:
+            del self[key]
+            count += 1
+        return count
+
+    def freeze(self) -> None:
+        """From now on only programs may change the map; EBUSY when it is frozen already."""
+        self.live.freeze()
+
+    def _decode(self, raw: bytes) -> object:
+        if not self.live.is_per_cpu:
+            return self._values.decode(raw)
+        size = self.live.declared.value_size
+        return [self._values.decode(raw[start : start + size]) for start in range(0, len(raw), size)]
+
+    def _encode(self, value: object) -> bytes:
+        if not self.live.is_per_cpu:
+            return self._values.encode(value)
+        if isinstance(value, list | tuple):
+            if len(value) != self.live.cpus:
+                said = f"has a value for each of {self.live.cpus} cpus, not {len(value)}"
+                raise map_error(self.live.declared, 22, said)
+            return b"".join(self._values.encode(one) for one in value)
+        return self._values.encode(value) * self.live.cpus
