@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ for module in pkgutil.walk_packages(bpfc.__path__, "bpfc."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 assert importlib.import_module("bpfc.ir.isa").__file__ != importlib.import_module("bpfc").__file__
+"""
+RUN_A_PROGRAM = """
+import bpfc
+with bpfc.assemble("r0 = 6\\nr0 *= 7\\nexit").start() as rt:
+    print(rt["main"].run(b"").ret)
 """
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
@@ -69,6 +75,17 @@ def test_the_wheel_owns_the_one_name_bpfc(built: Path) -> None:
 
 def test_every_module_imports_beside_decoys(venv: Path, decoys: Path) -> None:
     run(venv / "bin" / "python", "-c", IMPORT_EVERYTHING, cwd=decoys)
+
+
+def test_a_program_runs_beside_decoys(venv: Path, decoys: Path) -> None:
+    assert run(venv / "bin" / "python", "-c", RUN_A_PROGRAM, cwd=decoys) == "42\n"
+
+
+@pytest.mark.parametrize("command", [("bpfc",), ("python", "-m", "bpfc")])
+def test_the_command_line_starts_beside_decoys(command: tuple[str, ...], venv: Path, decoys: Path) -> None:
+    if find_spec("bpfc.cli") is None:
+        pytest.skip("the command line is not written yet")
+    assert "0.1.0" in run(venv / "bin" / command[0], *command[1:], "--version", cwd=decoys)
 
 
 def test_the_source_distribution_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
