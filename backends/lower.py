@@ -470,8 +470,8 @@ class FunctionLowering:
             if one and inst.row.name.startswith("sub64") and pointer is inst.x:
                 negated = self.text.sub(64, "0", self.as_int(other))
                 return self.text.emit(f"getelementptr i8, ptr {self.operands[pointer]}, i64 {negated}")
-            result = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
-            return self.text.emit(f"inttoptr i64 {result} to ptr")
+            number: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
+            return self.text.emit(f"inttoptr i64 {number} to ptr")
         self._declare_swap(inst.row)
         result: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
         return result

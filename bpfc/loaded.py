@@ -111,8 +111,8 @@ def _read(source: Source, name: str) -> tuple[bytes, str]:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source), name or "<bytes>"
     if isinstance(source, io.IOBase) or hasattr(source, "read"):
-        return source.read(), name or str(getattr(source, "name", "<file>"))  # type: ignore[union-attr]  # has read
-    path = Path(source)  # type: ignore[arg-type]  # neither bytes nor a file: a path
+        return source.read(), name or str(getattr(source, "name", "<file>"))
+    path = Path(source)
     try:
         return path.read_bytes(), name or str(source)
     except OSError as error:

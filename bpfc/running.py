@@ -228,7 +228,8 @@ class _Batch:
         rets = numpy.zeros(count, dtype=numpy.uint32)
         batch = _Batch.__new__(_Batch)
         batch.addresses, batch.lengths, batch.count = addresses, sizes, count
-        batch.rets, batch.rets_address = rets, rets.ctypes.data
+        batch.rets = rets  # type: ignore[assignment]  # numpy's arrays are no Sequence, but act as one here
+        batch.rets_address = rets.ctypes.data
         batch.start, batch.span = rows.ctypes.data, count * snap
         batch.keep = rows
         return batch

@@ -161,16 +161,20 @@ class _Lifter:
         edges = [self._edge(successor, registers) for successor in span.successors]
         match row.kind:
             case Kind.BRANCH:
-                block.terminator = Branch(row, self._read(insn.dst), self._operand(row, insn, at), *edges, at)
+                taken, other = edges
+                x, y = self._read(insn.dst), self._operand(row, insn, at)
+                block.terminator = Branch(row, x, y, taken, other, at)
             case Kind.STATIC_BRANCH:
-                block.terminator = StaticBranch(row, *edges, not insn.src & _NOP_FIRST, at)
+                taken, other = edges
+                block.terminator = StaticBranch(row, taken, other, not insn.src & _NOP_FIRST, at)
             case Kind.MAY_GOTO:
-                block.terminator = MayGoto(*edges, at)
+                taken, other = edges
+                block.terminator = MayGoto(taken, other, at)
             case Kind.EXIT:
                 value = registers[R0]
                 block.terminator = Return(value if value is not None else self._const(0, at), at)
             case _:
-                block.terminator = Jump(*edges, at)
+                block.terminator = Jump(edges[0], at)
 
     def _read(self, register: int) -> Value:
         value = self.registers[register]

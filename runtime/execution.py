@@ -85,7 +85,9 @@ class Execution:
     written into the state and the context are those of the same buffers.
     """
 
-    def __init__(self, layout: ContextLayout, segments: tuple[Segment, ...], big_endian: bool, limits: Limits) -> None:
+    def __init__(
+        self, layout: ContextLayout, segments: tuple[Segment, ...], big_endian: bool, limits: Limits
+    ) -> None:
         self.layout, self.big_endian, self.limits = layout, big_endian, limits
         self._shared = segments
         self.state = (ctypes.c_uint8 * abi.RUN_STATE_SIZE)()
@@ -158,7 +160,7 @@ class Execution:
         ctypes.memmove(ctypes.addressof(self._packet) + HEAD_ROOM, data, len(data))
 
     def _fill_context(self, start: int, length: int, fields: Mapping[str, int]) -> None:
-        self.prepare_context(_defaults(self.layout, length) | fields)
+        self.prepare_context({**_defaults(self.layout, length), **fields})
         if not self.layout.pointers:
             return
         begin = ctypes.addressof(self._packet)
@@ -203,7 +205,13 @@ class Execution:
         redirect = (kind, index, self._get(abi.REDIRECT + 8, 8)) if kind else None
         insns = self._get(abi.INSNS, 8) or None
         return RunResult(
-            ret & (1 << 64) - 1, ctypes.string_at(start, length), fields, elapsed, insns, tuple(self.printk), redirect
+            ret & (1 << 64) - 1,
+            ctypes.string_at(start, length),
+            fields,
+            elapsed,
+            insns,
+            tuple(self.printk),
+            redirect,
         )
 
 
@@ -215,5 +223,3 @@ def trap_error(trap: tuple[abi.Trap, int], at: Location) -> TrapError:
 
 def _defaults(layout: ContextLayout, length: int) -> dict[str, int]:
     return {"len": length} if "len" in layout.fields else {}
-
-

@@ -20,8 +20,8 @@ _CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c
 class World:
     """Owns the maps and host callbacks of one started object."""
 
-    def __init__(self, object: Object) -> None:
-        self.declared: Mapping[str, Map] = object.maps
+    def __init__(self, source: Object) -> None:
+        self.declared: Mapping[str, Map] = source.maps
         self.pool = Pool(poison=host().poison)
         self.maps: dict[str, object] = {}
         self.overridden: frozenset[int] = frozenset()
