@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +35,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests marked `kernel` where the running kernel does not let us call bpf(2)."""
     if item.get_closest_marker("kernel") and not may_call_bpf():
         pytest.skip("bpf(2) is not permitted here")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An object cache of this session's own: never the user's, and never code of an older compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BPFC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
