@@ -6,6 +6,7 @@
         print(rt["xdp_filter"].run(packet).verdict)
 """
 
+from bpfc.batch import Batch
 from bpfc.compile import Options
 from bpfc.loaded import Loaded, assemble, from_bytes, from_insns, load
 from ir.diagnostics import Diagnostic, RejectedError, TrapError, UnreadableError, UnsupportedError
@@ -13,6 +14,7 @@ from ir.diagnostics import Diagnostic, RejectedError, TrapError, UnreadableError
 VerifierError = RejectedError
 
 __all__ = [
+    "Batch",
     "Diagnostic",
     "Loaded",
     "Options",

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from backends.batch import batch_symbol
+from bpfc.batch import Batch, Packets
 from bpfc.compile import Compiled, Options, compile_program
 from bpfc.pcap import Packet, PcapWriter, read_pcap
 from ir.context import layout_of
-from ir.diagnostics import Diagnostic, Location, TrapError
+from ir.diagnostics import Location, TrapError
 from ir.object import Map, Program
 from runtime.execution import Execution, Limits, RunResult, Segment, trap_error
 from runtime.linker import LinkedImage, link
@@ -28,15 +28,12 @@ from runtime.world import World
 if TYPE_CHECKING:
     from bpfc.loaded import Loaded
 
-Buffer = bytes | bytearray | memoryview
-Packets = Sequence[Buffer]  # or a numpy array of uint8, packets by bytes
 Progress = Callable[[int], None]
 _RUN: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
 _RUN_RAW: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64)
 _BATCH: Final = ctypes.CFUNCTYPE(
     ctypes.c_uint64, *[ctypes.c_void_p] * 4, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64
 )
-EINVAL: Final = 22
 
 
 @final
@@ -130,15 +127,17 @@ class RunningProgram:
                 writer.close()
 
     def run_batch(
-        self, packets: Packets, lengths: Sequence[int] | None = None, ctx: Mapping[str, int] | None = None
+        self,
+        packets: Packets | Batch,
+        lengths: Sequence[int] | None = None,
+        ctx: Mapping[str, int] | None = None,
     ) -> Sequence[int]:
         """Run over many packets in one native loop, in place, with the GIL released; r0 (u32) for each.
 
-        `packets` is an (n, snap) array of uint8, with `lengths` when rows are not full, or a sequence of buffers: writable
-        ones (bytearray, memoryview) are run in place, read-only ones (bytes) in copies. Packets have no head or tail room.
-        The result is a numpy array when numpy was given one, else an array('I').
+        `packets` and `lengths` are as `Batch` takes them; give a Batch to lay them out once and run many times
+        (its results are overwritten). Packets have no head or tail room.
         """
-        batch = _Batch.of(packets, lengths)
+        batch = packets if isinstance(packets, Batch) else Batch(packets, lengths)
         execution = self._execution()
         execution.arm(batch.start, batch.span)
         context = execution.prepare_context(ctx or {})
@@ -184,59 +183,3 @@ class RunningProgram:
 
 
 _DROPS: Final[Mapping[str, tuple[int, ...]]] = {"xdp_md": (0, 1), "__sk_buff": (2,)}
-
-
-@final
-class _Batch:
-    """Packets as the native loop wants them: an address and a length each. Keeps the buffers alive."""
-
-    def __init__(self, addresses: array[int], lengths: array[int], rets: object, rets_address: int) -> None:
-        self.addresses, self.lengths, self.rets_address = addresses, lengths, rets_address
-        self.rets: Sequence[int] = rets  # type: ignore[assignment]  # an array or a numpy array
-        self.count = len(addresses)
-        self.keep: object = None
-        ends = [address + length for address, length in zip(addresses, lengths, strict=True)]
-        self.start = min(addresses, default=0)
-        self.span = max(ends, default=0) - self.start
-
-    @staticmethod
-    def of(packets: Packets, lengths: Sequence[int] | None) -> _Batch:
-        """Look at `packets` in place where they can be written, copy them where not."""
-        if hasattr(packets, "__array_interface__"):
-            return _Batch._of_array(packets, lengths)
-        rets = array("I", bytes(4 * len(packets)))
-        keep = [_writable(packet) for packet in packets]
-        views = [(ctypes.c_uint8 * memoryview(buffer).nbytes).from_buffer(buffer) for buffer in keep]
-        sizes = array("I", [len(view) for view in views])
-        batch = _Batch(array("Q", map(ctypes.addressof, views)), sizes, rets, rets.buffer_info()[0])
-        batch.keep = (keep, views)
-        return batch
-
-    @staticmethod
-    def _of_array(packets: object, lengths: Sequence[int] | None) -> _Batch:
-        import numpy  # late: optional, and only who has an array has it
-
-        rows = numpy.ascontiguousarray(packets, dtype=numpy.uint8)
-        if rows.ndim != 2:
-            said = f"batch array has {rows.ndim} dimensions, 2 are wanted (packets, bytes)"
-            raise TrapError([Diagnostic("bad-batch", said, errno=EINVAL)])
-        count, snap = rows.shape
-        addresses = array("Q", bytes(8 * count))
-        numpy.frombuffer(addresses, dtype=numpy.uint64)[:] = rows.ctypes.data + snap * numpy.arange(count, dtype=numpy.uint64)
-        sizes = array("I", bytes(4 * count))
-        numpy.frombuffer(sizes, dtype=numpy.uint32)[:] = snap if lengths is None else numpy.minimum(lengths, snap)
-        rets = numpy.zeros(count, dtype=numpy.uint32)
-        batch = _Batch.__new__(_Batch)
-        batch.addresses, batch.lengths, batch.count = addresses, sizes, count
-        batch.rets = rets  # type: ignore[assignment]  # numpy's arrays are no Sequence, but act as one here
-        batch.rets_address = rets.ctypes.data
-        batch.start, batch.span = rows.ctypes.data, count * snap
-        batch.keep = rows
-        return batch
-
-
-def _writable(packet: Buffer) -> bytearray | memoryview:
-    if isinstance(packet, bytearray):
-        return packet
-    view = memoryview(packet)
-    return bytearray(view) if view.readonly else view.cast("B")
