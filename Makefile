@@ -48,7 +48,7 @@ fuzz: $(DEV) ## run the property tests for long
 	$(BIN)/python -m pytest tests/property -n $(JOBS) --hypothesis-profile=fuzz
 
 clean: ## remove everything that git does not keep, the .venv included
-	rm -rf $(VENV) build dist *.egg-info .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A python without ensurepip (Debian splits it off) makes a venv without pip; then the outer pip fills it.
