@@ -10,6 +10,7 @@ Documentation/bpf/btf.rst.
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
 from collections.abc import Iterator
@@ -90,6 +91,7 @@ class Btf:
         self._starts = _find_records(words, at)
         self._types: dict[int, Type] = {}
         self._ids_by_name: dict[str, list[int]] | None = None
+        self._flavours: dict[str, list[str]] | None = None
 
     def __len__(self) -> int:
         """One more than the highest id: void is type 0."""
@@ -165,6 +167,21 @@ class Btf:
         for id in self.names().get(name, ()):
             if not kinds or self.kind(id) in kinds:
                 yield id
+
+    def find_flavours(self, name: str) -> Iterator[int]:
+        """The ids of the types called `name` or a flavour of it (`name___old`), lowest first."""
+        if self.base is not None:
+            yield from self.base.find_flavours(name)
+        if self._flavours is None:
+            flavours = [full for full in self.names() if "___" in full]
+            self._flavours = {essential: [] for essential in map(essential_name, flavours)}
+            for full in flavours:
+                self._flavours[essential_name(full)].append(full)
+        found = [*self.names().get(name, ())]
+        for full in self._flavours.get(name, ()):
+            if full != name:
+                found += self.names()[full]
+        yield from sorted(found)
 
     def names(self) -> dict[str, list[int]]:
         """This section's own named types: name to ids."""
@@ -325,6 +342,14 @@ def read_btf(data: bytes, base: Btf | None = None, at: Location = NOWHERE) -> Bt
     if (order == ">") != (sys.byteorder == "big"):
         words.byteswap()
     return Btf(data, words, strings, order == ">", base, at, length + type_offset)
+
+
+def essential_name(name: str) -> str:
+    """`name` without its flavour: "task_struct___old" is "task_struct"."""
+    if "___" not in name:
+        return name
+    found = re.match(r"(.*[^_])___[^_]", name, re.DOTALL)
+    return found[1] if found else name
 
 
 def _find_records(words: array[int], at: Location) -> array[int]:

@@ -116,7 +116,8 @@ class Map:
     `initial` is the content of a global-data section (one value). `slots` names what fills a prog array
     or a map of maps at load, by index; for struct_ops, the program at each byte of the value. `inner`
     is the template of a map of maps. `is_read_only`: frozen before the program is compiled (.rodata,
-    .kconfig). `offset` is where the map is declared in `section`.
+    .kconfig). `offset` is where the map is declared in `section`. `relocated` are the words of `initial`
+    (offset, size) that hold an address: what stands there before linking is not their value.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Map:
     slots: tuple[tuple[int, str], ...] = ()
     extra: int = 0
     numa_node: int | None = None
+    relocated: tuple[tuple[int, int], ...] = ()
 
 
 @final
@@ -144,6 +146,7 @@ class Program:
     """An entry program with every subprogram it can reach appended, main first.
 
     `references`, `core` and `lines` are keyed by the slot of the instruction they are about.
+    `poisoned` says why a CO-RE relocation could not be resolved; its instruction must not be reached.
     """
 
     name: str
@@ -159,6 +162,7 @@ class Program:
     references: Mapping[int, Reference] = field(default_factory=dict)
     core: Mapping[int, CoreRelocation] = field(default_factory=dict)
     lines: Mapping[int, SourceLine] = field(default_factory=dict)
+    poisoned: Mapping[int, Diagnostic] = field(default_factory=dict)
     file: str = ""
     big_endian: bool = False
 
