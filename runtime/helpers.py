@@ -1,0 +1,199 @@
+"""Helpers that run on the host: the call as Python sees it, the user's overrides, and the bridge from native code.
+
+A program calls `helper.<id>`, a ctypes callback; it finds the Execution by the address of its run state. What Python raises in a
+helper ends the run: the trap code is set, native code leaves at once, and the error comes out of `run`.
+
+    rt.helpers["bpf_ktime_get_ns"] = lambda: 42                    numbers for numbers,
+    rt.helpers["bpf_probe_read_kernel"] = lambda dst, size, p: ... a writable memoryview for memory, a view for a map
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from errno import EINVAL, ENOENT, ENOSYS
+from typing import Final, Protocol, final
+
+from backends import abi
+from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
+from ir.helpers import HELPER_IDS, HELPERS, Argument, ArgumentKind, Helper
+from runtime.execution import Execution
+from runtime.maps.live import LiveMap
+from runtime.maps.view import MapView
+
+Implementation = Callable[["HelperCall"], int | None]
+UserHelper = Callable[..., object]
+CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * 5)
+_MASK: Final = (1 << 64) - 1
+
+
+class Maps(Protocol):
+    """Finds maps by the address that programs know them by."""
+
+    def map_at(self, address: int) -> MapView | None:
+        """The view of the map whose block is at `address`."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HelperCall:
+    """One call: which helper, in which run, with which five registers."""
+
+    helper: Helper
+    execution: Execution
+    registers: tuple[int, ...]
+    maps: Maps
+
+    def number(self, index: int) -> int:
+        """Argument `index` as an unsigned 64-bit number."""
+        return self.registers[index]
+
+    def memory(self, index: int) -> memoryview:
+        """The memory that argument `index` points at, as long as the prototype says; empty for null."""
+        argument = self.helper.arguments[index]
+        address = self.registers[index]
+        size = self._size(index, argument) if address else 0
+        if not size:
+            return memoryview(bytearray())
+        # Safe because compiled code checked [address, address + size) before the call.
+        view = memoryview((ctypes.c_uint8 * size).from_address(address)).cast("B")
+        return view if argument.writes else view.toreadonly()
+
+    def string(self, index: int) -> bytes:
+        """The NUL-ended string that argument `index` points at."""
+        # Safe because a constant string lies in a read-only map and verification saw its end.
+        return ctypes.string_at(self.registers[index])
+
+    def map(self, index: int) -> MapView:
+        """The map that argument `index` is. RejectedError when it is none of this object's."""
+        found = self.maps.map_at(self.registers[index])
+        if found is None:
+            said = f"argument {index + 1} of {self.helper.full_name} is no map"
+            raise RejectedError([Diagnostic("helper-argument", said, errno=EINVAL)])
+        return found
+
+    def python(self) -> list[object]:
+        """The arguments as a user's function gets them."""
+        return [self._python(index, argument) for index, argument in enumerate(self.helper.arguments)]
+
+    def _python(self, index: int, argument: Argument) -> object:
+        match argument.kind:
+            case ArgumentKind.MAP:
+                return self.map(index)
+            case ArgumentKind.MEMORY | ArgumentKind.MAP_KEY | ArgumentKind.MAP_VALUE:
+                return self.memory(index)
+            case ArgumentKind.CONST_STRING:
+                return self.string(index).decode(errors="replace")
+            case _:
+                return self.registers[index]
+
+    def _size(self, index: int, argument: Argument) -> int:
+        if argument.size:
+            return argument.size
+        if argument.kind in (ArgumentKind.MAP_KEY, ArgumentKind.MAP_VALUE):
+            kinds = [one.kind for one in self.helper.arguments]
+            declared = self.map(kinds.index(ArgumentKind.MAP)).live.declared
+            return declared.key_size if argument.kind is ArgumentKind.MAP_KEY else declared.value_size
+        return self.registers[index + 1] & 0xFFFF_FFFF
+
+
+@final
+class HelperTable(MutableMapping[str, UserHelper]):
+    """The user's own helpers by name (`bpf_ktime_get_ns`); deleting one brings ours back. `calls` counts uses by name."""
+
+    def __init__(self) -> None:
+        self._own: dict[int, UserHelper] = {}
+        self.calls: dict[str, int] = {}
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """The numbers of the overridden helpers."""
+        return frozenset(self._own)
+
+    def get_by_id(self, id: int) -> UserHelper | None:
+        """The user's function for helper `id`, counted as a use."""
+        found = self._own.get(id)
+        if found is not None:
+            name = HELPERS[id].full_name
+            self.calls[name] = self.calls.get(name, 0) + 1
+        return found
+
+    def __getitem__(self, name: str) -> UserHelper:
+        return self._own[_id_of(name)]
+
+    def __setitem__(self, name: str, function: UserHelper) -> None:
+        self._own[_id_of(name)] = function
+
+    def __delitem__(self, name: str) -> None:
+        del self._own[_id_of(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return (HELPERS[id].full_name for id in sorted(self._own))
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
+@final
+class Callbacks:
+    """The addresses of `helper.<id>`: makes one ctypes callback for each helper that is called, and keeps them alive."""
+
+    def __init__(
+        self, table: HelperTable, host: Mapping[str, Implementation], maps: Maps, find: Callable[[int], Execution]
+    ) -> None:
+        self._table, self._host, self._maps, self._find = table, host, maps, find
+        self._made: dict[int, object] = {}
+        self.failed: dict[int, BaseException] = {}
+
+    def address(self, id: int) -> int:
+        """The address of the callback for helper `id`. UnsupportedError when nobody implements it."""
+        helper = HELPERS[id]
+        if id not in self._table.ids and helper.name not in self._host:
+            raise UnsupportedError([missing_helper(helper)])
+        callback = self._made.get(id)
+        if callback is None:
+            callback = self._made[id] = CALLBACK(self._bridge(helper))
+        # Safe because the callback is kept alive in _made as long as code can call it.
+        return ctypes.cast(callback, ctypes.c_void_p).value or 0  # type: ignore[arg-type]  # a ctypes callback
+
+    def _bridge(self, helper: Helper) -> Callable[..., int]:
+        def called(run: int, *registers: int) -> int:
+            execution = self._find(run)
+            call = HelperCall(helper, execution, registers, self._maps)
+            try:
+                own = self._table.get_by_id(helper.id)
+                result = own(*call.python()) if own is not None else self._implementation(helper)(call)
+                return 0 if result is None else int(result) & _MASK  # type: ignore[call-overload]  # anything like a number
+            except BaseException as error:  # noqa: BLE001  # nothing may unwind through native code
+                self.failed[run] = error
+                # Safe because `run` is the address of the run state that compiled code called us with.
+                ctypes.c_uint32.from_address(run + abi.TRAP_CODE).value = abi.Trap.HELPER
+                return 0
+
+        return called
+
+    def _implementation(self, helper: Helper) -> Implementation:
+        found = self._host.get(helper.name)
+        if found is None:
+            raise UnsupportedError([missing_helper(helper)])
+        return found
+
+
+def missing_helper(helper: Helper) -> Diagnostic:
+    """What to say about a helper that nobody implements."""
+    said = f"{helper.full_name} ({helper.id}) has no meaning outside a kernel, or none here yet"
+    note = f'give it one: rt.helpers["{helper.full_name}"] = function({", ".join(_words(helper))})'
+    return Diagnostic("missing-helper", said, notes=(note,), errno=ENOSYS)
+
+
+def _words(helper: Helper) -> list[str]:
+    return [f"{argument.kind.value}{number}" for number, argument in enumerate(helper.arguments, 1)]
+
+
+def _id_of(name: str) -> int:
+    found = HELPER_IDS.get(name if name.startswith("bpf_") else f"bpf_{name}")
+    if found is None:
+        said = f"no helper is called '{name}'"
+        raise RejectedError([Diagnostic("unknown-helper", said, errno=ENOENT)])
+    return found

@@ -1,0 +1,122 @@
+"""Our own implementations of the helpers that run on the host: printing, time, who is running."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Mapping
+from errno import EFAULT, EINVAL, ENOENT
+from typing import Final
+
+from runtime.formatting import format_text
+from runtime.helpers import HelperCall, Implementation
+
+_COMM_SIZE: Final = 16
+
+
+def trace_printk(call: HelperCall) -> int:
+    """A line for the run's printk, from at most three arguments."""
+    return _print(call, call.registers[2:5])
+
+
+def trace_vprintk(call: HelperCall) -> int:
+    """A line for the run's printk, from an array of u64."""
+    return _print(call, _words(call.memory(2)))
+
+
+def snprintf(call: HelperCall) -> int:
+    """Format into memory, always NUL-ended; the length of the whole text and its NUL."""
+    text = format_text(call.string(2), _words(call.memory(3)), _read) + b"\0"
+    out = call.memory(0)
+    if out.nbytes:
+        kept = text if len(text) <= out.nbytes else text[: out.nbytes - 1] + b"\0"
+        out[: len(kept)] = kept
+    return len(text)
+
+
+def get_current_pid_tgid(call: HelperCall) -> int:
+    """tgid << 32 | pid of the calling thread."""
+    import threading
+
+    return os.getpid() << 32 | threading.get_native_id()
+
+
+def get_current_uid_gid(call: HelperCall) -> int:
+    """gid << 32 | uid."""
+    return os.getgid() << 32 | os.getuid()
+
+
+def get_current_comm(call: HelperCall) -> int:
+    """The name of this process, NUL-ended."""
+    with open("/proc/self/comm", "rb") as file:
+        name = file.read().strip()[: _COMM_SIZE - 1]
+    out = call.memory(0)
+    name = name[: out.nbytes - 1]
+    out[:] = name.ljust(out.nbytes, b"\0")
+    return 0
+
+
+def clock(number: int) -> Implementation:
+    """The time of a POSIX clock in ns."""
+
+    def read(call: HelperCall) -> int:
+        return time.clock_gettime_ns(number)
+
+    return read
+
+
+def jiffies64(call: HelperCall) -> int:
+    """Ticks of 4 ms since the system started (HZ 250), from 2^32 - 5 min on as Linux counts."""
+    return (1 << 32) - 300 * 250 + time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 4_000_000
+
+
+def zero(call: HelperCall) -> int:
+    """Nothing to do, or nothing to tell."""
+    return 0
+
+
+def answer(errno: int) -> Implementation:
+    """A helper that always fails here, as it may in a kernel."""
+
+    def fail(call: HelperCall) -> int:
+        return -errno
+
+    return fail
+
+
+def _print(call: HelperCall, arguments: tuple[int, ...]) -> int:
+    format = bytes(call.memory(0)).split(b"\0", 1)[0]
+    line = format_text(format, arguments, _read).decode(errors="replace")
+    call.execution.printk.append(line)
+    return len(line)
+
+
+def _words(data: memoryview) -> tuple[int, ...]:
+    return tuple(data.cast("Q")) if data.nbytes else ()
+
+
+def _read(address: int, size: int) -> bytes:
+    # Safe because only %s and %p formats of a program's own strings come here; see `probe` for checked reads.
+    return ctypes.string_at(address, size) if size else ctypes.string_at(address)
+
+
+HOST_HELPERS: Final[Mapping[str, Implementation]] = {
+    "trace_printk": trace_printk,
+    "trace_vprintk": trace_vprintk,
+    "snprintf": snprintf,
+    "get_current_pid_tgid": get_current_pid_tgid,
+    "get_current_uid_gid": get_current_uid_gid,
+    "get_current_comm": get_current_comm,
+    "ktime_get_ns": clock(time.CLOCK_MONOTONIC),
+    "ktime_get_boot_ns": clock(time.CLOCK_BOOTTIME),
+    "ktime_get_coarse_ns": clock(time.CLOCK_MONOTONIC),
+    "ktime_get_tai_ns": clock(11),
+    "jiffies64": jiffies64,
+    "get_current_task": zero,
+    "get_current_cgroup_id": zero,
+    "get_attach_cookie": zero,
+    "perf_event_read": answer(ENOENT),
+    "send_signal": answer(EINVAL),
+    "probe_write_user": answer(EFAULT),
+}
