@@ -70,10 +70,9 @@ class Segment:
 @final
 @dataclass(slots=True)
 class Limits:
-    """What a run may use up; `cpu` is the processor number it sees."""
+    """What a run may use up, and where its random numbers start."""
 
     fuel: int = DEFAULT_FUEL
-    cpu: int = 0
     seed: int = 0x9E37_79B9_7F4A_7C15
 
 
@@ -99,6 +98,8 @@ class Execution:
         self.context_address = ctypes.addressof(self._context)
         self._rng = limits.seed
         self.printk: list[str] = []
+        self.failure = ""
+        self._cpu = 0
 
     def run(self, native: Native, data: bytes, fields: Mapping[str, int]) -> RunResult:
         """Call `native` over a copy of `data`. Raises TrapError when the run ended at a check."""
@@ -120,7 +121,8 @@ class Execution:
         state = self.state
         self._put(abi.FUEL, 8, self.limits.fuel)
         self._put(abi.TRAP_CODE, 8, 0)
-        self._put(abi.CPU, 4, self.limits.cpu)
+        self._put(abi.CPU, 4, self._cpu)
+        self.failure = ""
         self._put(abi.TAIL_CALLS, 4, abi.TAIL_CALL_LIMIT)
         self._put(abi.RNG, 8, self._rng)
         self._put(abi.DEPTH, 8, 8)
@@ -140,6 +142,16 @@ class Execution:
         """(why, slot) when the last run ended at a check."""
         code = self._get(abi.TRAP_CODE, 4)
         return (abi.Trap(code), self._get(abi.TRAP_INSN, 4)) if code else None
+
+    def set_cpu(self, cpu: int) -> None:
+        """The processor number that the run sees."""
+        self._cpu = cpu
+        self._put(abi.CPU, 4, cpu)
+
+    def helper_failed(self, why: str) -> None:
+        """Note that a host helper failed: the run ends when it returns."""
+        self.failure = why
+        self._put(abi.TRAP_CODE, 4, abi.Trap.HELPER)
 
     def prepare_context(self, fields: Mapping[str, int]) -> int:
         """Fill the context image for a batch, whose loop sets the packet pointers; its address."""
@@ -190,7 +202,7 @@ class Execution:
     def _result(self, ret: int, elapsed: int, start: int, length: int) -> RunResult:
         trap = self.trap()
         if trap is not None:
-            raise trap_error(trap, Location())
+            raise trap_error(trap, Location(), self.failure)
         self._rng = self._get(abi.RNG, 8)
         fields: dict[str, int] = {}
         if self.layout.pointers:
@@ -215,9 +227,10 @@ class Execution:
         )
 
 
-def trap_error(trap: tuple[abi.Trap, int], at: Location) -> TrapError:
+def trap_error(trap: tuple[abi.Trap, int], at: Location, failure: str = "") -> TrapError:
     """The error for a run that ended at a check; `at` is refined by whoever knows the program."""
     code, said = _SAID[trap[0]]
+    said = failure or said
     return TrapError([Diagnostic(code, said, at if at.insn is not None else Location(insn=trap[1]))])
 
 
