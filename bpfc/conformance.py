@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TextIO, final
 
-from bpfc.elf.reader import read_object
+from bpfc.elf.file import read_elf
 from ir.diagnostics import Diagnostic, DiagnosticError, UnreadableError
 from ir.interpreter import Environment, Helper, Machine
 from ir.isa import Insn, decode
@@ -55,7 +55,7 @@ def run_plugin(
     stderr: TextIO,
     engines: Mapping[str, Engine] | None = None,
 ) -> int:
-    """Serve one run of the plugin protocol and return its exit code; the first of `engines` is the default one."""
+    """Serve one run of the plugin protocol; the exit code. The first of `engines` is the default."""
     engines = engines or {"interpreter": interpret}
     request = _parse(argv, next(iter(engines)))
     if isinstance(request, str) or request.engine not in engines:
@@ -69,7 +69,7 @@ def run_plugin(
     try:
         code = read_hex(stdin.read() if request.program is None else request.program, "program")
         memory = bytearray(read_hex(request.memory, "memory"))
-        insns = _entry_of(code) if request.is_elf else decode(code)
+        insns = _code_of(code) if request.is_elf else decode(code)
         stdout.write(f"{engines[request.engine](insns, memory):x}\n")
     except DiagnosticError as error:
         stderr.write(f"{error}\n")
@@ -78,7 +78,7 @@ def run_plugin(
 
 
 def read_hex(text: str, what: str) -> bytes:
-    """The bytes that hexadecimal `text` says: digits in pairs, or one alone between spaces; raises UnreadableError."""
+    """The bytes of hexadecimal `text`: digits in pairs, or one between spaces; raises UnreadableError."""
     words = [word if len(word) % 2 == 0 else f"0{word}" for word in text.split()]
     try:
         return bytes.fromhex("".join(words))
@@ -108,10 +108,11 @@ def _parse(argv: Sequence[str], engine: str) -> Request | str:
     return Request(program, memory, engine, is_elf)
 
 
-def _entry_of(code: bytes) -> tuple[Insn, ...]:
-    """The instructions of the only program of an ELF object."""
-    programs = read_object(code, "stdin").programs
-    if len(programs) != 1:
-        said = f"the object has {len(programs)} programs, wanted one"
+def _code_of(data: bytes) -> tuple[Insn, ...]:
+    """The insns of an object's only code section, whole: the suite calls into it without naming functions."""
+    file = read_elf(data, "stdin")
+    sections = [section for section in file.sections if section.is_code]
+    if len(sections) != 1:
+        said = f"the object has {len(sections)} sections of code, wanted one"
         raise UnreadableError([Diagnostic("not-one-program", said)])
-    return next(iter(programs.values())).insns
+    return decode(sections[0].data, file.big_endian, file.at(sections[0]))
