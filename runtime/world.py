@@ -132,4 +132,8 @@ def _ktime_get_ns(execution: Execution, *_: int) -> int:
     return time.monotonic_ns()
 
 
-_DEFAULTS: Final[Mapping[int, HostHelper]] = {HELPER_IDS["bpf_ktime_get_ns"]: _ktime_get_ns}
+def _trace_printk(execution: Execution, *_: int) -> int:
+    return 0
+
+
+_DEFAULTS: Final[Mapping[int, HostHelper]] = {HELPER_IDS["bpf_ktime_get_ns"]: _ktime_get_ns, 6: _trace_printk}
