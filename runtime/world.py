@@ -8,45 +8,48 @@ from __future__ import annotations
 import ctypes
 import heapq
 import os
+import secrets
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, final
 
 from backends.registry import host
-from ir.helpers import HELPER_IDS, HELPERS
-from ir.maps import SLOT_ARRAYS
+from ir.diagnostics import TrapError
+from ir.kinds import MapType
+from ir.maps import MapFlag
 from ir.object import Map, Object
 from runtime.cache import ObjectCache
 from runtime.execution import Execution, Segment
+from runtime.helpers import Callbacks, HelperTable
+from runtime.host_helpers import HOST_HELPERS
 from runtime.maps.host import HostOperations
 from runtime.maps.live import LiveMap, create
 from runtime.maps.view import MapView
 from runtime.memory import Pool
 
-HostHelper = Callable[[Execution, int, int, int, int, int], int]
-_CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * 5)
-_U64: Final = (1 << 64) - 1
+_C_LIBRARY: Final = frozenset({"memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime"})
+_REACHABLE: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 
 
 @final
 class World:
-    """Owns the maps and host callbacks of one started object."""
+    """Owns the maps and host callbacks of one started object. `cpus`: how many values a per-cpu key has."""
 
     def __init__(self, source: Object, cpus: int | None = None) -> None:
         self.declared: Mapping[str, Map] = source.maps
         self.cpus = cpus or os.cpu_count() or 1
         self.pool = Pool(poison=host().poison)
+        self.helpers = HelperTable()
         self._host = HostOperations(self.pool, ObjectCache.default())
         self.live: dict[str, LiveMap] = {
-            name: create(declared, self.pool, self._host, self.cpus) for name, declared in source.maps.items()
+            name: create(declared, self.pool, self._host, self.cpus, secrets.randbits(64))
+            for name, declared in source.maps.items()
         }
         self.maps: Mapping[str, MapView] = {name: MapView(live) for name, live in self.live.items()}
-        self.helpers: dict[int, HostHelper] = dict(_DEFAULTS)
-        self.overridden: frozenset[int] = frozenset()
+        self._by_address = {view.live.address: view for view in self.maps.values()}
         self._running: dict[int, Execution] = {}
-        self._callbacks: dict[int, object] = {}
+        self._callbacks = Callbacks(self.helpers, HOST_HELPERS, self, self._running.__getitem__)
         self._free_cpus = list(range(self.cpus))
         self._cpu_freed = threading.Condition()
         self._closed = False
@@ -54,44 +57,63 @@ class World:
             if live.declared.is_read_only:
                 live.freeze()
 
+    @property
+    def overridden(self) -> frozenset[int]:
+        """The helpers that are called on the host because the user has their own."""
+        return self.helpers.ids
+
+    def map_at(self, address: int) -> MapView | None:
+        """The map whose block is at `address`."""
+        return self._by_address.get(address)
+
     def resolve(self, symbol: str) -> int | None:
         """The address of a symbol that compiled code leaves open, or None.
 
-        `map.NAME`: the map; `value.NAME`: its first value; `helper.ID`: a host callback.
+        `map.NAME`: the map; `value.NAME`: its first value; `helper.ID`: a host callback. UnsupportedError for a
+        helper that nobody implements.
         """
         kind, _, name = symbol.partition(".")
         if kind in ("map", "value") and name in self.live:
             live = self.live[name]
             return live.address + (live.layout.values_offset if kind == "value" else 0)
         if kind == "helper" and name.isdecimal():
-            return self._callback(int(name))
+            return self._callbacks.address(int(name))
+        if symbol in _C_LIBRARY:
+            # Safe because the C library stays loaded as long as the process lives.
+            return ctypes.cast(getattr(ctypes.CDLL(None), symbol), ctypes.c_void_p).value
         return None
 
     def segments(self) -> tuple[Segment, ...]:
-        """Map memory that pointers of unknown origin may reach: the values of arrays."""
+        """Map memory that pointers of unknown origin may reach: values that only have values beside them."""
         found = []
         for live in self.live.values():
-            layout = live.layout
-            if layout.elements_offset == layout.values_offset or live.declared.type in SLOT_ARRAYS:
-                continue
-            start = live.address + layout.values_offset
-            end = live.address + layout.size
-            found.append(Segment(start, end, not live.declared.is_read_only))
+            if live.declared.type in _REACHABLE:
+                start, end = live.address + live.layout.values_offset, live.address + live.layout.size
+                found.append(Segment(start, end, not live.declared.flags & MapFlag.RDONLY_PROG))
         return tuple(found)
 
     @contextmanager
     def entered(self, execution: Execution) -> Iterator[None]:
-        """While inside, `execution` has a cpu number of its own and host helpers find it by its run state's address."""
+        """While inside, `execution` has a cpu number of its own and host helpers find it by its run state's address.
+
+        What a host helper raised comes out here.
+        """
         with self._cpu_freed:
             while not self._free_cpus:
                 self._cpu_freed.wait()
             cpu = heapq.heappop(self._free_cpus)
         execution.set_cpu(cpu)
-        self._running[execution.run_address] = execution
+        address = execution.run_address
+        self._running[address] = execution
         try:
             yield
+        except TrapError:
+            error = self._callbacks.failed.pop(address, None)
+            if error is None:
+                raise
+            raise error from None
         finally:
-            del self._running[execution.run_address]
+            del self._running[address]
             with self._cpu_freed:
                 heapq.heappush(self._free_cpus, cpu)
                 self._cpu_freed.notify()
@@ -105,35 +127,3 @@ class World:
             live.close()
         self._host.close()
         self.pool.close()
-
-    def _callback(self, id: int) -> int | None:
-        """The address of a native function that calls the Python helper `id`."""
-        found = self._callbacks.get(id)
-        if found is None:
-            if id not in self.helpers:
-                return None
-            # Safe because the callback lives as long as this world, which outlives the code that calls it.
-            found = self._callbacks[id] = _CALLBACK(self._trampoline(id))
-        return ctypes.cast(found, ctypes.c_void_p).value  # type: ignore[arg-type]  # a function pointer
-
-    def _trampoline(self, id: int) -> Callable[..., int]:
-        def call(run: int, *arguments: int) -> int:
-            execution = self._running[run]
-            try:
-                return self.helpers[id](execution, *arguments) & _U64
-            except Exception as error:  # noqa: BLE001  # any failure of a user's helper ends the run, not the process
-                execution.helper_failed(f"{HELPERS[id].full_name}: {error}")
-                return 0
-
-        return call
-
-
-def _ktime_get_ns(execution: Execution, *_: int) -> int:
-    return time.monotonic_ns()
-
-
-def _trace_printk(execution: Execution, *_: int) -> int:
-    return 0
-
-
-_DEFAULTS: Final[Mapping[int, HostHelper]] = {HELPER_IDS["bpf_ktime_get_ns"]: _ktime_get_ns, 6: _trace_printk}
