@@ -1,4 +1,4 @@
-"""Validation: our own IR is well-formed. What it finds is a fault of lifting or of a pass, never the program's.
+"""Validation: our own IR is well-formed. What it finds is the fault of lifting or of a pass.
 
 Checked are the shape (entry first and free, terminators, no block out of reach, edges that lead into the
 function and pass what is wanted), that every value is made once and on every path to its uses, that rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from bpfc.elf.file import ElfSymbol, Section
+from bpfc.elf.file import ElfRelocation, ElfSymbol, Section
 from bpfc.elf.image import RELOCATION_NAMES, Image
 from bpfc.elf.legacy import is_legacy
 from ir.btf import Btf
@@ -46,12 +46,14 @@ def internal_name(object_name: str, section: str) -> str:
 def read_data(image: Image) -> list[Map]:
     """The maps of the global data, in the order of the sections."""
     return [
-        data_map(image, section.name, section.data) for section in image.file.sections if _is_data(section)
+        data_map(image, section.name, section.data, _relocated_words(image, section))
+        for section in image.file.sections
+        if _is_data(section)
     ]
 
 
-def data_map(image: Image, name: str, content: bytes) -> Map:
-    """The array map that holds `content` as section `name`."""
+def data_map(image: Image, name: str, content: bytes, relocated: tuple[tuple[int, int], ...] = ()) -> Map:
+    """The array map that holds `content` as section `name`; `relocated` are its words that hold addresses."""
     is_read_only = _READ_ONLY.fullmatch(name) is not None
     flags = MapFlag.RDONLY_PROG if is_read_only else MapFlag(0)
     id = 0
@@ -70,6 +72,7 @@ def data_map(image: Image, name: str, content: bytes) -> Map:
         initial=content,
         is_read_only=is_read_only,
         section=name,
+        relocated=relocated,
     )
 
 
@@ -97,8 +100,7 @@ def data_relocations(image: Image) -> tuple[Relocation, ...]:
         for relocation in image.relocations(section):
             symbol, addend = relocation.symbol, relocation.addend
             if addend is None:
-                width = 4 if "32" in RELOCATION_NAMES.get(relocation.type, "") else 8
-                word = section.data[relocation.offset : relocation.offset + width]
+                word = section.data[relocation.offset : relocation.offset + _width(relocation)]
                 addend = int.from_bytes(word, "big" if image.file.big_endian else "little", signed=True)
             target = image.section_of(symbol)
             found.append(
@@ -113,6 +115,15 @@ def data_relocations(image: Image) -> tuple[Relocation, ...]:
                 )
             )
     return tuple(found)
+
+
+def _relocated_words(image: Image, section: Section) -> tuple[tuple[int, int], ...]:
+    return tuple((relocation.offset, _width(relocation)) for relocation in image.relocations(section))
+
+
+def _width(relocation: ElfRelocation) -> int:
+    """Bytes of the word that a relocation fills in."""
+    return 4 if "32" in RELOCATION_NAMES.get(relocation.type, "") else 8
 
 
 def _is_data(section: Section) -> bool:
