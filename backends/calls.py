@@ -312,9 +312,14 @@ def _indirect_helper(
     yes, no = text.name("is"), text.name(lowering.label.split(".")[0] + ".")
     text.do(f"br i1 {text.eq(64, target, str(helper.id))}, label %{yes}, label %{no}")
     lowering.start_block(yes)
-    symbol = lowering.unit.declare(f"helper.{helper.id}", "i64", "ptr" + ", i64" * 5)
     given = [f"i64 {lowering.as_int(arg)}" for arg in call.args[: len(helper.arguments)]]
-    given += ["i64 0"] * (5 - len(given))
+    native = lowering.unit.natives.find(helper, None)
+    if native is not None:
+        given += ["i64 0"] * (len(helper.arguments) - len(given))
+        symbol = f"@{lowering.quoted(native.symbol)}"
+    else:
+        given += ["i64 0"] * (5 - len(given))
+        symbol = lowering.unit.declare(f"helper.{helper.id}", "i64", "ptr" + ", i64" * 5)
     result = text.emit(f"call i64 {symbol}({', '.join(['ptr %run', *given])})")
     arms.append((result, lowering.label))
     text.do(f"br label %{done}")

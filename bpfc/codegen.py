@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
+from backends.helpers.table import EMITTERS
 from backends.lower import Facts, Lowered, LowerOptions, NothingProved, lower
 from backends.machine import Level, Machine
 from backends.native_code import NativeCode
 from backends.natives import NativeHelpers
 from backends.object_reader import parse_object
 from backends.registry import host
+from ir.helpers import HELPERS
 from ir.lift import lift
 from ir.object import Map, Program
 from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
 from ir.regions import Regions
+from runtime.host_helpers import HOST_HELPERS
 
 if TYPE_CHECKING:
     from bpfc.compile import Options
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 LEVELS: Final = {"O0": Level.NONE, "O1": Level.FAST, "O2": Level.DEFAULT, "O3": Level.MOST}
 
 
+CALLX_HELPERS: Final = frozenset(
+    helper.id for helper in HELPERS.values() if helper.name in EMITTERS or helper.name in HOST_HELPERS
+)
 PIPELINES: Final = {"O0": Pipeline(()), "O1": DEFAULT_FAST, "O2": DEFAULT, "O3": DEFAULT}
 
 
@@ -45,7 +51,7 @@ def generate(
     PIPELINES[options.level].run(module)
     facts: Facts = NothingProved()
     natives = NativeHelpers(overridden)
-    lower_options = LowerOptions(big_endian=program.big_endian, count_insns=options.count_insns)
+    lower_options = LowerOptions(program.big_endian, options.count_insns, callx_helpers=CALLX_HELPERS)
     lowered = lower(module, Regions(module), facts, lower_options, natives)
     machine = Machine(target, LEVELS[options.level])
     parsed = machine.parse(_joined(lowered.text, natives.text()))
