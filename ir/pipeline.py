@@ -17,6 +17,7 @@ from ir.core import Module
 from ir.diagnostics import Diagnostic, RejectedError
 from ir.explain import Decision, Notes
 from ir.passes.fold_constants import FoldConstants
+from ir.passes.fold_rodata import FoldRodata
 from ir.passes.prune_branches import PruneBranches
 from ir.passes.remove_dead_code import RemoveDeadCode
 
@@ -78,10 +79,10 @@ class Pipeline:
 
 
 PASSES: Final[Mapping[str, type[Any]]] = {
-    each.name: each for each in (FoldConstants, PruneBranches, RemoveDeadCode)
+    each.name: each for each in (FoldConstants, FoldRodata, PruneBranches, RemoveDeadCode)
 }
 
-DEFAULT_FAST: Final = Pipeline((FoldConstants(), PruneBranches(), RemoveDeadCode()))
+DEFAULT_FAST: Final = Pipeline((FoldRodata(), FoldConstants(), PruneBranches(), RemoveDeadCode()))
 """The fast tier: what decides whether a program loads, and removing what is dearer to compile."""
 
 DEFAULT: Final = DEFAULT_FAST
