@@ -48,6 +48,9 @@ from ir.diagnostics import NOWHERE, Diagnostic, Location, UnreadableError
 
 MAGIC = 0xEB9F
 MAX_NAME = 4096
+MAX_INDEXED = 512
+"""Longer names are not looked for: the kernel allows no longer ones (KSYM_NAME_LEN)."""
+
 MAX_DEPTH = 32
 """How many typedefs, qualifiers and arrays may follow each other (libbpf's MAX_RESOLVE_DEPTH)."""
 
@@ -130,7 +133,7 @@ class Btf:
             return ""
         if id < self.first_id and self.base is not None:
             return self.base.name(id)
-        return self.string(self._words[self._start(id)])
+        return self.string(self._words[self._start(id)]) if self.kind(id) in NAMED_BY_STRING else ""
 
     def type(self, id: int) -> Type:
         """Type `id`. Raises UnreadableError when there is none, or its strings are not there."""
@@ -237,7 +240,7 @@ class Btf:
                 ids_by_offset.setdefault(offset, []).append(id)
         index: dict[str, list[int]] = {}
         for offset, ids in ids_by_offset.items():
-            found = index.setdefault(self.string(offset), ids)
+            found = index.setdefault(self.string(offset, MAX_INDEXED, cut=True), ids)
             if found is not ids:
                 found += ids
         return index
