@@ -1,9 +1,9 @@
 """From LLVM's object bytes to NativeCode: which sections run, and where the patch sites are.
 
-.text .rodata .data ...             -> sections, with their relocations
-.llvm_stackmaps, .gcc_except_table  -> STATIC sites (backends/static_sites)
-the entry NOP at a function's start -> ENTRY sites
-.eh_frame, notes, groups, debug     -> dropped: nothing unwinds through this code
+.text .rodata .data ...               sections, with their relocations
+.llvm_stackmaps, .gcc_except_table    STATIC sites (backends/static_sites)
+the entry NOP at a function's start   ENTRY sites
+.eh_frame, notes, groups, debug       dropped: nothing unwinds through this code
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from backends.native_code import UNDEFINED, NativeCode, PatchSite, Relocation, S
 from backends.static_sites import static_sites
 from backends.target import Target
 
+_CODE_ALIGNMENT: Final = 16  # patch sites are placed in words, LLVM asks for less in small code
 _DROPPED: Final = (
     ".eh_frame",
     ".gcc_except_table",
@@ -57,7 +58,7 @@ def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) 
         start = site.region_offset
         contents[site.elf_section][start : start + len(site.code)] = site.code
     relocations = tuple(
-        Relocation(position, offset, target.relocations[type], numbers[symbol], addend)
+        Relocation(position, offset, target.numbers[type], numbers[symbol], addend)
         for index, position in kept.items()
         for offset, type, symbol, addend in elf.sections[index].relocations
     )
@@ -82,7 +83,7 @@ def _section(section: ElfSection, data: bytes) -> Section:
         section.name,
         b"" if section.type == NOBITS else data,
         section.size,
-        max(section.alignment, 1),
+        max(section.alignment, _CODE_ALIGNMENT if section.flags & EXECUTE else 1),
         bool(section.flags & EXECUTE),
         is_writable,
     )
@@ -116,11 +117,11 @@ def _symbols(elf: ElfObject, kept: dict[int, int]) -> tuple[list[Symbol], dict[i
 
 def _entry_sites(symbols: list[Symbol], contents: list[bytes], target: Target) -> list[PatchSite]:
     """The functions that begin with the entry NOP; LLVM itself starts none with one."""
-    length = len(target.entry)
+    length = len(target.patching.entry)
     return [
         PatchSite(SiteKind.ENTRY, symbol.section, symbol.offset, length, number)
         for number, symbol in enumerate(symbols)
         if symbol.is_function
         and symbol.section != UNDEFINED
-        and contents[symbol.section][symbol.offset : symbol.offset + length] == target.entry
+        and contents[symbol.section][symbol.offset : symbol.offset + length] == target.patching.entry
     ]

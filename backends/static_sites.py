@@ -66,7 +66,7 @@ def static_sites(
                 SiteKind.STATIC,
                 kept[owner.section],
                 site,
-                target.static_site.length,
+                target.patching.length,
                 numbers[symbol],
                 key,
                 pad,
@@ -78,15 +78,14 @@ def static_sites(
 
 def _place(target: Target, region: int, pad: int, form: Form) -> tuple[int, bytes]:
     """Where in the region the patched instruction stands, and the bytes of the whole region."""
-    layout = target.static_site
-    before = 0
-    while (region + before) % layout.unit + layout.length > layout.unit:
-        before += 1
-    after = layout.region - before - layout.length
-    assert after >= 0, "the region is large enough for one instruction inside an aligned word"
+    patching = target.patching
+    before = next(before for before in range(patching.region) if patching.fits(region + before))
+    after = patching.region - before - patching.length
+    assert after >= 0, "the region has room for one site inside an aligned word"
     site = region + before
-    instruction = target.nop if form is Form.NOP else target.jump(pad - site)
-    return site, layout.fill(before) + instruction + layout.fill(after)
+    distance = pad - site if pad >= 0 else patching.length
+    instruction = patching.nop(distance) if form is Form.NOP else patching.jump(distance)
+    return site, patching.fill(before) + instruction + patching.fill(after)
 
 
 def _records(elf: ElfObject) -> Iterator[tuple[int, list[tuple[int, int]]]]:

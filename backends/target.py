@@ -81,18 +81,37 @@ class Veneer:
 
 @final
 @dataclass(frozen=True, slots=True)
-class StaticSite:
-    """How a static branch is laid out in the NOPs that a patchpoint leaves.
+class Patching:
+    """How an instruction is changed while threads run through it: one aligned store of `unit` bytes.
 
-    LLVM is asked for `region` bytes; the patched instruction is `length` bytes and lies inside one naturally
-    aligned word of `unit` bytes, the store that changes it. `fill(n)` gives n bytes that do nothing, for the
-    rest of the region.
+    A patch site is `length` bytes: `nop(distance)` or `jump(distance)`, for a distance from its first
+    byte that is in [`near_low`, `near_high`). The two differ only inside the naturally aligned word of
+    `unit` bytes that holds the byte at `unit_offset` of the site. For a static branch LLVM leaves
+    `region` bytes of NOPs, in which a site can always be placed so; `fill(n)` is n bytes that do
+    nothing, for the rest. `entry` is what stands before a patchable function. `canary` are two
+    functions, returning 1 and 2, that one such store apart.
     """
 
-    region: int
     length: int
     unit: int
+    unit_offset: int
+    region: int
+    nop: Callable[[int], bytes]
+    jump: Callable[[int], bytes]
     fill: Callable[[int], bytes]
+    near_low: int
+    near_high: int
+    entry: bytes
+    canary: tuple[bytes, bytes]
+    needs_cache_flush: bool
+
+    def is_near(self, distance: int) -> bool:
+        """Whether a site's jump can span `distance` bytes."""
+        return self.near_low <= distance < self.near_high
+
+    def fits(self, offset: int) -> bool:
+        """Whether one aligned store can change a site at this offset from an aligned place."""
+        return self.unit < self.length or offset % self.unit + self.length <= self.unit
 
 
 @final
@@ -100,42 +119,28 @@ class StaticSite:
 class Target:
     """A machine, as far as code for it is emitted, linked and patched.
 
-    `nop`, `jump(distance)` and `call(distance)` are the forms of a patched instruction; distances count from
-    its first byte and are in [`near_low`, `near_high`), else the forms do not exist. `entry` is the NOP put
-    before every patchable function. `poison` fills code memory that must not run. `needs_cache_flush`: stores
-    to code need a cache operation.
+    `machine` is e_machine of its ELF objects; `abi`, `cpu` and `features` are LLVM's words for what to
+    emit when it is not the host. `poison` fills code memory that must not run. `numbers` gives
+    relocations their official names, `relocations` says how each is applied.
     """
 
     name: str
     triple: str
-    machine: int  # e_machine of its ELF objects
+    machine: int
     byte_order: Literal["little", "big"]
     cpu: str
     features: str
     abi: str
-    nop: bytes
-    jump: Callable[[int], bytes]
-    call: Callable[[int], bytes]
-    near_low: int
-    near_high: int
-    entry: bytes
-    static_site: StaticSite
+    patching: Patching
     veneer: Veneer
     poison: bytes
-    needs_cache_flush: bool
-    relocations: Mapping[int, str] = field(repr=False)  # official names by number
-    types: Mapping[str, RelocationType] = field(repr=False)  # how to apply them, by official name
-    function_alignment: int = 16
-
-    def is_near(self, distance: int) -> bool:
-        """Whether a branch can span `distance` bytes, counted from its first byte."""
-        return self.near_low <= distance < self.near_high
+    numbers: Mapping[int, str] = field(repr=False)
+    relocations: Mapping[str, RelocationType] = field(repr=False)
 
     @property
     def prologue(self) -> str:
-        """The LLVM text that puts the entry slot before a function: `prologue <{ i8, ... }> <{ i8 15, ...
-        }>`.
-        """
-        types = ", ".join("i8" for _ in self.entry)
-        values = ", ".join(f"i8 {byte}" for byte in self.entry)
+        """LLVM text that puts the entry NOP before a function: `prologue <{ i8, ... }> <{ i8 15, ... }>`."""
+        entry = self.patching.entry
+        types = ", ".join("i8" for _ in entry)
+        values = ", ".join(f"i8 {byte}" for byte in entry)
         return f"prologue <{{ {types} }}> <{{ {values} }}>"

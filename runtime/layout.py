@@ -3,8 +3,9 @@
     code block   | executable sections | veneers | offset table | constants |      read + execute
     data block   | writable sections |                                             read + write
 
-Each function that other images define gets one veneer and each symbol reached through the global offset table
-one entry, needed or not: so an image has the same size and the same offsets wherever it and its callees are.
+Each function that other images define gets one veneer, each patchable function one for its entry to jump
+to, and each symbol reached through the global offset table one entry, needed or not: so an image has the
+same size and the same offsets wherever it and its callees are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
-from backends.native_code import UNDEFINED, NativeCode
+from backends.native_code import UNDEFINED, NativeCode, SiteKind
 from backends.target import Base, Target
 
 WORD: Final = 8
@@ -25,13 +26,15 @@ _THROUGH_TABLE: Final = (Base.GOT, Base.GOT_PAGE, Base.GOT_LOW)
 @final
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Offsets in the code block or, where `section_is_data`, in the data block; veneers and table entries by
-    symbol.
+    """Offsets in the code block or, where `section_is_data`, in the data block.
+
+    `veneers` (for calls), `entries` (veneers of patchable functions) and `table` are by symbol.
     """
 
     sections: tuple[int, ...]
     section_is_data: tuple[bool, ...]
     veneers: Mapping[int, int]
+    entries: Mapping[int, int]
     table: Mapping[int, int]
     code_size: int
     data_size: int
@@ -45,9 +48,9 @@ def layout_of(code: NativeCode, target: Target) -> Layout:
         if section.is_executable:
             offsets[index] = _align(end, section.alignment)
             end = offsets[index] + section.size
-    veneers, end = _assign(
-        _far_callees(code, target), _align(end, 2 * WORD), _align(target.veneer.size, WORD)
-    )
+    veneer_size = _align(target.veneer.size, WORD)
+    veneers, end = _assign(_far_callees(code, target), _align(end, 2 * WORD), veneer_size)
+    entries, end = _assign([s.function for s in code.sites if s.kind is SiteKind.ENTRY], end, veneer_size)
     table, end = _assign(_table_symbols(code, target), _align(end, WORD), WORD)
     end = _align(end, LINE)
     data_end = 0
@@ -59,7 +62,7 @@ def layout_of(code: NativeCode, target: Target) -> Layout:
             offsets[index] = _align(end, section.alignment)
             end = offsets[index] + section.size
     are_data = tuple(section.is_writable for section in code.sections)
-    return Layout(tuple(offsets), are_data, veneers, table, end, data_end)
+    return Layout(tuple(offsets), are_data, veneers, entries, table, end, data_end)
 
 
 def _far_callees(code: NativeCode, target: Target) -> list[int]:
@@ -68,7 +71,7 @@ def _far_callees(code: NativeCode, target: Target) -> list[int]:
         dict.fromkeys(
             relocation.symbol
             for relocation in code.relocations
-            if target.types[relocation.type].base is Base.BRANCH
+            if target.relocations[relocation.type].base is Base.BRANCH
             and code.symbols[relocation.symbol].section == UNDEFINED
         )
     )
@@ -80,7 +83,7 @@ def _table_symbols(code: NativeCode, target: Target) -> list[int]:
         dict.fromkeys(
             relocation.symbol
             for relocation in code.relocations
-            if target.types[relocation.type].base in _THROUGH_TABLE
+            if target.relocations[relocation.type].base in _THROUGH_TABLE
         )
     )
 

@@ -7,7 +7,7 @@ and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, final
@@ -15,7 +15,7 @@ from typing import Self, final
 from backends.native_code import UNDEFINED, NativeCode, PatchSite
 from backends.registry import target_named
 from backends.target import Target
-from runtime.layout import Layout, layout_of
+from runtime.layout import LINE, Layout, layout_of
 from runtime.memory import CodeBlock, DataBlock, Pool, near_pool
 from runtime.relocate import CallReport, Relocated, Resolver, place, relocate
 
@@ -172,11 +172,17 @@ def _function(resolve: Resolver | Mapping[str, int]) -> Resolver:
 def _differences(old: bytes, new: bytes) -> list[tuple[int, int]]:
     """The ranges in which two images of one layout differ."""
     found: list[tuple[int, int]] = []
-    for offset in range(len(old)):
-        if old[offset] == new[offset]:
-            continue
+    for offset in _different_bytes(old, new):
         if found and found[-1][1] == offset:
             found[-1] = (found[-1][0], offset + 1)
         else:
             found.append((offset, offset + 1))
     return found
+
+
+def _different_bytes(old: bytes, new: bytes) -> Iterator[int]:
+    """The offsets at which two byte strings of one length differ; equal lines are skipped at once."""
+    for start in range(0, len(old), LINE):
+        if old[start : start + LINE] != new[start : start + LINE]:
+            end = min(start + LINE, len(old))
+            yield from (offset for offset in range(start, end) if old[offset] != new[offset])

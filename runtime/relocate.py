@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias, final
 
-from backends.native_code import UNDEFINED, NativeCode, Relocation
+from backends.native_code import UNDEFINED, NativeCode, Relocation, SiteKind
 from backends.target import Base, RelocationType, Target
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from runtime.layout import WORD, Layout
@@ -124,10 +124,21 @@ class _Relocation:
         return Relocated(bytes(self.code), bytes(self.data), tuple(self.calls))
 
     def _write_veneers(self) -> None:
-        veneer = self.target.veneer
+        """Veneers for calls, and those of patchable functions: back into the body while nobody hooks it."""
         for symbol, offset in self.layout.veneers.items():
-            self.code[offset : offset + len(veneer.code)] = veneer.code
-            self._write_word(offset + veneer.literal, self.placement.symbols[symbol])
+            self._write_veneer(offset, self.placement.symbols[symbol])
+        for site in self.native.sites:
+            if site.kind is not SiteKind.ENTRY:
+                continue
+            start = self.layout.sections[site.section] + site.offset
+            veneer = self.layout.entries[site.function]
+            self._write_veneer(veneer, self.placement.code + start + site.length)
+            self.code[start : start + site.length] = self.target.patching.nop(veneer - start)
+
+    def _write_veneer(self, offset: int, literal: int) -> None:
+        veneer = self.target.veneer
+        self.code[offset : offset + len(veneer.code)] = veneer.code
+        self._write_word(offset + veneer.literal, literal)
 
     def _write_table(self) -> None:
         for symbol, offset in self.layout.table.items():
@@ -137,7 +148,7 @@ class _Relocation:
         self.code[offset : offset + WORD] = value.to_bytes(WORD, self.target.byte_order)
 
     def _apply(self, relocation: Relocation) -> None:
-        type = self.target.types[relocation.type]
+        type = self.target.relocations[relocation.type]
         is_data = self.layout.section_is_data[relocation.section]
         offset = self.layout.sections[relocation.section] + relocation.offset
         place = (self.placement.data if is_data else self.placement.code) + offset

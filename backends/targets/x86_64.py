@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from backends.target import Base, Relaxation, RelocationType, StaticSite, Target, Veneer
+from backends.target import Base, Patching, Relaxation, RelocationType, Target, Veneer
 
 _FILL: Final = (
     "",
@@ -33,8 +33,8 @@ def _jump(distance: int) -> bytes:
     return b"\xe9" + _displacement(distance - 5)
 
 
-def _call(distance: int) -> bytes:
-    return b"\xe8" + _displacement(distance - 5)
+def _nop(_: int) -> bytes:
+    return _NOP
 
 
 def _displacement(distance: int) -> bytes:
@@ -86,17 +86,23 @@ X86_64: Final = Target(
     cpu="x86-64",
     features="",
     abi="",
-    nop=_NOP,
-    jump=_jump,
-    call=_call,
-    near_low=-(2**31) + 5,
-    near_high=2**31 + 5,
-    entry=_NOP,
-    static_site=StaticSite(region=9, length=5, unit=8, fill=_fill),
+    patching=Patching(
+        length=5,
+        unit=8,
+        unit_offset=0,
+        region=9,
+        nop=_nop,
+        jump=_jump,
+        fill=_fill,
+        near_low=-(2**31) + 5,
+        near_high=2**31 + 5,
+        entry=_NOP,
+        canary=(bytes.fromhex("b801000000c3cccc"), bytes.fromhex("b802000000c3cccc")),  # mov eax, n; ret
+        needs_cache_flush=False,
+    ),
     veneer=Veneer(bytes.fromhex("ff2502000000cccc"), literal=8),
     poison=b"\xcc",
-    needs_cache_flush=False,
-    relocations={
+    numbers={
         1: "R_X86_64_64",
         2: "R_X86_64_PC32",
         4: "R_X86_64_PLT32",
@@ -107,7 +113,7 @@ X86_64: Final = Target(
         41: "R_X86_64_GOTPCRELX",
         42: "R_X86_64_REX_GOTPCRELX",
     },
-    types={
+    relocations={
         "R_X86_64_64": RelocationType(Base.ABSOLUTE, 8, -(2**63), 2**64, _low_64),
         "R_X86_64_PC32": RelocationType(Base.RELATIVE, 4, *_S32, _low_32),
         "R_X86_64_PLT32": RelocationType(Base.BRANCH, 4, *_S32, _low_32),

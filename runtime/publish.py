@@ -1,0 +1,145 @@
+"""Making stores to code seen by every thread: barriers, cache operations, and what works on this machine.
+
+A store through the writable alias changes memory; what a processor or an emulator has already fetched is
+another matter. `Publisher` does what makes all later fetches see it, in one of three ways (`Mode`). A
+canary finds out at the start: it runs a function, changes it as patches do, and looks whether it returns
+something else. Source: membarrier(2), and the architectures' rules for cross-modifying code (Intel SDM
+volume 3, 9.1.3: a serializing instruction on each processor).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import sys
+import threading
+from collections.abc import Iterable
+from enum import Enum
+from functools import cache
+from typing import Final, final
+
+from backends.registry import host
+from backends.target import Target
+from ir.diagnostics import Diagnostic, UnsupportedError
+from runtime.memory import CodeBlock
+from runtime.region import PAGE, Protection, Region
+
+# The one lock of all patching, as the kernel's text_mutex: taken last, after those of attachments and images.
+PATCH_LOCK: Final = threading.Lock()
+
+_MEMBARRIER: Final = {
+    "x86_64": 324,
+    "aarch64": 283,
+    "riscv64": 283,
+    "s390x": 356,
+    "ppc64le": 365,
+    "ppc64": 365,
+}
+_SYNC_CORE: Final = 32
+_REGISTER_SYNC_CORE: Final = 64
+_CANARY: Final = ctypes.CFUNCTYPE(ctypes.c_int)
+
+
+class Mode(Enum):
+    """How changed code is published."""
+
+    NONE = "none"  # nothing but the barrier
+    REMAP = "remap"  # map the same pages again where they are executed: some emulators need that
+    RWX = "rwx"  # code is written where it is executed
+
+
+@final
+class Publisher:
+    """Makes stores to code visible. One a process (`publisher`): the kernel registers the process for it."""
+
+    def __init__(self, target: Target, forced: Mode | None = None) -> None:
+        self.target = target
+        self._number = _MEMBARRIER.get(platform.machine(), -1)
+        # Safe because membarrier(2) takes three integers, given below, and touches no memory of ours.
+        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
+        self.refusal = self._register()
+        self.mode, self.reason = self._choose(forced)
+
+    def publish(self, changes: Iterable[tuple[Region, int, int]]) -> None:
+        """After this, every thread that fetches code from (region, start, end) ranges sees what stands there.
+
+        UnsupportedError (EOPNOTSUPP) where the system has no barrier for it; nothing may be changed there.
+        """
+        self.require()
+        for region, start, end in changes:
+            if self.target.patching.needs_cache_flush:
+                _clear_cache()(region.address + start, region.address + end)
+            if self.mode is Mode.REMAP:
+                region.remap(start, end)
+        if self._syscall(self._number, _SYNC_CORE, 0, 0):
+            raise AssertionError(f"membarrier fails after it was registered: errno {ctypes.get_errno()}")
+
+    def require(self) -> None:
+        """Raise UnsupportedError (EOPNOTSUPP) when running code can't be changed here."""
+        if self.refusal:
+            raise UnsupportedError([Diagnostic("no-live-patching", self.refusal, errno=errno.EOPNOTSUPP)])
+
+    def _register(self) -> str:
+        """Why there is no barrier, '' when there is one."""
+        if self._number < 0:
+            return f"the number of membarrier(2) on {platform.machine()} is not known"
+        if self._syscall(self._number, _REGISTER_SYNC_CORE, 0, 0):
+            return f"the system refuses membarrier(2): {os.strerror(ctypes.get_errno())}"
+        return ""
+
+    def _choose(self, forced: Mode | None) -> tuple[Mode, str]:
+        if forced is not None:
+            return forced, "asked for"
+        if self.refusal:
+            return Mode.NONE, self.refusal
+        for mode in (Mode.NONE, Mode.REMAP):
+            self.mode = mode
+            if self._canary_sings():
+                return mode, "changed code is seen" if mode is Mode.NONE else "only remapped code is seen"
+        self.refusal = "changed code is not seen here through another mapping; BPFC_PUBLISH=rwx may help"
+        return Mode.NONE, self.refusal
+
+    def _canary_sings(self) -> bool:
+        """Whether a function that ran and was then changed behaves as changed."""
+        before, after = self.target.patching.canary
+        region = Region(0, PAGE, Protection.WRITE_XOR_EXECUTE, self.target.poison, replace=False)
+        region.commit(PAGE)
+        with CodeBlock(region, 0, PAGE, None) as block:
+            block.write(0, before)
+            self.publish([(region, 0, len(before))])
+            # Safe because the canary is a whole function of this machine: it takes nothing, returns an int.
+            function = _CANARY(block.address)
+            if function() != 1:
+                return False
+            block.words("Q")[0] = int.from_bytes(after, sys.byteorder)
+            self.publish([(region, 0, len(after))])
+            return bool(function() == 2)
+
+
+@cache
+def publisher() -> Publisher:
+    """The publisher of this process; BPFC_PUBLISH=none|remap|rwx overrules the canary."""
+    asked = os.environ.get("BPFC_PUBLISH")
+    return Publisher(host(), Mode(asked) if asked else None)
+
+
+@cache
+def _clear_cache() -> ctypes._FuncPointer:
+    """The compiler's cache operation for a range of addresses, from its runtime library."""
+    # Safe because __clear_cache takes a start and an end and has no other effect than on caches.
+    function = ctypes.CDLL("libgcc_s.so.1").__clear_cache
+    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    function.restype = None
+    return function
+
+
+def _lock_across_forks() -> None:
+    """A child must not inherit the lock from a thread that it does not have."""
+    os.register_at_fork(
+        before=PATCH_LOCK.acquire, after_in_parent=PATCH_LOCK.release, after_in_child=PATCH_LOCK.release
+    )
+
+
+_lock_across_forks()
