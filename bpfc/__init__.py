@@ -6,12 +6,24 @@
         print(rt["xdp_filter"].run(packet).verdict)
 """
 
-from bpfc.batch import Batch
-from bpfc.compile import Options
-from bpfc.loaded import Loaded, assemble, from_bytes, from_insns, load
-from ir.diagnostics import Diagnostic, RejectedError, TrapError, UnreadableError, UnsupportedError
+from typing import TYPE_CHECKING
 
-VerifierError = RejectedError
+if TYPE_CHECKING:
+    from bpfc.api import (
+        Batch,
+        Diagnostic,
+        Loaded,
+        Options,
+        RejectedError,
+        TrapError,
+        UnreadableError,
+        UnsupportedError,
+        VerifierError,
+        assemble,
+        from_bytes,
+        from_insns,
+        load,
+    )
 
 __all__ = [
     "Batch",
@@ -28,3 +40,15 @@ __all__ = [
     "from_insns",
     "load",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from bpfc import api  # late: the command line starts without it
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,24 @@
+"""Everything `import bpfc` offers; imported when the first of its names is asked for."""
+
+from bpfc.batch import Batch
+from bpfc.compile import Options
+from bpfc.loaded import Loaded, assemble, from_bytes, from_insns, load
+from ir.diagnostics import Diagnostic, RejectedError, TrapError, UnreadableError, UnsupportedError
+
+VerifierError = RejectedError
+
+__all__ = [
+    "Batch",
+    "Diagnostic",
+    "Loaded",
+    "Options",
+    "RejectedError",
+    "TrapError",
+    "UnreadableError",
+    "UnsupportedError",
+    "VerifierError",
+    "assemble",
+    "from_bytes",
+    "from_insns",
+    "load",
+]
