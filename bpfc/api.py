@@ -1,8 +1,8 @@
 """Everything `import bpfc` offers; imported when the first of its names is asked for."""
 
 from bpfc.batch import Batch
-from bpfc.compile import Options
 from bpfc.loaded import Loaded, assemble, from_bytes, from_insns, load
+from bpfc.options import Options
 from ir.diagnostics import Diagnostic, RejectedError, TrapError, UnreadableError, UnsupportedError
 
 VerifierError = RejectedError

@@ -21,7 +21,7 @@ from ir.regions import Regions
 from runtime.host_helpers import HOST_HELPERS
 
 if TYPE_CHECKING:
-    from bpfc.compile import Options
+    from bpfc.options import Options
 
 
 LEVELS: Final = {"O0": Level.NONE, "O1": Level.FAST, "O2": Level.DEFAULT, "O3": Level.MOST}

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, final
 
-from bpfc.compile import Options
+from bpfc.options import Options
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
+from ir.functions import discover_functions
 from ir.isa import Insn, decode
 from ir.kinds import ProgramType
 from ir.object import Map, Object, Program
-from ir.structure import discover_functions
-from runtime.execution import Limits
+from runtime.limits import Limits
 
 if TYPE_CHECKING:
     from bpfc.running import Runtime

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Final, final
 
 from backends.batch import batch_symbol
 from bpfc.batch import Batch, Packets
-from bpfc.compile import Compiled, Options, compile_program
+from bpfc.compile import Compiled, compile_program
+from bpfc.options import Options
 from bpfc.pcap import Packet, PcapWriter, read_pcap
 from ir.context import layout_of
 from ir.diagnostics import Location, TrapError
 from ir.object import Map, Program
-from runtime.execution import Execution, Limits, RunResult, Segment, trap_error
+from runtime.execution import Execution, RunResult, Segment, trap_error
+from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
 from runtime.world import World
 

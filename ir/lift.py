@@ -38,9 +38,10 @@ from ir.core import (
     Value,
     substitute,
 )
+from ir.functions import called_slot
 from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R1, R2, R6, Callee, Insn, Kind, Row, Wide
 from ir.object import Map, Program, Reference, ReferenceKind
-from ir.structure import Shape, Span, Structure, analyze_structure, called_slot
+from ir.structure import Shape, Span, Structure, analyze_structure
 
 U64 = (1 << 64) - 1
 _NOP_FIRST = 2  # flag bit of a static branch: its first form is the nop

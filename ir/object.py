@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import final
+from typing import TYPE_CHECKING, final
 
-from ir.btf import Btf
-from ir.btf_ext import CoreRelocation
 from ir.diagnostics import Diagnostic, Location, SourceLine
 from ir.isa import Insn, slot_numbers
 from ir.kinds import AttachType, MapType, ProgramType
+
+if TYPE_CHECKING:
+    from ir.btf import Btf
+    from ir.btf_ext import CoreRelocation
 
 
 @final

@@ -6,11 +6,11 @@ registers initialised on every path. They make lifting total: a program without 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 from ir.diagnostics import Diagnostic, RejectedError
+from ir.functions import called_slot
 from ir.helpers import helper_by_id
 from ir.isa import (
     ARGUMENT_REGISTERS,
@@ -20,10 +20,8 @@ from ir.isa import (
     Insn,
     Kind,
     Row,
-    Wide,
     jump_distance,
     row_of,
-    slot_numbers,
 )
 from ir.object import FunctionInfo, Program
 
@@ -79,32 +77,6 @@ class Structure:
     starts: list[int]
     index_of: dict[int, int]
     shapes: dict[int, Shape]
-
-
-def discover_functions(insns: Sequence[Insn], name: str) -> tuple[FunctionInfo, ...]:
-    """The functions of bare bytecode: main, and whatever a subprogram call or function address points at."""
-    starts = slot_numbers(insns)
-    entries = {0}
-    for slot, insn in zip(starts, insns, strict=False):
-        target = called_slot(insn, slot)
-        if target is not None and 0 <= target < starts[-1]:
-            entries.add(target)
-    bounds = [*sorted(entries), starts[-1]]
-    return tuple(
-        FunctionInfo(name if begin == 0 else f"subprog_{number}", begin, end - begin, is_global=begin == 0)
-        for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False))
-    )
-
-
-def called_slot(insn: Insn, slot: int) -> int | None:
-    """The slot of the function that the insn at `slot` calls or takes the address of, if it names one."""
-    row = row_of(insn)
-    if row.kind is Kind.CALL and row.callee is Callee.SUBPROGRAM:
-        return slot + 1 + insn.imm
-    if row.kind is Kind.WIDE and insn.src == Wide.FUNC.value:
-        distance = insn.imm & 0xFFFF_FFFF
-        return slot + 1 + (distance - (1 << 32) if distance >> 31 else distance)
-    return None
 
 
 def analyze_structure(program: Program, entry_registers: int) -> Structure:

@@ -17,10 +17,10 @@ from typing import Final, final
 from backends import abi
 from ir.context import HEADER, ContextLayout, Pointer
 from ir.diagnostics import Diagnostic, Location, RejectedError, TrapError
+from runtime.limits import Limits
 
 HEAD_ROOM: Final = 256
 TAIL_ROOM: Final = 320
-DEFAULT_FUEL: Final = 1 << 32
 EINVAL: Final = 22
 _SAID: Final = {
     abi.Trap.MEMORY: ("memory-trap", "access outside the memory the program may touch"),
@@ -65,15 +65,6 @@ class Segment:
     start: int
     end: int
     is_writable: bool = True
-
-
-@final
-@dataclass(slots=True)
-class Limits:
-    """What a run may use up, and where its random numbers start."""
-
-    fuel: int = DEFAULT_FUEL
-    seed: int = 0x9E37_79B9_7F4A_7C15
 
 
 @final

@@ -1,0 +1,23 @@
+"""How to compile: the choices a user has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compile.
+
+    `level`: O0 (nothing), O1 (the fast tier), O2, O3, or auto: O2, and O1 from 4096 instructions on. `hardened`: check what
+    the verifier did not prove; without it unproved programs are refused. `count_insns`: count executed instructions.
+    `fold`: decide branches by frozen `.rodata`.
+    """
+
+    level: str = "auto"
+    hardened: bool = True
+    count_insns: bool = False
+    fold: bool = True
+    cache: bool = True
