@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 from ir.algebra import Algebra
-from ir.isa import Row, compute
+from ir.isa import ROWS, Kind, Row, compute
 from ir.verify.scalar import Scalar, make, meet, tighten, with_low
 from ir.verify.transfer import FALSE, SCALARS, TRUE
 
@@ -29,7 +28,7 @@ class Relation(Enum):
 @final
 @dataclass(frozen=True, slots=True)
 class Test:
-    """`x relation y` at `bits`; operands are exchanged first if `is_flipped`, the outcome negated if `is_negated`."""
+    """`x relation y` at `bits`; operands exchanged first if `is_flipped`, outcome negated if `is_negated`."""
 
     relation: Relation
     bits: int
@@ -37,10 +36,9 @@ class Test:
     is_negated: bool
 
 
-@cache
 def test_of(row: Row) -> Test:
     """What a branch row tests."""
-    return _read(compute(row, cast(Algebra[Any], _Terms()), "x", "y"), row.bits)
+    return _TESTS[row.name]
 
 
 def outcome(row: Row, x: Scalar, y: Scalar) -> bool | None:
@@ -185,3 +183,10 @@ def _read(term: object, bits: int) -> Test:
     relation = {"eq": Relation.EQ, "ult": Relation.ULT, "slt": Relation.SLT}[name]
     assert sorted(operands) == ["x", "y"]
     return Test(relation, bits, operands == ["y", "x"], negated)
+
+
+_TESTS: Final = {
+    row.name: _read(compute(row, cast(Algebra[Any], _Terms()), "x", "y"), row.bits)
+    for row in ROWS
+    if row.kind is Kind.BRANCH
+}

@@ -7,7 +7,7 @@ algorithms are those of kernel/bpf/tnum.c; `bits` bounds the result. Sound and, 
 
 from __future__ import annotations
 
-# With more possibly-set bits than this in both factors a product's bits are all but unknown, and slow to find.
+# With more possibly-set bits than this in both factors a product's bits are as good as unknown.
 _MUL_BITS = 20
 
 

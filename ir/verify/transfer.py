@@ -1,8 +1,8 @@
 """Arithmetic on Scalars: the algebra that runs the meaning of every ALU and branch row over sets of numbers.
 
-Each operation's result has every number that the operation gives for numbers of its operands. Comparisons give
-one of three one-bit Scalars: FALSE, TRUE, MAYBE. As in every Algebra, a divisor is never 0 and a shift count always
-below the width.
+Each operation's result has every number that the operation gives for numbers of its operands. Comparisons
+give one of three one-bit Scalars: FALSE, TRUE, MAYBE. As in every Algebra, a divisor is never 0 and a shift
+count is always below the width.
 """
 
 from __future__ import annotations

@@ -1,0 +1,126 @@
+"""What is known on each way out of a branch."""
+
+from __future__ import annotations
+
+from ir.core import Branch, Const, Value
+from ir.verify.refine import Relation, Test, refine, test_of
+from ir.verify.scalar import Scalar, meet
+from ir.verify.state import State
+from ir.verify.transfer import SCALARS
+from ir.verify.values import ANY, ZERO, Known, Pointer
+
+_U32 = 1 << 32
+# Offsets up to here may be compared by comparing addresses: neither sum wraps.
+_NEAR = 1 << 62
+
+
+def follow(state: State, branch: Branch, taken: bool) -> State | None:
+    """The state on the way where `branch` is `taken` or not; None when that way is never gone."""
+    x, y = state.of(branch.x), state.of(branch.y)
+    if type(x) is Scalar and type(y) is Scalar:
+        return _follow_numbers(state, branch, taken, x, y)
+    if type(x) is Pointer and type(y) is Pointer:
+        return _follow_pointers(state, branch, taken, x, y)
+    test = test_of(branch.row)
+    if test.relation is Relation.EQ and test.bits == 64:
+        for value, fact, other in ((branch.x, x, y), (branch.y, y, x)):
+            if type(fact) is Pointer and fact.is_nullable and other == ZERO:
+                new = state.copy()
+                is_null = taken != test.is_negated
+                _learn_null(new, value, fact, is_null)
+                return new
+    return state.copy()
+
+
+def _learn_null(state: State, value: Value, fact: Pointer, is_null: bool) -> None:
+    known: Known = ZERO if is_null else Pointer(fact.area, fact.symbol, fact.offset, fact.span)
+    root, offset = state.alias.get(value, (value, 0))
+    for other, found in list(state.known.items()):
+        if type(found) is not Pointer or found.area is not fact.area:
+            continue
+        if other is value or (offset == 0 and other is root) or state.alias.get(other) == (root, offset):
+            state.known[other] = known
+
+
+def _follow_numbers(state: State, branch: Branch, taken: bool, x: Scalar, y: Scalar) -> State | None:
+    pair = refine(branch.row, taken, x, y)
+    if pair is None:
+        return None
+    new = state.copy()
+    test = test_of(branch.row)
+    if test.bits == 64 or (x.umax < _U32 and y.umax < _U32):
+        # By the facts before: the constants that come off must not have wrapped.
+        _relate(new, test, taken, new.symbol(branch.x), new.symbol(branch.y))
+    _learn(new, branch.x, x, pair[0])
+    _learn(new, branch.y, y, pair[1])
+    return new
+
+
+def _learn(state: State, value: Value, old: Scalar, now: Scalar) -> None:
+    """`value` is `now`, and so is what it is a sum of."""
+    if now is old or type(value) is Const:
+        return
+    root, offset = state.symbol(value)
+    state.known[value] = now
+    if root is value:
+        root, offset = state.symbol(value)
+    if root is None or root is value:
+        return
+    found = state.known.get(root, ANY)
+    if type(found) is Scalar:
+        both = meet(found, SCALARS.sub(64, now, SCALARS.const(64, offset)))
+        if both is not None:
+            state.known[root] = both
+
+
+def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: Pointer) -> State | None:
+    new = state.copy()
+    test = test_of(branch.row)
+    length = x.area.length
+    if x.area is not y.area or length is None or test.bits != 64 or test.relation is Relation.SLT:
+        return new
+    if x.is_nullable or y.is_nullable or min(x.span.smin, y.span.smin) < 0:
+        return new
+    if max(x.span.umax, y.span.umax) > _NEAR:
+        return new
+    pair = refine(branch.row, taken, x.span, y.span)
+    if pair is None:
+        return None
+    _relate(new, test, taken, (x.symbol, x.offset), (y.symbol, y.offset))
+    for value, fact, span in ((branch.x, x, pair[0]), (branch.y, y, pair[1])):
+        if span is fact.span:
+            continue
+        new.known[value] = Pointer(fact.area, fact.symbol, fact.offset, span)
+        if fact.symbol is length:
+            both = meet(new.number(length), SCALARS.sub(64, span, SCALARS.const(64, fact.offset)))
+            if both is not None:
+                new.known[length] = both
+    return new
+
+
+def _relate(
+    state: State, test: Test, taken: bool, x: tuple[Value | None, int], y: tuple[Value | None, int]
+) -> None:
+    """Note what the test tells about `symbol + room <= length`."""
+    if test.is_flipped:
+        x, y = y, x
+    holds = taken != test.is_negated
+    if test.relation is Relation.ULT:
+        if holds:
+            _below(state, x, y, 1)
+        else:
+            _below(state, y, x, 0)
+    elif test.relation is Relation.EQ:
+        for low, high in ((x, y), (y, x)):
+            if holds:
+                _below(state, low, high, 0)
+            elif low[0] is not None and high[0] is not None:
+                room = state.rooms.get((low[0], high[0]))
+                if room is not None and room == low[1] - high[1]:
+                    state.rooms[low[0], high[0]] = room + 1
+
+
+def _below(state: State, low: tuple[Value | None, int], high: tuple[Value | None, int], gap: int) -> None:
+    """low + gap <= high."""
+    if high[0] is not None and high[0] in state.limits:
+        state.note_room(low[0], high[0], low[1] + gap - high[1])

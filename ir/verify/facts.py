@@ -1,0 +1,180 @@
+"""What the fast analysis proved: accesses that need no check, loops that need no fuel."""
+
+from __future__ import annotations
+
+from typing import final
+
+from ir.core import Atomic, Block, Branch, Call, Inst, Load, Module, Param, Store, Value
+from ir.isa import Callee
+from ir.regions import RegionKind, Regions
+from ir.verify.cost import callees_of, functions_taken, loops_without_fuel, order_callees_first
+from ir.verify.effects import FRAME_SIZE, Effects, World
+from ir.verify.ranges import FunctionRanges
+from ir.verify.scalar import between
+from ir.verify.state import State, join_states, pointer_room
+from ir.verify.trips import trip_bound
+from ir.verify.values import ANY, MAX_LENGTH, Known, Pointer, start_of
+
+
+@final
+class Facts:
+    """Filled by `analyze`, then only read."""
+
+    def __init__(self) -> None:
+        self.proved: set[Inst] = set()
+        self.known: dict[Value, Known] = {}
+        self.reached: set[Block] = set()
+        self.outcomes: dict[Branch, bool] = {}
+        self.trips: dict[Block, int] = {}
+        self.free: set[Block] = set()
+
+    def is_proved(self, inst: Inst) -> bool:
+        """Whether a load, store or atomic surely accesses memory that is there and may be accessed so."""
+        return inst in self.proved
+
+    def trip_bound(self, block: Block) -> int | None:
+        """How often at most the back-edges to `block` are taken each time its loop is entered.
+
+        None when unknown, or when the loop may run for so long that it should be watched all the same.
+        """
+        return self.trips[block] if block in self.free else None
+
+    def value(self, value: Value) -> Known:
+        """What is known of `value` wherever it is used; ANY when nothing."""
+        return self.known.get(value, ANY)
+
+    def outcome(self, branch: Branch) -> bool | None:
+        """Whether a branch that is reached is always taken (True) or never (False)."""
+        return self.outcomes.get(branch)
+
+    def is_reached(self, block: Block) -> bool:
+        """Whether control may get to `block`."""
+        return block in self.reached
+
+
+def analyze(module: Module, regions: Regions | None = None) -> Facts:
+    """Prove what can be proved fast. `regions` are those that lowering uses."""
+    regions = regions or Regions(module)
+    world = World(module, regions)
+    facts = _analyze(world)
+    if world.has_wild_writes:
+        facts = _analyze(World(module, regions, trusts_callees=False))
+    return facts
+
+
+def _analyze(world: World) -> Facts:
+    facts = Facts()
+    entries: dict[str, State | None] = {world.module.main.name: _main_entry(world)}
+    callees_first = order_callees_first(world.module)
+    for name in functions_taken(world.module):
+        entries[name] = State()
+    for name in reversed(callees_first):
+        entry = entries.get(name)
+        if entry is None:
+            continue
+        function = world.module.functions[name]
+        ranges = FunctionRanges(function, Effects(world, function), entry)
+        wild = world.has_wild_writes
+        if ranges.run():
+            world.has_wild_writes = wild
+            _collect(world, ranges, facts, entries)
+        else:
+            world.has_wild_writes = True
+            for callee in callees_of(function):
+                entries[callee] = State()
+    facts.free = loops_without_fuel(world.module, facts.trips)
+    return facts
+
+
+def _main_entry(world: World) -> State:
+    state = State()
+    main = world.module.main
+    if world.module.context.is_raw:
+        memory, length = main.params
+        state.limits = (length,)
+        state.known[length] = between(64, 0, MAX_LENGTH)
+        state.known[memory] = start_of(world.area(memory, RegionKind.MEMORY, length=length))
+    elif main.params:
+        context = main.params[0]
+        state.known[context] = start_of(world.area(context, RegionKind.CONTEXT))
+    return state
+
+
+def _collect(world: World, ranges: FunctionRanges, facts: Facts, entries: dict[str, State | None]) -> None:
+    """Walk the fixed point once more and keep what it tells."""
+    effects = ranges.effects
+    for param in ranges.function.params:
+        facts.known[param] = ranges.entry.of(param)
+    for block in ranges.order:
+        if block not in ranges.states:
+            continue
+        facts.reached.add(block)
+        state = ranges.states[block].copy()
+        for param in block.params:
+            facts.known[param] = state.of(param)
+        for inst in block.insts:
+            if isinstance(inst, Load | Store | Atomic):
+                if _is_proved(world, effects, state, inst):
+                    facts.proved.add(inst)
+            elif isinstance(inst, Call):
+                _note_call(world, state, inst, entries)
+            effects.apply(state, inst)
+            facts.known[inst] = state.of(inst)
+        terminator = block.terminator
+        if type(terminator) is Branch:
+            taken, other = ranges.out_states(block)
+            if (taken is None) != (other is None):
+                facts.outcomes[terminator] = other is None
+    for head, loop in ranges.loops.heads.items():
+        if loop.is_natural and head in ranges.states:
+            trips = trip_bound(ranges, loop)
+            if trips is not None:
+                facts.trips[head] = trips
+
+
+def _is_proved(world: World, effects: Effects, state: State, inst: Load | Store | Atomic) -> bool:
+    writes = not isinstance(inst, Load)
+    if not effects.is_inside(state, inst.base, inst.offset, inst.row.size, writes):
+        return False
+    pointer = state.of(inst.base)
+    assert type(pointer) is Pointer
+    if pointer.area is effects.frame:
+        # Lowering makes the frame as large as it sees a need for; it must see this pointer.
+        return world.regions.of(inst.base).kind is RegionKind.FRAME
+    return True
+
+
+def _note_call(world: World, state: State, call: Call, entries: dict[str, State | None]) -> None:
+    """Join what the call passes into what is known at the entry of the functions that it may run."""
+    if call.callee is Callee.SUBPROGRAM and isinstance(call.target, str):
+        passed = State(state.packet, state.limits)
+        for limit in state.limits:
+            passed.known[limit] = state.of(limit)
+        params = world.module.functions[call.target].params
+        for param, arg in zip(params, call.args, strict=False):
+            _pass_argument(world, state, passed, param, arg)
+        entries[call.target] = _join_entries(entries.get(call.target), passed)
+
+
+def _pass_argument(world: World, state: State, passed: State, param: Value, arg: Value) -> None:
+    fact = state.of(arg)
+    if type(fact) is not Pointer:
+        passed.known[param] = fact
+        return
+    if fact.area.kind is RegionKind.FRAME:
+        # Of another function's frame only what lies above the pointer counts as there.
+        area = world.area(param, RegionKind.FRAME, "caller", FRAME_SIZE)
+        room = fact.area.size - fact.span.smax
+        area.size = min(area.size, room) if fact.span.smin >= 0 and not fact.is_nullable else 0
+        passed.known[param] = start_of(area, fact.is_nullable)
+        return
+    room_below = pointer_room(state, fact)
+    if room_below is not None and fact.area.length is not None:
+        passed.rooms[param, fact.area.length] = room_below
+    symbol = None if not fact.span.mask else param
+    offset = fact.span.smin if not fact.span.mask else 0
+    passed.known[param] = Pointer(fact.area, symbol, offset, fact.span, fact.is_nullable)
+
+
+def _join_entries(old: State | None, new: State) -> State:
+    return new if old is None else join_states(old, new, Param)

@@ -1,0 +1,143 @@
+"""The loops of a function: heads, bodies, nesting, and the numbers that their tests compare with.
+
+A back-edge goes to a block that stands no later in reverse postorder. Its target is a loop head; the loop is
+natural when the head dominates where its back-edges come from, and only then is a bound given.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from ir.core import Alu, Block, Branch, Const, Param, Value
+
+_MAX_THRESHOLDS: Final = 24
+# Lengths that bound offsets; a range that grows past what its loop compares with stops at these first.
+_COMMON: Final = (-(1 << 31), -1, 0, (1 << 31) - 1, (1 << 32) - 1, 1 << 40, (1 << 63) - 1)
+
+
+@final
+class Loop:
+    """A loop: its head, every block in it, the sources of its back-edges."""
+
+    __slots__ = ("blocks", "head", "is_natural", "latches", "parent")
+
+    def __init__(self, head: Block, latches: list[Block], blocks: set[Block], is_natural: bool) -> None:
+        self.head = head
+        self.latches = latches
+        self.blocks = blocks
+        self.is_natural = is_natural
+        self.parent: Loop | None = None
+
+    def counters(self) -> frozenset[Value]:
+        """Parameters of the head that some back-edge gives their own sum or difference with something."""
+        found: set[Value] = set()
+        for latch in self.latches:
+            for edge in latch.edges():
+                if edge.block is self.head:
+                    pairs = zip(self.head.params, edge.args, strict=True)
+                    found.update(param for param, arg in pairs if _is_step(arg, param))
+        return frozenset(found)
+
+
+@final
+class Loops:
+    """All loops of a function: `heads` maps each head to its loop, `innermost` each block to the closest."""
+
+    def __init__(self, order: list[Block]) -> None:
+        self.order = order
+        self.number = {block: number for number, block in enumerate(order)}
+        self.entering: dict[Block, list[Block]] = {block: [] for block in order}
+        for block in order:
+            for successor in block.successors():
+                self.entering[successor].append(block)
+        self.heads: dict[Block, Loop] = {}
+        self.innermost: dict[Block, Loop] = {}
+        self._thresholds: dict[Block, tuple[int, ...]] = {}
+        back: dict[Block, list[Block]] = {}
+        for block in order:
+            for successor in dict.fromkeys(block.successors()):
+                if self.number[successor] <= self.number[block]:
+                    back.setdefault(successor, []).append(block)
+        if not back:
+            return
+        dominators = immediate_dominators(order, self.entering)
+        for head in sorted(back, key=lambda block: self.number[block]):
+            natural = all(dominates(dominators, self.number, head, latch) for latch in back[head])
+            self.heads[head] = Loop(head, back[head], self._body(head, back[head]), natural)
+        self._nest()
+
+    def thresholds(self, head: Block) -> tuple[int, ...]:
+        """Numbers at which ranges that grow in the loop of `head` are likely to stop, sorted."""
+        found = self._thresholds.get(head)
+        if found is None:
+            found = self._thresholds[head] = self._find_thresholds(head)
+        return found
+
+    def _find_thresholds(self, head: Block) -> tuple[int, ...]:
+        numbers: set[int] = set()
+        for block in sorted(self.heads[head].blocks, key=lambda block: self.number[block]):
+            terminator = block.terminator
+            if type(terminator) is not Branch or len(numbers) > _MAX_THRESHOLDS:
+                continue
+            for value in (terminator.x, terminator.y):
+                if type(value) is Const:
+                    number = value.value - (1 << 64) if value.value >> 63 else value.value
+                    numbers.update((number - 1, number, number + 1))
+        return tuple(sorted(numbers.union(_COMMON)))
+
+    def _body(self, head: Block, latches: list[Block]) -> set[Block]:
+        body = {head}
+        work = list(latches)
+        first = self.number[head]
+        while work:
+            block = work.pop()
+            if block in body or self.number[block] < first:
+                continue
+            body.add(block)
+            work += self.entering[block]
+        return body
+
+    def _nest(self) -> None:
+        for loop in self.heads.values():
+            loop.parent = self.innermost.get(loop.head)
+            for block in loop.blocks:
+                self.innermost[block] = loop
+
+
+def immediate_dominators(order: list[Block], entering: dict[Block, list[Block]]) -> dict[Block, Block]:
+    """The closest strict dominator of each block but the first (Cooper, Harvey and Kennedy, 2001)."""
+    number = {block: position for position, block in enumerate(order)}
+    found: dict[Block, Block] = {order[0]: order[0]}
+    changed = True
+    while changed:
+        changed = False
+        for block in order[1:]:
+            best: Block | None = None
+            for previous in entering[block]:
+                if previous not in found:
+                    continue
+                if best is None:
+                    best = previous
+                    continue
+                other = previous
+                while best is not other:
+                    while number[best] > number[other]:
+                        best = found[best]
+                    while number[other] > number[best]:
+                        other = found[other]
+            assert best is not None
+            if found.get(block) is not best:
+                found[block] = best
+                changed = True
+    return found
+
+
+def dominates(dominators: dict[Block, Block], number: dict[Block, int], above: Block, block: Block) -> bool:
+    """Whether every way to `block` goes through `above`."""
+    while number[block] > number[above]:
+        block = dominators[block]
+    return block is above
+
+
+def _is_step(arg: Value, param: Param) -> bool:
+    return type(arg) is Alu and arg.row.name[:3] in ("add", "sub") and param in (arg.x, arg.y)

@@ -1,0 +1,197 @@
+"""Ranges: a fast forward analysis that proves accesses in bounds, whether or not a program is safe.
+
+Blocks are visited in reverse postorder and the states of all ways into one are joined; loop heads are
+widened, then narrowed. A last pass checks that what was found is a fixed point, so a fault in the iteration
+costs proofs, never soundness.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from heapq import heappop, heappush
+from typing import Final, final
+
+from ir.core import (
+    Block,
+    Branch,
+    Edge,
+    Function,
+    Param,
+    Value,
+)
+from ir.verify.branch import follow
+from ir.verify.effects import Effects
+from ir.verify.liveness import live_values
+from ir.verify.loops import Loop, Loops
+from ir.verify.scalar import Scalar, widen
+from ir.verify.state import State, covers_state, enter, join_states
+from ir.verify.values import MAX_LENGTH, Known, Pointer
+
+_VISITS_BEFORE_WIDENING: Final = 2
+_VISITS_WITH_THRESHOLDS: Final = 10
+_VISITS_PER_BLOCK: Final = 60
+
+
+@final
+class FunctionRanges:
+    """The analysis of one function from one entry state.
+
+    `states` holds the state at the start of each block reached.
+    """
+
+    def __init__(self, function: Function, effects: Effects, entry: State) -> None:
+        self.function = function
+        self.effects = effects
+        self.entry = entry
+        self.order = function.reverse_postorder()
+        self.number = {block: number for number, block in enumerate(self.order)}
+        self.live = live_values(function, self.order)
+        self.loops = Loops(self.order)
+        for loop in self.loops.heads.values():
+            self._keep_counters(loop)
+        self.states: dict[Block, State] = {}
+        self.visits: dict[Block, int] = {}
+        self._out: dict[Block, list[State | None]] = {}
+        self._entering: dict[Block, list[tuple[Block, int, Edge]]] = {block: [] for block in self.order}
+        self._slots: dict[tuple[Block, int], Param] = {}
+        self._own: dict[Block, set[Value]] = {block: set(block.params) for block in self.order}
+        for block in self.order:
+            for position, edge in enumerate(block.edges()):
+                self._entering[edge.block].append((block, position, edge))
+
+    def run(self) -> bool:
+        """Find a fixed point; False when the budget ran out (then nothing may be concluded)."""
+        if not self._iterate():
+            return False
+        widened = dict(self.states)
+        if self.loops.heads:
+            self._narrow()
+        if self._is_fixed_point():
+            return True
+        self.states = widened
+        self._out = {}
+        return self._is_fixed_point()
+
+    def out_states(self, block: Block) -> list[State | None]:
+        """The states on each way out of `block`, None where it is never gone."""
+        state = self.states[block].copy()
+        for inst in block.insts:
+            self.effects.apply(state, inst)
+        terminator = block.terminator
+        if type(terminator) is Branch:
+            return [follow(state, terminator, True), follow(state, terminator, False)]
+        return [state] * len(block.edges())
+
+    def _keep_counters(self, loop: Loop) -> None:
+        """Keep what a loop counts with alive throughout it: bounding its trips needs it before the step."""
+        counters = loop.counters()
+        for block in loop.blocks if counters else ():
+            if block is not loop.head:
+                self.live[block] |= counters
+
+    def _iterate(self) -> bool:
+        self.states[self.order[0]] = self.entry
+        queue = [0]
+        queued = {0}
+        budget = _VISITS_PER_BLOCK * len(self.order)
+        while queue:
+            number = heappop(queue)
+            queued.discard(number)
+            block = self.order[number]
+            budget -= 1
+            if budget < 0:
+                return False
+            self.visits[block] = self.visits.get(block, 0) + 1
+            self._out[block] = self.out_states(block)
+            for successor in dict.fromkeys(block.successors()):
+                if self._arrive(successor) and self.number[successor] not in queued:
+                    queued.add(self.number[successor])
+                    heappush(queue, self.number[successor])
+        return True
+
+    def _arrive(self, block: Block) -> bool:
+        """Bring the state at the start of `block` up to date; whether it has to be walked (again)."""
+        state = self._joined(block)
+        if state is None:
+            return False
+        old = self.states.get(block)
+        if old is not None:
+            if covers_state(old, state):
+                return False
+            if block in self.loops.heads:
+                state = self._widened(block, old, state)
+        self.states[block] = state
+        return True
+
+    def _joined(self, block: Block) -> State | None:
+        joined: State | None = None
+        slot = partial(self._slot, block)
+        if block is self.order[0]:
+            joined = self.entry
+        for previous, position, edge in self._entering[block]:
+            out = self._out.get(previous)
+            state = out[position] if out is not None else None
+            if state is None:
+                continue
+            arrived = enter(state, edge, self.live[block], self._own[block], slot)
+            joined = arrived if joined is None else join_states(joined, arrived, slot)
+        return joined
+
+    def _slot(self, block: Block, offset: int) -> Param:
+        """What stands for the value that the ways into `block` keep at a stack offset."""
+        symbol = self._slots.get((block, offset))
+        if symbol is None:
+            symbol = self._slots[block, offset] = Param(-1)
+            self._own[block].add(symbol)
+        return symbol
+
+    def _widened(self, block: Block, old: State, new: State) -> State:
+        visits = self.visits.get(block, 0)
+        state = join_states(old, new, partial(self._slot, block))
+        if visits < _VISITS_BEFORE_WIDENING:
+            return state
+        thresholds = self.loops.thresholds(block) if visits < _VISITS_WITH_THRESHOLDS else (0, MAX_LENGTH)
+        for value, fact in state.known.items():
+            state.known[value] = _widen(old.known.get(value), fact, thresholds)
+        for key, room in list(state.rooms.items()):
+            if old.rooms.get(key) != room:
+                del state.rooms[key]
+        return state
+
+    def _narrow(self) -> None:
+        """Two passes without widening: each state is recomputed from the ways in."""
+        for _ in range(2):
+            for block in self.order:
+                state = self._joined(block)
+                if state is None:
+                    self.states.pop(block, None)
+                    self._out.pop(block, None)
+                    continue
+                self.states[block] = state
+                self._out[block] = self.out_states(block)
+
+    def _is_fixed_point(self) -> bool:
+        self._out = {}
+        for block in self.order:
+            if block in self.states:
+                self._out[block] = self.out_states(block)
+        if self.order[0] not in self.states or not covers_state(self.states[self.order[0]], self.entry):
+            return False
+        for block in self.order:
+            state = self._joined(block)
+            if state is None:
+                continue
+            if block not in self.states or not covers_state(self.states[block], state):
+                return False
+        return True
+
+
+def _widen(old: Known | None, new: Known, thresholds: tuple[int, ...]) -> Known:
+    if old is None or old is new:
+        return new
+    if type(old) is Scalar and type(new) is Scalar:
+        return widen(old, new, thresholds)
+    if type(old) is Pointer and type(new) is Pointer and old.area is new.area:
+        span = widen(old.span, new.span, thresholds)
+        return Pointer(new.area, new.symbol, new.offset, span, new.is_nullable)
+    return new

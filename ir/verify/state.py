@@ -1,0 +1,297 @@
+"""What is known at one point of a function: its live values, its stack slots, offsets below lengths.
+
+known    value -> Scalar or Pointer; of a value that is not here nothing is known
+stack    byte offset from the frame -> (size, value stored there whole)
+alias    value -> (symbol, constant) that it equals, where its own instruction does not show it
+rooms    (symbol, length) -> n: symbol + n <= length, as numbers that do not wrap
+packet   the area that a packet pointer loaded here points into
+limits   the lengths that offsets are compared with
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+from ir.core import Alu, Const, Edge, Param, Value
+from ir.regions import RegionKind
+from ir.verify.scalar import Scalar, const
+from ir.verify.values import ANY, ANY_LENGTH, Area, Known, Pointer, as_number, covers_known, join_known
+
+Slot = Callable[[int], Param]
+
+_CHAIN = 16
+_U32 = 1 << 32
+_U64 = 1 << 64
+
+
+@final
+class State:
+    """Mutable while its block is walked, then left alone."""
+
+    __slots__ = ("alias", "known", "limits", "packet", "rooms", "stack")
+
+    def __init__(self, packet: Area | None = None, limits: tuple[Value, ...] = ()) -> None:
+        self.known: dict[Value, Known] = {}
+        self.stack: dict[int, tuple[int, Value]] = {}
+        self.alias: dict[Value, tuple[Value, int]] = {}
+        self.rooms: dict[tuple[Value, Value], int] = {}
+        self.packet = packet
+        self.limits = limits
+
+    def copy(self) -> State:
+        """A state of its own that says the same."""
+        new = State(self.packet, self.limits)
+        new.known = self.known.copy()
+        new.stack = self.stack.copy()
+        new.alias = self.alias.copy()
+        new.rooms = self.rooms.copy()
+        return new
+
+    def of(self, value: Value) -> Known:
+        """What is known of `value`."""
+        if type(value) is Const:
+            return const(64, value.value)
+        return self.known.get(value, ANY)
+
+    def number(self, value: Value) -> Scalar:
+        """What is known of `value` as a number."""
+        if type(value) is Const:
+            return const(64, value.value)
+        found = self.known.get(value, ANY)
+        return found if type(found) is Scalar else ANY
+
+    def symbol(self, value: Value) -> tuple[Value | None, int]:
+        """`value` as symbol + constant, exactly (the sum does not wrap); (None, c) for the constant c."""
+        total = 0
+        for _ in range(_CHAIN):
+            if type(value) is Const:
+                return None, total + value.value
+            known = self.known.get(value, ANY)
+            if type(known) is Scalar and not known.mask:
+                return None, total + known.value
+            other = self.alias.get(value)
+            if other is None and type(value) is Alu:
+                other = self._peel(value)
+            if other is None:
+                return value, total
+            value, step = other
+            total += step
+        return value, total
+
+    def _peel(self, alu: Alu) -> tuple[Value, int] | None:
+        """(operand, constant) when `alu` is their sum without wrapping."""
+        row = alu.row
+        name = row.name
+        if name.startswith("add"):
+            operand, y = alu.x, self.number(alu.y)
+            if y.mask:
+                operand, y = alu.y, self.number(alu.x)
+        elif name.startswith("sub"):
+            operand, y = alu.x, self.number(alu.y)
+        elif name == "mov32 reg":
+            return (alu.y, 0) if self.number(alu.y).umax < _U32 else None
+        else:
+            return None
+        if y.mask:
+            return None
+        amount = y.half().smin if row.bits == 32 else y.smin
+        if name.startswith("sub"):
+            amount = -amount
+        known = self.known.get(operand, ANY)
+        if type(known) is not Scalar or type(operand) is Const:
+            return None
+        limit = _U32 if row.bits == 32 else _U64
+        if known.umin + amount >= 0 and known.umax + amount < limit:
+            return operand, amount
+        # It may wrap for some operands, but not for those that give this sum.
+        total = self.number(alu)
+        if amount < 0 and total.umax < known.umin + amount + limit:
+            return operand, amount
+        if amount > 0 and total.umin > known.umax + amount - limit and known.umax < limit:
+            return operand, amount
+        return None
+
+    def room(self, symbol: Value | None, offset: int, span: Scalar, length: Value) -> int | None:
+        """The greatest known n with symbol + offset + n <= length; `span` is the range of symbol + offset."""
+        by_range = self.number(length).umin - span.umax
+        if symbol is length:
+            return -offset
+        known = self.rooms.get((symbol, length)) if symbol is not None else None
+        if known is not None and known - offset > by_range:
+            return known - offset
+        return by_range if by_range > -_U32 else None
+
+    def note_room(self, symbol: Value | None, length: Value, room: int) -> None:
+        """Learn that symbol + room <= length."""
+        if symbol is not None and symbol is not length and room > self.rooms.get((symbol, length), -_U64):
+            self.rooms[symbol, length] = room
+
+    def forget_packets(self) -> None:
+        """The packet may have moved: nothing is known of pointers into it."""
+        for value, known in self.known.items():
+            if type(known) is Pointer and known.area.kind is RegionKind.PACKET:
+                self.known[value] = ANY
+        if self.packet is not None and self.packet.length is not None:
+            self.forget_length(self.packet.length)
+            self.limits = tuple(limit for limit in self.limits if limit is not self.packet.length)
+        self.packet = None
+
+    def start_packet(self, packet: Area) -> None:
+        """Packet pointers loaded from here on point into `packet`."""
+        assert packet.length is not None
+        self.forget_length(packet.length)
+        self.packet = packet
+        self.limits = (*self.limits, packet.length)
+
+    def forget_length(self, length: Value) -> None:
+        """`length` is about to mean another number."""
+        self.known[length] = ANY_LENGTH
+        for key in [key for key in self.rooms if key[1] is length]:
+            del self.rooms[key]
+        for value in [value for value, place in self.alias.items() if place[0] is length]:
+            del self.alias[value]
+
+    def kill_stack(self, low: int, high: int) -> None:
+        """Bytes [low, high) of the frame were written."""
+        hit = [offset for offset, (size, _) in self.stack.items() if offset < high and low < offset + size]
+        for offset in hit:
+            del self.stack[offset]
+
+
+def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slot: Slot) -> State:
+    """The state on arriving by `edge`: arguments become parameters, what nobody needs is dropped.
+
+    `own` are the symbols that the block makes (its parameters and merged stack slots): whatever names them on
+    arrival means the previous time around, so it is expressed by other means or dropped.
+    """
+    block = edge.block
+    limits = state.limits
+    new = State(state.packet, limits)
+    known = state.known
+    keep: dict[Value, Known] = {value: known[value] for value in live if value in known}
+    for offset, (size, value) in state.stack.items():
+        if value in own:
+            renamed = slot(offset)
+            own.add(renamed)
+            new.stack[offset] = (size, renamed)
+            continue
+        new.stack[offset] = (size, value)
+        if value in known:
+            keep[value] = known[value]
+    for limit in limits:
+        if limit in known:
+            keep[limit] = known[limit]
+    symbols = set(keep)
+    for value, fact in keep.items():
+        if type(fact) is Pointer and fact.symbol is not None:
+            if fact.symbol in own:
+                keep[value] = ANY
+            else:
+                symbols.add(fact.symbol)
+    for key, room in state.rooms.items():
+        if key[0] in symbols and key[0] not in own and key[1] in limits:
+            new.rooms[key] = room
+    for value, place in state.alias.items():
+        if value in keep and place[0] not in own:
+            new.alias[value] = place
+    new.known = keep
+    for offset, (_, value) in state.stack.items():
+        if value in own:
+            _pass(state, new, slot(offset), value, own)
+    for param, arg in zip(block.params, edge.args, strict=True):
+        _pass(state, new, param, arg, own)
+    return new
+
+
+def _pass(state: State, new: State, symbol: Value, arg: Value, own: set[Value]) -> None:
+    """`symbol` takes the value of `arg`, and its room below each length."""
+    fact = state.of(arg)
+    if type(fact) is Pointer:
+        room = pointer_room(state, fact)
+        if room is not None and fact.area.length in state.limits:
+            assert fact.area.length is not None
+            new.rooms[symbol, fact.area.length] = room
+        if fact.symbol in own:
+            fact = Pointer(fact.area, symbol, 0, fact.span, fact.is_nullable)
+    elif fact is not ANY:
+        for limit in state.limits:
+            root, offset = state.symbol(arg)
+            room = state.room(root, offset, as_number(fact), limit)
+            if room is not None:
+                new.rooms[symbol, limit] = room
+    new.known[symbol] = fact
+
+
+def pointer_room(state: State, pointer: Pointer) -> int | None:
+    """How many bytes from `pointer` on surely lie below its area's length; None when it has no length."""
+    length = pointer.area.length
+    if length is None or pointer.is_nullable:
+        return None
+    return state.room(pointer.symbol, pointer.offset, pointer.span, length)
+
+
+def join_states(a: State, b: State, slot: Slot) -> State:
+    """What holds on both of two ways to one block.
+
+    `slot(offset)` stands for what two ways keep at a stack offset.
+    """
+    limits = a.limits if a.limits == b.limits else tuple(limit for limit in a.limits if limit in b.limits)
+    new = State(a.packet if a.packet is b.packet else None, limits)
+    known, other = new.known, b.known
+    merged: list[tuple[Value, Value, Value]] = []
+    for value, fact in a.known.items():
+        found = other.get(value)
+        if found is not None:
+            both = fact if found is fact else join_known(fact, found, value)
+            if both is not ANY:
+                known[value] = both
+    for offset, (size, value) in a.stack.items():
+        there = b.stack.get(offset)
+        if there is None or there[0] != size:
+            continue
+        if there[1] is value:
+            new.stack[offset] = (size, value)
+            continue
+        symbol = slot(offset)
+        new.stack[offset] = (size, symbol)
+        known[symbol] = join_known(a.of(value), b.of(there[1]), symbol)
+        merged.append((symbol, value, there[1]))
+    for key, room in a.rooms.items():
+        there_room = b.rooms.get(key)
+        if there_room is not None:
+            new.rooms[key] = room if room < there_room else there_room
+    for merge in merged:
+        _merge_room(a, b, new, *merge)
+    for value, place in a.alias.items():
+        if b.alias.get(value) == place:
+            new.alias[value] = place
+    return new
+
+
+def _merge_room(a: State, b: State, new: State, symbol: Value, x: Value, y: Value) -> None:
+    """The room of a merged stack slot that holds `x` on one way and `y` on the other."""
+    left, right = a.of(x), b.of(y)
+    if type(left) is not Pointer or type(right) is not Pointer or left.area is not right.area:
+        return
+    rooms = pointer_room(a, left), pointer_room(b, right)
+    if rooms[0] is not None and rooms[1] is not None:
+        assert left.area.length is not None
+        new.rooms[symbol, left.area.length] = min(rooms[0], rooms[1])
+
+
+def covers_state(a: State, b: State) -> bool:
+    """Whether everything `a` says also holds by what `b` says."""
+    for value, fact in a.known.items():
+        if fact is not ANY and not covers_known(fact, b.known.get(value, ANY)):
+            return False
+    for offset, place in a.stack.items():
+        if b.stack.get(offset) != place:
+            return False
+    for key, room in a.rooms.items():
+        if b.rooms.get(key, room - 1) < room:
+            return False
+    for value, alias in a.alias.items():
+        if b.alias.get(value) != alias:
+            return False
+    return (a.packet is b.packet or a.packet is None) and set(a.limits) <= set(b.limits)
