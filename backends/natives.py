@@ -26,6 +26,9 @@ MAP_OPERATIONS: Final = {
     "map_peek_elem": "peek",
     "map_lookup_percpu_elem": "lookup_cpu",
     "for_each_map_elem": "each",
+    "ringbuf_reserve": "reserve",
+    "ringbuf_output": "output",
+    "ringbuf_query": "query",
 }
 _NUMBERS: Final = (ArgumentKind.ANYTHING, ArgumentKind.SIZE, ArgumentKind.ALLOC_SIZE)
 
@@ -64,9 +67,10 @@ class NativeHelpers:
             return None
         symbol = f"bpfc.{operation}.{map.name}"
         if symbol not in self._found:
-            text, parts = emit_known(symbol, map, operation)
-            self._texts[symbol] = text
-            self._add_parts(parts)
+            emitted = emit_known(symbol, map, operation)
+            self._texts[symbol] = emitted.text
+            self._declared.update(emitted.externals)
+            self._add_parts(emitted.parts)
             self._found[symbol] = NativeHelper(symbol, SIGNATURES[operation][0], may_trap=operation == "each")
         return self._found[symbol]
 

@@ -114,9 +114,14 @@ class MapLayout:
     mirrored: int = 0  # bytes at the end that show the bytes before them a second time (ring buffers)
 
 
+def value_bytes(map: Map) -> int:
+    """How many bytes a value takes in the block; a map of maps keeps an address where its user sees a number."""
+    return 8 if map.type is MapType.HASH_OF_MAPS else map.value_size
+
+
 def layout_of(map: Map, cpus: int = 1) -> MapLayout:
     """The layout of a map's block for programs that see `cpus` cpus."""
-    stride = align(map.value_size, 8)
+    stride = align(value_bytes(map), 8)
     if map.type in (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.STRUCT_OPS):
         return _array(map, stride, cpus)
     if map.type in SLOT_ARRAYS:
@@ -160,7 +165,7 @@ def pack_header(map: Map, layout: MapLayout, cpus: int, seed: int, byte_order: s
         VERSION,
         map.type,
         map.key_size,
-        map.value_size,
+        value_bytes(map),
         map.max_entries,
         map.flags,
         cpus,

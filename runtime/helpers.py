@@ -20,7 +20,7 @@ from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
 from ir.helpers import HELPER_IDS, HELPERS, Argument, ArgumentKind, Helper
 from runtime.execution import Execution
 from runtime.maps.live import LiveMap
-from runtime.maps.view import MapView
+from runtime.maps.view import View
 
 Implementation = Callable[["HelperCall"], int | None]
 UserHelper = Callable[..., object]
@@ -31,7 +31,7 @@ _MASK: Final = (1 << 64) - 1
 class Maps(Protocol):
     """Finds maps by the address that programs know them by."""
 
-    def map_at(self, address: int) -> MapView | None:
+    def map_at(self, address: int) -> View | None:
         """The view of the map whose block is at `address`."""
 
 
@@ -65,7 +65,7 @@ class HelperCall:
         # Safe because a constant string lies in a read-only map and verification saw its end.
         return ctypes.string_at(self.registers[index])
 
-    def map(self, index: int) -> MapView:
+    def map(self, index: int) -> View:
         """The map that argument `index` is. RejectedError when it is none of this object's."""
         found = self.maps.map_at(self.registers[index])
         if found is None:
@@ -140,7 +140,11 @@ class Callbacks:
     """The addresses of `helper.<id>`: makes one ctypes callback for each helper that is called, and keeps them alive."""
 
     def __init__(
-        self, table: HelperTable, host: Mapping[str, Implementation], maps: Maps, find: Callable[[int], Execution]
+        self,
+        table: HelperTable,
+        host: Mapping[str, Implementation],
+        maps: Maps,
+        find: Callable[[int], Execution],
     ) -> None:
         self._table, self._host, self._maps, self._find = table, host, maps, find
         self._made: dict[int, object] = {}

@@ -25,7 +25,8 @@ from runtime.helpers import Callbacks, HelperTable
 from runtime.host_helpers import HOST_HELPERS
 from runtime.maps.host import HostOperations
 from runtime.maps.live import LiveMap, create
-from runtime.maps.view import MapView
+from runtime.maps.view import View
+from runtime.maps.views import view_of
 from runtime.memory import Pool
 
 _C_LIBRARY: Final = frozenset({"memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime"})
@@ -46,7 +47,7 @@ class World:
             name: create(declared, self.pool, self._host, self.cpus, secrets.randbits(64))
             for name, declared in source.maps.items()
         }
-        self.maps: Mapping[str, MapView] = {name: MapView(live) for name, live in self.live.items()}
+        self.maps: Mapping[str, View] = {name: view_of(live) for name, live in self.live.items()}
         self._by_address = {view.live.address: view for view in self.maps.values()}
         self._running: dict[int, Execution] = {}
         self._callbacks = Callbacks(self.helpers, HOST_HELPERS, self, self._running.__getitem__)
@@ -62,7 +63,7 @@ class World:
         """The helpers that are called on the host because the user has their own."""
         return self.helpers.ids
 
-    def map_at(self, address: int) -> MapView | None:
+    def map_at(self, address: int) -> View | None:
         """The map whose block is at `address`."""
         return self._by_address.get(address)
 

@@ -7,6 +7,9 @@
     pop     i64 (ptr run, ptr map, ptr value)
     peek    i64 (ptr run, ptr map, ptr value)
     each    i64 (ptr run, ptr map, ptr callback, ptr context, i64 flags)    number of elements visited
+    reserve ptr (ptr run, ptr map, i64 size, i64 flags)                a ring buffer's next record, or null
+    output  i64 (ptr run, ptr map, ptr data, i64 size, i64 flags)
+    query   i64 (ptr run, ptr map, i64 flags)
     locate  ptr (ptr map, ptr key)                                     as lookup for the host: of cpu 0, and unnoticed by an LRU
     put     i64 (ptr map, i64 index, i64 handle, i64 content)          fill a slot, for the host
     collect i64 (ptr map, i64 bucket, ptr out, i64 room, ptr next)     elements copied to out, for the host
@@ -38,6 +41,9 @@ SIGNATURES: Final[dict[str, tuple[str, tuple[tuple[str, str], ...]]]] = {
     "each": ("i64", (*_RUN_MAP, ("ptr", "callback"), ("ptr", "context"), ("i64", "flags"))),
     "locate": ("ptr", (("ptr", "map"), ("ptr", "key"))),
     "collect": ("i64", (("ptr", "map"), ("i64", "bucket"), ("ptr", "out"), ("i64", "room"), ("ptr", "next"))),
+    "reserve": ("ptr", (*_RUN_MAP, ("i64", "size"), ("i64", "flags"))),
+    "output": ("i64", (*_RUN_MAP, ("ptr", "data"), ("i64", "size"), ("i64", "flags"))),
+    "query": ("i64", (*_RUN_MAP, ("i64", "flags"))),
     "put": ("i64", (("ptr", "map"), ("i64", "index"), ("i64", "handle"), ("i64", "content"))),
     "lookup_cpu": ("ptr", (*_RUN_MAP, ("ptr", "key"), ("i64", "cpu"))),
 }

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from errno import EOPNOTSUPP
-from typing import Final
+from typing import Final, final
 
 from backends.maps import elements
 from backends.maps.array import OPERATIONS as ARRAY_OPERATIONS
+from backends.maps.bloom import OPERATIONS as BLOOM_OPERATIONS
 from backends.maps.hash import HASH_OPERATIONS
+from backends.maps.lpm import OPERATIONS as LPM_OPERATIONS
 from backends.maps.operation import SIGNATURES, Operation, refuse
+from backends.maps.queue import OPERATIONS as QUEUE_OPERATIONS
+from backends.maps.ring import OPERATIONS as RING_OPERATIONS
 from backends.maps.shape import Shape
 from backends.maps.slots import SLOT_OPERATIONS
 from backends.writer import Writer
@@ -22,6 +27,11 @@ OPERATIONS: Final[Mapping[MapType, Mapping[str, Operation]]] = {
     MapType.STRUCT_OPS: ARRAY_OPERATIONS,
     **HASH_OPERATIONS,
     **SLOT_OPERATIONS,
+    MapType.LPM_TRIE: LPM_OPERATIONS,
+    MapType.QUEUE: QUEUE_OPERATIONS,
+    MapType.STACK: QUEUE_OPERATIONS,
+    MapType.BLOOM_FILTER: BLOOM_OPERATIONS,
+    MapType.RINGBUF: RING_OPERATIONS,
 }
 _UNSUPPORTED: Final = refuse(EOPNOTSUPP)
 
@@ -36,37 +46,39 @@ def host_symbol(type: MapType, name: str) -> str:
     return f"bpfc.map.{type.name.lower()}.{name}"
 
 
-def emit_known(symbol: str, map: Map, name: str) -> tuple[str, tuple[str, ...]]:
-    """(definition, names of the parts it needs) of an operation on one map, for the program's own module."""
+@final
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """A definition, the names of the parts it needs beside it, and the signatures of what it calls elsewhere."""
+
+    text: str
+    parts: tuple[str, ...]
+    externals: Mapping[str, str]
+
+
+def emit_known(symbol: str, map: Map, name: str) -> Emitted:
+    """An operation on one map, for the program's own module."""
     operation = operation_of(map.type, name) or _UNSUPPORTED
     inline = "alwaysinline" if operation.is_small else "noinline"
-    return _emit(
-        symbol, Shape(map.type, map), operation, name, f"internal {inline} nounwind"
-    ), operation.parts
+    return _emit(symbol, Shape(map.type, map), operation, name, f"internal {inline} nounwind")
 
 
-def emit_any(
-    symbol: str, type: MapType, name: str, attributes: str = "nounwind"
-) -> tuple[str, tuple[str, ...]]:
-    """(definition, parts) of an operation on any map of a type."""
-    operation = operation_of(type, name) or _UNSUPPORTED
-    return _emit(symbol, Shape(type), operation, name, attributes), operation.parts
+def emit_any(symbol: str, type: MapType, name: str, attributes: str = "nounwind") -> Emitted:
+    """An operation on any map of a type."""
+    return _emit(symbol, Shape(type), operation_of(type, name) or _UNSUPPORTED, name, attributes)
 
 
 def host_module(type: MapType) -> str:
     """The IR of every operation of a type, under their host symbols: what the host itself works with."""
-    texts: list[str] = []
-    parts: set[str] = set()
-    for name in sorted(OPERATIONS[type]):
-        text, needs = emit_any(host_symbol(type, name), type, name)
-        texts.append(text)
-        parts.update(needs)
-    return "\n".join([*texts, *(elements.part(name) for name in sorted(parts))])
+    found = [emit_any(host_symbol(type, name), type, name) for name in sorted(OPERATIONS[type])]
+    parts = sorted({part for one in found for part in one.parts})
+    externals = {name: signature for one in found for name, signature in one.externals.items()}
+    declared = [f"declare {signature}" for _, signature in sorted(externals.items())]
+    return "\n".join([*declared, *(one.text for one in found), *(elements.part(name) for name in parts)])
 
 
-def _emit(symbol: str, shape: Shape, operation: Operation, name: str, attributes: str) -> str:
+def _emit(symbol: str, shape: Shape, operation: Operation, name: str, attributes: str) -> Emitted:
     returns, params = SIGNATURES[name]
     writer = Writer(symbol, *params, returns=returns, attributes=attributes)
     operation.emit(writer, shape)
-    assert not writer.externals, symbol
-    return writer.text()
+    return Emitted(writer.text(), operation.parts, writer.externals)

@@ -55,7 +55,7 @@ class Shape:
             return None
         return {
             layout.KEY_SIZE: self.known.key_size,
-            layout.VALUE_SIZE: self.known.value_size,
+            layout.VALUE_SIZE: layout.value_bytes(self.known),
             layout.MAX_ENTRIES: self.known.max_entries,
             layout.VALUE_STRIDE: self.layout.value_stride,
             layout.ELEMENT_STRIDE: self.layout.element_stride,
@@ -148,6 +148,20 @@ def clear(w: Writer, to: Value, size: Value) -> None:
         to.store(w.i64(0), i, order="monotonic")
     with w.count(rest, size) as i:
         to.store(w.value("i8", 0), i, order="monotonic")
+
+
+def clear_bytes(w: Writer, to: Value, size: Value) -> None:
+    """Zero bytes anywhere."""
+    with w.count(0, size) as i:
+        to.store(w.value("i8", 0), i, order="monotonic")
+
+
+def load_big_endian(w: Writer, place: Value, offset: int, width: int) -> Value:
+    """`width` bytes as a big-endian number, i64; LLVM makes one load of it."""
+    number = w.i64(0)
+    for i in range(width):
+        number = number | (place.load("i8", offset + i).to("i64") << 8 * (width - 1 - i))
+    return number
 
 
 def lock(w: Writer, place: Value) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
-from errno import E2BIG, EBUSY, EINVAL, ENOSPC, EPERM
+from errno import E2BIG, EBUSY, EINVAL, ENOSPC, EOPNOTSUPP, EPERM
 from typing import Final, final
 
+from backends.maps.registry import operation_of
 from ir import map_layout
 from ir.diagnostics import RejectedError
+from ir.kinds import MapType
 from ir.map_layout import layout_of
 from ir.maps import HASHES, check_map, is_per_cpu
 from ir.object import Map
@@ -23,6 +25,7 @@ from runtime.maps.host import HostOperations
 from runtime.memory import Pool
 
 _ROOM: Final = 1024
+_TRIE_LIVE: Final = 1
 _ORDER: Final = sys.byteorder
 
 
@@ -36,6 +39,7 @@ class LiveMap:
         self.host = host
         self.is_frozen = False
         self.is_per_cpu = is_per_cpu(declared.type)
+        self.value_size = map_layout.value_bytes(declared)
 
     @property
     def address(self) -> int:
@@ -47,7 +51,7 @@ class LiveMap:
         address = self.locate(key)
         if not address:
             return None
-        size = self.declared.value_size
+        size = self.value_size
         # Safe because locate() answered with the address of a value inside the block.
         if not self.is_per_cpu:
             return ctypes.string_at(address, size)
@@ -57,6 +61,8 @@ class LiveMap:
     def locate(self, key: bytes) -> int:
         """The address of the value (of cpu 0), 0 when there is none."""
         self._check_key(key)
+        if operation_of(self.declared.type, "locate") is None:
+            raise map_error(self.declared, EOPNOTSUPP, "has no keys to look up")
         return self.host.of(self.declared.type, "locate")(self.address, _address(key)) or 0
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
@@ -64,7 +70,7 @@ class LiveMap:
         self._check_key(key)
         self._check_value(value)
         self._check_frozen()
-        size = self.declared.value_size
+        size = self.value_size
         first = value[:size] if self.is_per_cpu else value
         operation = self.host.of(self.declared.type, "update")
         done = operation(self.host.run, self.address, _address(key), _address(first), flags)
@@ -91,11 +97,44 @@ class LiveMap:
         if self.declared.type in HASHES:
             yield from self._collected()
             return
+        if self.declared.type is MapType.LPM_TRIE:
+            yield from self._trie(self._word(map_layout.HEAD))
+            return
         for index in range(self.declared.max_entries):
             key = index.to_bytes(4, _ORDER)
             value = self.lookup(key)
             if value is not None:
                 yield key, value
+
+    def push(self, value: bytes, flags: int = 0) -> None:
+        """Append to a queue, stack or bloom filter. RejectedError with E2BIG when full (unless flags has EXIST)."""
+        self._check_value(value)
+        self._check_frozen()
+        done = self.host.of(self.declared.type, "push")(self.host.run, self.address, _address(value), flags)
+        if done < 0:
+            raise map_error(self.declared, -done)
+
+    def take(self, operation: str) -> bytes | None:
+        """What `pop` or `peek` finds in a queue or stack, None when it is empty."""
+        out = ctypes.create_string_buffer(self.value_size)
+        found = self.host.of(self.declared.type, operation)
+        done = found(self.host.run, self.address, ctypes.addressof(out))
+        return out.raw if done == 0 else None
+
+    def may_have(self, value: bytes) -> bool:
+        """Whether a bloom filter may hold `value`."""
+        self._check_value(value)
+        return self.host.of(self.declared.type, "peek")(self.host.run, self.address, _address(value)) == 0
+
+    def __len__(self) -> int:
+        """The number of entries now."""
+        if self.declared.type in (MapType.ARRAY, MapType.PERCPU_ARRAY):
+            return self.declared.max_entries
+        if self.declared.type in (MapType.QUEUE, MapType.STACK):
+            return self._word(map_layout.TAIL)
+        if self.declared.type is MapType.LPM_TRIE:
+            return self._word(map_layout.COUNT)
+        return sum(1 for _ in self.items())
 
     def freeze(self) -> None:
         """From now on the host may not change the map. RejectedError with EBUSY when it is frozen already."""
@@ -119,7 +158,7 @@ class LiveMap:
 
     def _collected(self) -> Iterator[tuple[bytes, bytes]]:
         key_size = self.declared.key_size
-        entry = key_size + self.declared.value_size * (self.cpus if self.is_per_cpu else 1)
+        entry = key_size + self.value_size * (self.cpus if self.is_per_cpu else 1)
         collect = self.host.of(self.declared.type, "collect")
         bucket, room = ctypes.c_uint64(0), _ROOM
         while bucket.value <= self.layout.bucket_mask:
@@ -133,13 +172,30 @@ class LiveMap:
             for start in range(0, count * entry, entry):
                 yield raw[start : start + key_size], raw[start + key_size : start + entry]
 
+    def _trie(self, number: int) -> Iterator[tuple[bytes, bytes]]:
+        """The prefixes below node `number`, those before it (as Linux orders them)."""
+        if not number:
+            return
+        start = map_layout.DATA + number * self.layout.element_stride
+        view, data_size = self.block.view, self.declared.key_size - 4
+        for child in (map_layout.NODE_CHILD, map_layout.NODE_CHILD + 4):
+            yield from self._trie(self._word(start + child))
+        if self._word(start + map_layout.NODE_KIND) == _TRIE_LIVE:
+            key = start + map_layout.NODE_KEY
+            value = key + map_layout.align(data_size, 8)
+            prefix = bytes(view[start + map_layout.NODE_PREFIX : start + map_layout.NODE_PREFIX + 4])
+            yield prefix + bytes(view[key : key + data_size]), bytes(view[value : value + self.value_size])
+
+    def _word(self, offset: int) -> int:
+        return int.from_bytes(self.block.view[offset : offset + 4], _ORDER)
+
     def _check_key(self, key: bytes) -> None:
         if len(key) != self.declared.key_size:
             said = f"has keys of {self.declared.key_size} bytes, not {len(key)}"
             raise map_error(self.declared, EINVAL, said)
 
     def _check_value(self, value: bytes) -> None:
-        wanted = self.declared.value_size * (self.cpus if self.is_per_cpu else 1)
+        wanted = self.value_size * (self.cpus if self.is_per_cpu else 1)
         if len(value) != wanted:
             raise map_error(self.declared, EINVAL, f"has values of {wanted} bytes, not {len(value)}")
 

@@ -47,17 +47,11 @@ class BytesCodec:
         return data
 
 
-class MapView(MutableMapping[object, object]):
-    """A map of keys and values. Missing keys raise KeyError, refused changes RejectedError with Linux's errno.
+class View:
+    """What every view has: the live map behind it, its name and type."""
 
-    A per-cpu map has lists of values, one for each cpu; setting a single value sets it on all.
-    """
-
-    def __init__(self, live: LiveMap, keys: Codec | None = None, values: Codec | None = None) -> None:
+    def __init__(self, live: LiveMap) -> None:
         self.live = live
-        declared = live.declared
-        self._keys: Final = keys or BytesCodec(live, "key", declared.key_size)
-        self._values: Final = values or BytesCodec(live, "value", declared.value_size)
 
     @property
     def name(self) -> str:
@@ -68,6 +62,74 @@ class MapView(MutableMapping[object, object]):
     def type(self) -> MapType:
         """The map's type."""
         return self.live.declared.type
+
+    def freeze(self) -> None:
+        """From now on only programs may change the map; EBUSY when it is frozen already."""
+        self.live.freeze()
+
+    def __repr__(self) -> str:
+        declared = self.live.declared
+        sizes = f"{declared.key_size} -> {declared.value_size} bytes, {declared.max_entries} entries"
+        return f"<map {declared.name}: {declared.type.name.lower()}, {sizes}>"
+
+
+@final
+class QueueView(View):
+    """A queue (first in, first out) or a stack (last in, first out) of values."""
+
+    def __init__(self, live: LiveMap, values: Codec | None = None) -> None:
+        super().__init__(live)
+        self._values: Final = values or BytesCodec(live, "value", live.declared.value_size)
+
+    def push(self, value: object, replace: bool = False) -> None:
+        """Append; RejectedError with E2BIG when it is full, unless the oldest value may be replaced."""
+        self.live.push(self._values.encode(value), UpdateFlag.EXIST if replace else 0)
+
+    def pop(self) -> object:
+        """Take the next value out; IndexError when there is none."""
+        return self._take("pop")
+
+    def peek(self) -> object:
+        """The next value, left where it is; IndexError when there is none."""
+        return self._take("peek")
+
+    def __len__(self) -> int:
+        return len(self.live)
+
+    def _take(self, operation: str) -> object:
+        found = self.live.take(operation)
+        if found is None:
+            raise IndexError(f"map {self.name} is empty")
+        return self._values.decode(found)
+
+
+@final
+class BloomView(View):
+    """A bloom filter: `add` values, ask with `in`; it may say yes for values never added, never no for ones that were."""
+
+    def __init__(self, live: LiveMap, values: Codec | None = None) -> None:
+        super().__init__(live)
+        self._values: Final = values or BytesCodec(live, "value", live.declared.value_size)
+
+    def add(self, value: object) -> None:
+        """Put a value in."""
+        self.live.push(self._values.encode(value))
+
+    def __contains__(self, value: object) -> bool:
+        return self.live.may_have(self._values.encode(value))
+
+
+class MapView(View, MutableMapping[object, object]):
+    """A map of keys and values. Missing keys raise KeyError, refused changes RejectedError with Linux's errno.
+
+    A per-cpu map has lists of values, one for each cpu; setting a single value sets it on all.
+    """
+
+    def __init__(self, live: LiveMap, keys: Codec | None = None, values: Codec | None = None) -> None:
+        super().__init__(live)
+        declared = live.declared
+        self._keys: Final = keys or BytesCodec(live, "key", declared.key_size)
+        self._values: Final = values or BytesCodec(live, "value", declared.value_size)
 
     def __getitem__(self, key: object) -> object:
         found = self.live.lookup(self._keys.encode(key))
@@ -91,15 +153,10 @@ class MapView(MutableMapping[object, object]):
             yield self._keys.decode(key)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.live.items())
+        return len(self.live)
 
     def __contains__(self, key: object) -> bool:
         return bool(self.live.locate(self._keys.encode(key)))
-
-    def __repr__(self) -> str:
-        declared = self.live.declared
-        sizes = f"{declared.key_size} -> {declared.value_size} bytes, {declared.max_entries} entries"
-        return f"<map {declared.name}: {declared.type.name.lower()}, {sizes}>"
 
     def update_elem(self, key: object, value: object, flags: UpdateFlag | int = 0) -> None:
         """Set with flags: NOEXIST (EEXIST if the key is there), EXIST (ENOENT if it is not)."""
@@ -124,10 +181,6 @@ class MapView(MutableMapping[object, object]):
             del self[key]
             count += 1
         return count
-
-    def freeze(self) -> None:
-        """From now on only programs may change the map; EBUSY when it is frozen already."""
-        self.live.freeze()
 
     def _decode(self, raw: bytes) -> object:
         if not self.live.is_per_cpu:

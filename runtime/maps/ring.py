@@ -1,0 +1,85 @@
+"""Ring buffers and perf event arrays as Python sees them: events, taken out in order.
+
+Iterating takes what is there and stops; `poll` waits for more. An event is bytes, or what the view's codec makes of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, final
+
+from ir.map_layout import (
+    RECORD_BUSY,
+    RECORD_DISCARDED,
+    RECORD_HEADER,
+    RING_CONSUMER,
+    RING_DATA,
+    RING_PRODUCER,
+)
+from runtime.maps.live import LiveMap
+from runtime.maps.view import Codec, View
+
+_SHORTEST_WAIT: Final = 20e-6
+_LONGEST_WAIT: Final = 2e-3
+
+
+@final
+class RingView(View):
+    """The consumer of a ring buffer. One thread consumes at a time."""
+
+    def __init__(self, live: LiveMap, events: Codec | None = None) -> None:
+        super().__init__(live)
+        self._events = events
+        # Safe because the three words are in pages of the block, which the live map keeps.
+        self._consumer = ctypes.c_uint64.from_address(live.address + RING_CONSUMER)
+        self._producer = ctypes.c_uint64.from_address(live.address + RING_PRODUCER)
+        self._size = live.layout.mirrored
+
+    def __iter__(self) -> Iterator[object]:
+        for record in self._records():
+            yield record if self._events is None else self._events.decode(record)
+
+    def consume(self, callback: Callable[[object], object]) -> int:
+        """Hand every event that is there to `callback`; how many there were."""
+        count = 0
+        for event in self:
+            callback(event)
+            count += 1
+        return count
+
+    def poll(self, callback: Callable[[object], object], timeout: float | None = None) -> int:
+        """Wait until there is an event (at most `timeout` seconds), then consume; how many there were."""
+        end = None if timeout is None else time.monotonic() + timeout
+        wait = _SHORTEST_WAIT
+        while not (count := self.consume(callback)):
+            if end is not None and time.monotonic() >= end:
+                return 0
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+        return count
+
+    @property
+    def unread(self) -> int:
+        """Bytes produced and not consumed."""
+        return self._producer.value - self._consumer.value
+
+    def _records(self) -> Iterator[bytes]:
+        """The data of each record; a position that a program made nonsense of skips what was produced so far."""
+        view = self.live.block.view
+        while (position := self._consumer.value) < (produced := self._producer.value):
+            start = RING_DATA + position % self._size
+            length = int.from_bytes(view[start : start + 4], sys.byteorder)
+            if length & RECORD_BUSY:
+                return
+            size = length & ~RECORD_DISCARDED
+            end = position + (size + RECORD_HEADER + 7) // 8 * 8
+            if end > produced or end - position > self._size:
+                self._consumer.value = produced
+                return
+            data = bytes(view[start + RECORD_HEADER : start + RECORD_HEADER + size])
+            self._consumer.value = end
+            if not length & RECORD_DISCARDED:
+                yield data

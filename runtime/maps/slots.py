@@ -1,0 +1,119 @@
+"""Arrays whose entries name programs, maps, devices, cpus or sockets, as Python sees them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from errno import EINVAL
+from typing import final
+
+from ir import map_layout
+from ir.kinds import MapType
+from runtime.maps.errors import map_error
+from runtime.maps.live import LiveMap
+from runtime.maps.view import View
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """What the host put into a slot: the object, the handle that code uses and the number that Linux would show."""
+
+    thing: object
+    handle: int
+    number: int
+
+
+@final
+class SlotView(View, MutableMapping[int, object]):
+    """Index -> program (prog arrays), map (arrays of maps) or number (interface, queue size, socket)."""
+
+    def __init__(self, live: LiveMap) -> None:
+        super().__init__(live)
+        self._occupants: dict[int, Occupant] = {}
+
+    def __getitem__(self, index: int) -> object:
+        return self._occupants[index].thing
+
+    def __setitem__(self, index: int, thing: object) -> None:
+        occupant = self._occupant(thing)
+        self.live.put_slot(index, occupant.handle, occupant.number)
+        self._occupants[index] = occupant
+
+    def __delitem__(self, index: int) -> None:
+        if index not in self._occupants:
+            raise KeyError(index)
+        self.live.put_slot(index, 0, 0)
+        del self._occupants[index]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._occupants))
+
+    def __len__(self) -> int:
+        return len(self._occupants)
+
+    def _occupant(self, thing: object) -> Occupant:
+        declared = self.live.declared
+        if declared.type is MapType.PROG_ARRAY:
+            address = getattr(thing, "entry_address", None)
+            if isinstance(address, int) and address:
+                return Occupant(thing, address, 1)
+            raise map_error(declared, EINVAL, f"holds running programs, not {thing!r}")
+        if declared.type is MapType.ARRAY_OF_MAPS:
+            return inner_occupant(self.live, thing)
+        if isinstance(thing, bytes) and len(thing) == declared.value_size:
+            return Occupant(thing, 1, int.from_bytes(thing, sys.byteorder))
+        if isinstance(thing, int) and 0 <= thing < 1 << 8 * declared.value_size:
+            return Occupant(thing, 1, thing)
+        raise map_error(declared, EINVAL, f"holds numbers of {declared.value_size} bytes, not {thing!r}")
+
+
+def inner_occupant(outer: LiveMap, thing: object) -> Occupant:
+    """A map as the content of a map of maps. RejectedError when it is unlike the template."""
+    if not isinstance(thing, View):
+        raise map_error(outer.declared, EINVAL, f"holds maps, not {thing!r}")
+    template, found = outer.declared.inner, thing.live.declared
+    assert template is not None, "a map of maps has a template"
+    fields = ("type", "key_size", "value_size", "flags", "max_entries")
+    for name in fields:
+        wanted, got = getattr(template, name), getattr(found, name)
+        if wanted != got and not (name == "max_entries" and may_differ_in_size(found.type, found.flags)):
+            raise map_error(outer.declared, EINVAL, f"holds maps of {name} {wanted}, {found.name} has {got}")
+    return Occupant(thing, thing.live.address, 1)
+
+
+def may_differ_in_size(type: MapType, flags: int) -> bool:
+    """Whether inner maps may have another number of entries than the template: all but arrays without BPF_F_INNER_MAP."""
+    return type is not MapType.ARRAY or bool(flags & 1 << 12)
+
+
+@final
+class MapOfMapsView(View, MutableMapping[bytes, object]):
+    """A hash from keys to maps."""
+
+    def __init__(self, live: LiveMap) -> None:
+        super().__init__(live)
+        self._occupants: dict[bytes, Occupant] = {}
+
+    def __getitem__(self, key: bytes) -> object:
+        return self._occupants[key].thing
+
+    def __setitem__(self, key: bytes, thing: object) -> None:
+        occupant = inner_occupant(self.live, thing)
+        self.live.update(
+            key, occupant.handle.to_bytes(map_layout.value_bytes(self.live.declared), sys.byteorder)
+        )
+        self._occupants[key] = occupant
+
+    def __delitem__(self, key: bytes) -> None:
+        if key not in self._occupants:
+            raise KeyError(key)
+        self.live.delete(key)
+        del self._occupants[key]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(sorted(self._occupants))
+
+    def __len__(self) -> int:
+        return len(self._occupants)
