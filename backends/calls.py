@@ -17,7 +17,7 @@ from ir.object import Map
 from ir.regions import RegionKind
 
 if TYPE_CHECKING:
-    from backends.lower import FunctionLowering
+    from backends.function import FunctionLowering
 
 EINVAL: Final = 22
 TAIL_CALL: Final = 12

@@ -23,7 +23,7 @@ from ir.object import ReferenceKind
 from ir.regions import Region, RegionKind, constant_step
 
 if TYPE_CHECKING:
-    from backends.lower import FunctionLowering
+    from backends.function import FunctionLowering
 
 FRAME_SIZE: Final = 512
 EACCES: Final = 13

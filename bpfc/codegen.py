@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from backends.helpers.table import EMITTERS
-from backends.lower import Facts, Lowered, LowerOptions, NothingProved, lower
+from backends.lower import Lowered, lower
 from backends.machine import Level, Machine
 from backends.native_code import NativeCode
 from backends.natives import NativeHelpers
 from backends.object_reader import parse_object
 from backends.registry import host
+from backends.unit import LowerOptions
 from ir.helpers import HELPERS
 from ir.lift import lift
 from ir.object import Map, Program
 from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
 from ir.regions import Regions
+from ir.verify.facts import analyze
 from runtime.host_helpers import HOST_HELPERS
 
 if TYPE_CHECKING:
@@ -49,10 +51,11 @@ def generate(
     target = host()
     module = lift(program, maps)
     PIPELINES[options.level].run(module)
-    facts: Facts = NothingProved()
+    regions = Regions(module)
+    facts = analyze(module, regions)
     natives = NativeHelpers(overridden)
     lower_options = LowerOptions(program.big_endian, options.count_insns, callx_helpers=CALLX_HELPERS)
-    lowered = lower(module, Regions(module), facts, lower_options, natives)
+    lowered = lower(module, regions, facts, lower_options, natives)
     machine = Machine(target, LEVELS[options.level])
     parsed = machine.parse(_joined(lowered.text, natives.text()))
     if options.level != "O0":

@@ -1,0 +1,97 @@
+"""Lowering of terminators: jumps, branches, static branches, loop budgets and returns, and the fuel that loops spend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from backends import abi
+from ir.core import Block, Branch, Edge, Jump, MayGoto, Return, StaticBranch
+from ir.isa import compute
+
+if TYPE_CHECKING:
+    from backends.function import FunctionLowering
+
+
+def lower_terminator(lowering: FunctionLowering, block: Block) -> None:
+    """Append the LLVM form of the block's terminator."""
+    terminator = block.terminator
+    match terminator:
+        case Jump(edge):
+            _spend_fuel(lowering, block, (edge,), terminator.at)
+            lowering.text.do(f"br label %{_enter(lowering, edge)}")
+        case Branch(row, x, y, taken, other):
+            _spend_fuel(lowering, block, (taken, other), terminator.at)
+            condition = compute(row, lowering.text, lowering.as_int(x), lowering.as_int(y))
+            _branch(lowering, condition, taken, other)
+        case StaticBranch():
+            _static_branch(lowering, block, terminator)
+        case MayGoto(taken, other):
+            _spend_fuel(lowering, block, (taken, other), terminator.at)
+            left = lowering.text.emit("load i64, ptr %budget")
+            lowering.text.do(f"store i64 {lowering.text.sub(64, left, '1')}, ptr %budget")
+            _branch(lowering, lowering.text.eq(64, left, "0"), taken, other)
+        case Return(value):
+            lowering.spill_fuel()
+            lowering.leave_frame()
+            lowering.text.do(f"ret i64 {lowering.as_int(value)}")
+        case _:
+            assert_never(terminator)
+
+
+def _spend_fuel(lowering: FunctionLowering, block: Block, edges: tuple[Edge, ...], at: int) -> None:
+    """One unit for a terminator with a fueled back-edge, whichever way it goes."""
+    if not any(lowering.is_fueled(block, edge) for edge in edges):
+        return
+    left = lowering.text.emit("load i64, ptr %fuel")
+    less = lowering.text.sub(64, left, "1")
+    lowering.text.do(f"store i64 {less}, ptr %fuel")
+    lowering.unit.fueled += 1
+    lowering.trap_unless(lowering.text.emit(f"icmp ne i64 {less}, 0"), abi.Trap.FUEL, at)
+
+
+def _arguments(lowering: FunctionLowering, edge: Edge) -> list[str]:
+    return [
+        lowering.as_own(arg, lowering.type_of(param))
+        for param, arg in zip(edge.block.params, edge.args, strict=True)
+    ]
+
+
+def _enter(lowering: FunctionLowering, edge: Edge) -> str:
+    """The label to branch to for `edge`, having noted what it passes."""
+    lowering.incoming[edge.block].append((lowering.label, _arguments(lowering, edge)))
+    return lowering.labels[edge.block]
+
+
+def _branch(lowering: FunctionLowering, condition: str, taken: Edge, other: Edge) -> None:
+    if taken.block is other.block:
+        _same_target(lowering, condition, taken, other)
+        return
+    first, second = _enter(lowering, taken), _enter(lowering, other)
+    lowering.text.do(f"br i1 {condition}, label %{first}, label %{second}")
+
+
+def _same_target(lowering: FunctionLowering, condition: str, taken: Edge, other: Edge) -> None:
+    chosen = []
+    for param, a, b in zip(
+        taken.block.params, _arguments(lowering, taken), _arguments(lowering, other), strict=True
+    ):
+        kind = lowering.type_of(param)
+        chosen.append(lowering.text.emit(f"select i1 {condition}, {kind} {a}, {kind} {b}"))
+    lowering.incoming[taken.block].append((lowering.label, chosen))
+    lowering.text.do(f"br label %{lowering.labels[taken.block]}")
+
+
+def _static_branch(lowering: FunctionLowering, block: Block, terminator: StaticBranch) -> None:
+    """An invoke of a patchpoint that preserves every register: its unwind edge is the taken side."""
+    _spend_fuel(lowering, block, (terminator.taken, terminator.other), terminator.at)
+    patchpoint = lowering.unit.declare("llvm.experimental.patchpoint.void", "void", "i64, i32, ptr, i32, ...")
+    other, taken = lowering.text.name("off"), lowering.text.name("on")
+    call = f"invoke anyregcc void (i64, i32, ptr, i32, ...) {patchpoint}"
+    key, size = terminator.at, lowering.unit.options.site_bytes
+    arguments = f"(i64 {key}, i32 {size}, ptr null, i32 0) memory(inaccessiblemem: readwrite)"
+    lowering.text.do(f"{call}{arguments} to label %{other} unwind label %{taken}")
+    lowering.start_block(other)
+    lowering.text.do(f"br label %{_enter(lowering, terminator.other)}")
+    lowering.start_block(taken)
+    lowering.text.emit("landingpad { ptr, i32 } cleanup")
+    lowering.text.do(f"br label %{_enter(lowering, terminator.taken)}")

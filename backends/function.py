@@ -1,0 +1,317 @@
+"""Lowering of one function: blocks and phis, arithmetic, the frame, the trap block."""
+
+from __future__ import annotations
+
+from typing import Final, assert_never, final
+
+from backends import abi
+from backends.access import lower_atomic, lower_load, lower_packet_load, lower_store
+from backends.calls import emit_call
+from backends.checks import Checker
+from backends.control import lower_terminator
+from backends.text import Text
+from backends.unit import Unit, quote
+from ir.core import (
+    Address,
+    Alu,
+    Atomic,
+    Block,
+    Call,
+    Const,
+    Edge,
+    Frame,
+    Function,
+    Inst,
+    Load,
+    MayGoto,
+    PacketLoad,
+    StaticBranch,
+    Store,
+    Value,
+)
+from ir.diagnostics import Diagnostic
+from ir.isa import Kind, Row, compute
+from ir.object import ReferenceKind
+
+EACCES: Final = 13
+FRAME_SIZE: Final = 512
+MAY_GOTO_BUDGET: Final = 8_388_608
+FUEL_BOUND: Final = 1 << 32
+
+
+@final
+class FunctionLowering:
+    """Lowers one function; `text` collects the lines of the LLVM block being written."""
+
+    def __init__(self, unit: Unit, function: Function) -> None:
+        self.unit, self.function = unit, function
+        self.module, self.regions, self.facts = unit.module, unit.regions, unit.facts
+        self.text = Text(unit.options.big_endian)
+        self.labels = {block: f"b{number}" for number, block in enumerate(function.blocks)}
+        self.label = "entry"
+        self.operands: dict[Value, str] = {}
+        self.incoming: dict[Block, list[tuple[str, list[str]]]] = {block: [] for block in function.blocks}
+        self.order = {block: number for number, block in enumerate(function.reverse_postorder())}
+        self.is_main = function is self.module.main
+        self.fueled = False
+        self.may_goto = any(isinstance(block.terminator, MayGoto) for block in function.blocks)
+        self.static = any(isinstance(block.terminator, StaticBranch) for block in function.blocks)
+        self.trap_arms: list[tuple[str, int | str, str]] = []
+        self.has_frame = False
+        self.uses_run_stack = unit.uses_run_stack
+        self.checker = Checker(self)
+
+    # the function as a whole
+
+    def run(self) -> str:
+        """The text of the function's definition."""
+        function = self.function
+        self.fueled = any(
+            self.is_fueled(block, edge)
+            for block in function.blocks
+            if block in self.order
+            for edge in block.edges()
+        )
+        for position, param in enumerate(function.params):
+            self.operands[param] = f"%a{position}"
+        self._prologue()
+        entry_lines = self.text.lines
+        blocks: list[tuple[Block, list[str]]] = []
+        for block in sorted(self.order, key=lambda block: self.order[block]):
+            for position, param in enumerate(block.params):
+                self.operands[param] = f"%{self.labels[block]}p{position}"
+        for block in sorted(self.order, key=lambda block: self.order[block]):
+            self.text.lines = []
+            self.label = self.labels[block]
+            if self.unit.options.count_insns:
+                self._count(block)
+            for inst in block.insts:
+                self.lower_inst(inst)
+            lower_terminator(self, block)
+            blocks.append((block, self.text.lines))
+        if self.trap_arms:
+            self.unit.may_trap.add(function.name)
+        lines = [self._header(), "entry:", *entry_lines, f"  br label %{self.labels[function.entry]}"]
+        for block, body in blocks:
+            lines += [f"{self.labels[block]}:", *self._phis(block), *body]
+        lines += [*self._trap_block(), "}"]
+        return "\n".join(lines)
+
+    def _header(self) -> str:
+        function = self.function
+        arguments = ["ptr noalias %run"]
+        for position, param in enumerate(function.params):
+            kind = self.type_of(param)
+            noalias = " noalias" if self.is_main and kind == "ptr" and not self.module.context.is_raw else ""
+            arguments.append(f"{kind}{noalias} %a{position}")
+        linkage = "" if self.is_main or function.info.is_global else "internal "
+        attributes = "nounwind" if not self.static else ""
+        personality = " personality ptr @__bpfc_personality" if self.static else ""
+        if personality:
+            self.unit.declare("__bpfc_personality", "i32", "...")
+        if function.info.is_global and not self.is_main:
+            attributes += " noinline"
+        return f"define {linkage}i64 @{quote(function.name)}({', '.join(arguments)}) {attributes}{personality} {{"
+
+    def _prologue(self) -> None:
+        if any(isinstance(inst, Frame) for inst in self.function.insts()):
+            self._frame()
+        if self.may_goto:
+            self.text.do("%budget = alloca i64")
+            self.text.do(f"store i64 {MAY_GOTO_BUDGET}, ptr %budget")
+        if self.fueled:
+            self.text.do("%fuel = alloca i64")
+            self.reload_fuel()
+
+    def _frame(self) -> None:
+        """The BPF stack frame: native stack, or the run's own stack when a pointer to it may have to be checked elsewhere."""
+        size = self.checker.frame_size
+        if self.uses_run_stack:
+            size = FRAME_SIZE
+            top = self.text.emit(f"load ptr, ptr {self.run_field(abi.STACK)}, align 8")
+            self.text.do(f"%stack = getelementptr i8, ptr {top}, i64 -{size}")
+            self.text.do(f"store ptr %stack, ptr {self.run_field(abi.STACK)}, align 8")
+        else:
+            self.text.do(f"%stack = alloca [{size} x i8], align 16")
+        self.text.do(f"call void @llvm.memset.p0.i64(ptr align 16 %stack, i8 0, i64 {size}, i1 false)")
+        self.text.do(f"%frame = getelementptr i8, ptr %stack, i64 {size}")
+        self.unit.declare("llvm.memset.p0.i64", "void", "ptr, i8, i64, i1")
+        self.has_frame = True
+
+    def leave_frame(self) -> None:
+        """Before leaving the function: give its frame back to the run's stack."""
+        if self.has_frame and self.uses_run_stack:
+            self.text.do(f"store ptr %frame, ptr {self.run_field(abi.STACK)}, align 8")
+
+    @staticmethod
+    def quoted(name: str) -> str:
+        """`name` as an LLVM identifier without its sigil."""
+        return quote(name)
+
+    def _count(self, block: Block) -> None:
+        number = len({inst.at for inst in block.insts}) + 1
+        place = self.run_field(abi.INSNS)
+        before = self.text.emit(f"load i64, ptr {place}, align 8")
+        self.text.do(f"store i64 {self.text.add(64, before, str(number))}, ptr {place}, align 8")
+
+    def _phis(self, block: Block) -> list[str]:
+        lines = []
+        entering = self.incoming[block]
+        for position, param in enumerate(block.params):
+            arms = ", ".join(f"[ {args[position]}, %{label} ]" for label, args in entering)
+            lines.append(f"  {self.operands[param]} = phi {self.type_of(param)} {arms}")
+        return lines
+
+    def _trap_block(self) -> list[str]:
+        if not self.trap_arms:
+            return []
+        codes = ", ".join(f"[ {code}, %{label} ]" for label, _, code in self.trap_arms)
+        slots = ", ".join(f"[ {slot}, %{label} ]" for label, slot, _ in self.trap_arms)
+        return [
+            "trap:",
+            f"  %trap.slot = phi i32 {slots}",
+            f"  %trap.code = phi i32 {codes}",
+            f"  %trap.p0 = getelementptr i8, ptr %run, i64 {abi.TRAP_INSN}",
+            "  store i32 %trap.slot, ptr %trap.p0, align 4",
+            f"  %trap.p1 = getelementptr i8, ptr %run, i64 {abi.TRAP_CODE}",
+            "  store i32 %trap.code, ptr %trap.p1, align 4",
+            "  ret i64 0",
+        ]
+
+    # pieces that instructions are made of
+
+    def type_of(self, value: Value) -> str:
+        """`ptr` or `i64`."""
+        return "ptr" if self.regions.is_pointer(value) else "i64"
+
+    def as_int(self, value: Value) -> str:
+        """`value` as an i64 operand."""
+        if isinstance(value, Const):
+            return self.text.const(64, value.value)
+        operand = self.operands[value]
+        return self.text.emit(f"ptrtoint ptr {operand} to i64") if self.regions.is_pointer(value) else operand
+
+    def as_ptr(self, value: Value) -> str:
+        """`value` as a ptr operand."""
+        if isinstance(value, Const):
+            return "null" if value.value == 0 else f"inttoptr (i64 {value.value} to ptr)"
+        operand = self.operands[value]
+        return operand if self.regions.is_pointer(value) else self.text.emit(f"inttoptr i64 {operand} to ptr")
+
+    def as_own(self, value: Value, kind: str) -> str:
+        """`value` as an operand of type `kind`."""
+        return self.as_ptr(value) if kind == "ptr" else self.as_int(value)
+
+    def run_field(self, offset: int) -> str:
+        """The address of a field of the run state."""
+        return self.text.emit(f"getelementptr i8, ptr %run, i64 {offset}") if offset else "%run"
+
+    def start_block(self, label: str) -> None:
+        """End the LLVM block being written (its terminator is emitted) and start another."""
+        self.text.lines.append(f"{label}:")
+        self.label = label
+
+    def trap_unless(self, condition: str, code: abi.Trap, slot: int) -> None:
+        """Leave through the trap block unless the i1 `condition` holds."""
+        following = self.text.name(self.label.split(".")[0] + ".")
+        self.text.do(f"br i1 {condition}, label %{following}, label %trap, !prof !1")
+        self.trap_arms.append((self.label, slot, str(int(code))))
+        self.start_block(following)
+        self.unit.checks += 1
+
+    def propagate_trap(self) -> None:
+        """After a call that may have trapped: leave too (keeping what it noted)."""
+        code = self.text.emit(f"load i32, ptr {self.run_field(abi.TRAP_CODE)}, align 4")
+        slot = self.text.emit(f"load i32, ptr {self.run_field(abi.TRAP_INSN)}, align 4")
+        ok = self.text.emit(f"icmp eq i32 {code}, 0")
+        following = self.text.name(self.label.split(".")[0] + ".")
+        self.text.do(f"br i1 {ok}, label %{following}, label %trap, !prof !1")
+        self.trap_arms.append((self.label, slot, code))
+        self.start_block(following)
+
+    def spill_fuel(self) -> None:
+        """Before a call or return: give the fuel left back to the run."""
+        if self.fueled:
+            left = self.text.emit("load i64, ptr %fuel")
+            self.text.do(f"store i64 {left}, ptr {self.run_field(abi.FUEL)}, align 8")
+
+    def reload_fuel(self) -> None:
+        """After a call, or at entry: take the run's fuel."""
+        if self.fueled:
+            given = self.text.emit(f"load i64, ptr {self.run_field(abi.FUEL)}, align 8")
+            self.text.do(f"store i64 {given}, ptr %fuel")
+
+    def is_fueled(self, block: Block, edge: Edge) -> bool:
+        """Whether going along `edge` spends fuel: a back-edge of a loop without a proved bound."""
+        back = self.order[edge.block] <= self.order[block]
+        if not back:
+            return False
+        bound = self.facts.trip_bound(edge.block)
+        return bound is None or bound > FUEL_BOUND
+
+    def problem(self, code: str, message: str, at: int, errno: int = EACCES) -> None:
+        """Note that the program cannot be right at slot `at`."""
+        self.unit.problems.append(Diagnostic(code, message, self.function.location(at), errno=errno))
+
+    # instructions
+
+    def lower_inst(self, inst: Inst) -> None:
+        """Append the LLVM form of `inst`."""
+        match inst:
+            case Const():
+                pass
+            case Frame():
+                self.operands[inst] = "%frame"
+            case Address():
+                self.operands[inst] = self._address(inst)
+            case Alu():
+                self.operands[inst] = self._alu(inst)
+            case Load():
+                self.operands[inst] = lower_load(self, inst)
+            case Store():
+                lower_store(self, inst)
+            case Atomic():
+                self.operands[inst] = lower_atomic(self, inst)
+            case PacketLoad():
+                self.operands[inst] = lower_packet_load(self, inst)
+            case Call():
+                self.operands[inst] = emit_call(self, inst)
+            case _:
+                assert_never(inst)
+
+    def _address(self, inst: Address) -> str:
+        reference = inst.reference
+        match reference.kind:
+            case ReferenceKind.FUNCTION:
+                return f"@{quote(reference.name)}"
+            case ReferenceKind.MAP:
+                return self.unit.symbol(f"map.{reference.name}")
+            case ReferenceKind.MAP_VALUE:
+                base = self.unit.symbol(f"value.{reference.name}")
+                return self.text.emit(f"getelementptr i8, ptr {base}, i64 {reference.offset}")
+            case ReferenceKind.KSYM | ReferenceKind.KFUNC:
+                return self.unit.symbol(f"ksym.{reference.name}")
+            case _:
+                assert_never(reference.kind)
+
+    def _alu(self, inst: Alu) -> str:
+        if self.regions.is_pointer(inst):
+            pointer, other = (inst.x, inst.y) if self.regions.is_pointer(inst.x) else (inst.y, inst.x)
+            one = self.regions.is_pointer(pointer) and not self.regions.is_pointer(other)
+            if one and inst.row.name.startswith("add64"):
+                return self.text.emit(
+                    f"getelementptr i8, ptr {self.operands[pointer]}, i64 {self.as_int(other)}"
+                )
+            if one and inst.row.name.startswith("sub64") and pointer is inst.x:
+                negated = self.text.sub(64, "0", self.as_int(other))
+                return self.text.emit(f"getelementptr i8, ptr {self.operands[pointer]}, i64 {negated}")
+            number: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
+            return self.text.emit(f"inttoptr i64 {number} to ptr")
+        self._declare_swap(inst.row)
+        result: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
+        return result
+
+    def _declare_swap(self, row: Row) -> None:
+        if isinstance(row.imm, int) and row.imm in (16, 32, 64) and row.kind is Kind.ALU:
+            bits = row.imm
+            self.unit.declare(f"llvm.bswap.i{bits}", f"i{bits}", f"i{bits}")

@@ -1,0 +1,126 @@
+"""What the functions of a module share while it is lowered: facts, options, declarations, problems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from backends.calls import Natives
+from ir.core import Address, Atomic, Block, Call, Inst, Load, Module, Store
+from ir.diagnostics import Diagnostic
+from ir.object import ReferenceKind
+from ir.regions import RegionKind, Regions
+
+
+class Facts(Protocol):
+    """What verification proved: accesses that need no check, loops that need no fuel."""
+
+    def is_proved(self, inst: Inst) -> bool: ...
+
+    def trip_bound(self, block: Block) -> int | None: ...
+
+
+@final
+class NothingProved:
+    """No facts: every access is checked, every loop spends fuel."""
+
+    def is_proved(self, inst: Inst) -> bool:
+        return False
+
+    def trip_bound(self, block: Block) -> int | None:
+        return None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LowerOptions:
+    """How to lower. `count_insns` adds up executed instructions; `site_bytes` is the target's static-branch region."""
+
+    big_endian: bool = False
+    count_insns: bool = False
+    site_bytes: int = 9
+    callx_helpers: frozenset[int] = frozenset()
+
+
+@final
+class Unit:
+    """What the functions of a module share while it is lowered."""
+
+    def __init__(
+        self, module: Module, regions: Regions, facts: Facts, options: LowerOptions, natives: Natives
+    ) -> None:
+        self.module, self.regions, self.facts, self.options = module, regions, facts, options
+        self.natives = natives
+        self.callx_helpers = options.callx_helpers
+        self.needs_segments = False
+        self.uses_run_stack = _needs_run_stack(module, regions, facts)
+        self.declared: dict[str, str] = {}
+        self.globals: set[str] = set()
+        self.problems: list[Diagnostic] = []
+        self.may_trap: set[str] = set()
+        self.checks = 0
+        self.fueled = 0
+        self.order = _callees_first(module)
+        self.entry_taken = sorted(
+            {
+                inst.reference.name
+                for function in module.functions.values()
+                for inst in function.insts()
+                if isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION
+            }
+        )
+
+    def declare(self, name: str, result: str, arguments: str, attributes: str = "") -> str:
+        """Declare an external function once; its operand."""
+        self.declared.setdefault(name, f"{result} @{quote(name)}({arguments}) {attributes}".rstrip())
+        return f"@{quote(name)}"
+
+    def symbol(self, name: str) -> str:
+        """An external data symbol; its operand."""
+        self.globals.add(name)
+        return f"@{quote(name)}"
+
+
+def _needs_run_stack(module: Module, regions: Regions, facts: Facts) -> bool:
+    """Whether some unproved access may be through a pointer to another function's frame."""
+    for name, function in module.functions.items():
+        for inst in function.insts():
+            if not isinstance(inst, Load | Store | Atomic) or facts.is_proved(inst):
+                continue
+            region = regions.of(inst.base)
+            if region.kind is RegionKind.UNKNOWN or (region.kind is RegionKind.FRAME and region.name != name):
+                return True
+    return False
+
+
+def _callees_first(module: Module) -> list[str]:
+    called: dict[str, list[str]] = {name: [] for name in module.functions}
+    for name, function in module.functions.items():
+        for inst in function.insts():
+            if isinstance(inst, Call) and isinstance(inst.target, str) and inst.target in called:
+                called[name].append(inst.target)
+            elif isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION:
+                called[name].append(inst.reference.name)
+    order: list[str] = []
+    seen: set[str] = set()
+    stack: list[tuple[str, bool]] = [(name, False) for name in reversed(list(module.functions))]
+    while stack:
+        name, done = stack.pop()
+        if done:
+            order.append(name)
+        elif name not in seen:
+            seen.add(name)
+            stack.append((name, True))
+            stack += [(callee, False) for callee in called[name]]
+    return order
+
+
+def quote(name: str) -> str:
+    """An LLVM identifier for any symbol name, without its sigil."""
+    escaped = "".join(
+        c
+        if c.isprintable() and c not in '"\\' and ord(c) < 127
+        else "".join(f"\\{b:02X}" for b in c.encode())
+        for c in name
+    )
+    return f'"{escaped}"'
