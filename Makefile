@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 FLOORS := ir backends runtime bpfc
-OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c))
+OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c)) tests/objects/everything.eb.o
 
 .PHONY: help run test lint check bless objects bench fuzz clean
 
@@ -40,6 +40,9 @@ objects: ## recompile tests/objects/*.c with clang (CLANG=clang-19 picks another
 
 %.o: %.c
 	$(CLANG) -target bpf -mcpu=$(BPF_CPU) -O2 -g -Wall -I bpfc/include -ffile-compilation-dir=. -c $< -o $@
+
+%.eb.o: %.c
+	$(CLANG) -target bpfeb -mcpu=$(BPF_CPU) -O2 -g -Wall -I bpfc/include -ffile-compilation-dir=. -c $< -o $@
 
 bench: $(DEV) ## measure, as ratios within one run
 	$(BIN)/python -m benchmarks

@@ -64,15 +64,11 @@ class Code:
 
 def collect_code(image: Image) -> list[Code]:
     """Every function of every code section, by section and offset; what is not code is noted in `image`."""
-    symbols: dict[int, list[ElfSymbol]] = {}
-    for symbol in image.file.symbols:
-        if symbol.section > 0:
-            symbols.setdefault(symbol.section, []).append(symbol)
     found: list[Code] = []
     sections = [section for section in image.file.sections if section.is_code]
     only_text = all(section.name == ".text" for section in sections)
     for section in sections:
-        spans = _spans(image, section, symbols.get(section.number, ()))
+        spans = _spans(image, section)
         for name, begin, end, owner in spans:
             code = _decode(image, section, name, begin, end)
             if code is not None:
@@ -80,7 +76,7 @@ def collect_code(image: Image) -> list[Code]:
                 code.is_entry = not is_local and (only_text or section.name != ".text")
                 code.is_global = not is_local and not (owner is not None and owner.is_hidden)
                 found.append(code)
-    for code in [code for code in found if not _has_symbols(symbols.get(code.section.number, ()))]:
+    for code in [code for code in found if not _has_symbols(image.symbols(code.section))]:
         found += _split_unnamed(code)
     _attach_records(image, found)
     return found
@@ -99,10 +95,9 @@ def _has_symbols(symbols: Sequence[ElfSymbol]) -> bool:
     return any(map(_is_start, symbols)) or any(map(_is_old_start, symbols))
 
 
-def _spans(
-    image: Image, section: Section, symbols: Sequence[ElfSymbol]
-) -> Iterator[tuple[str, int, int, ElfSymbol | None]]:
+def _spans(image: Image, section: Section) -> Iterator[tuple[str, int, int, ElfSymbol | None]]:
     """Name, first byte, byte after the last and symbol of each function of `section`."""
+    symbols = image.symbols(section)
     chosen = list(filter(_is_start, symbols)) or list(filter(_is_old_start, symbols))
     if not chosen:
         yield re.sub(r"\W+", "_", section.name).strip("_") or "main", 0, section.size, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from errno import EINVAL
 from typing import Literal, final
@@ -42,6 +42,18 @@ class Image:
     ext: BtfExt = field(default_factory=lambda: BtfExt({}, {}, {}))
     problems: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
+    _tables: dict[int, list[Section]] = field(default_factory=dict)
+    _relocations: dict[int, list[ElfRelocation]] = field(default_factory=dict)
+    _symbols: dict[int, list[ElfSymbol]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Find what belongs to which section."""
+        for table in self.file.sections:
+            if table.type in ("SHT_REL", "SHT_RELA"):
+                self._tables.setdefault(table.info, []).append(table)
+        for symbol in self.file.symbols:
+            if symbol.section > 0:
+                self._symbols.setdefault(symbol.section, []).append(symbol)
 
     @property
     def order(self) -> str:
@@ -56,11 +68,18 @@ class Image:
         """Note something odd."""
         self.warnings.append(Diagnostic(code, message, at, Severity.WARNING))
 
-    def relocations(self, section: Section) -> Iterator[ElfRelocation]:
+    def relocations(self, section: Section) -> Sequence[ElfRelocation]:
         """The relocations of `section`. Raises UnreadableError."""
-        for table in self.file.sections:
-            if table.type in ("SHT_REL", "SHT_RELA") and table.info == section.number:
-                yield from read_relocations(self.file, table)
+        found = self._relocations.get(section.number)
+        if found is None:
+            tables = self._tables.get(section.number, ())
+            found = [relocation for table in tables for relocation in read_relocations(self.file, table)]
+            self._relocations[section.number] = found
+        return found
+
+    def symbols(self, section: Section) -> Sequence[ElfSymbol]:
+        """The symbols that are defined in `section`."""
+        return self._symbols.get(section.number, ())
 
     def section_of(self, symbol: ElfSymbol) -> Section | None:
         """The section that `symbol` is defined in, None when it is undefined or absolute."""

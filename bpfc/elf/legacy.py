@@ -41,7 +41,7 @@ def is_legacy(name: str) -> bool:
 
 def _read_section(image: Image, section: Section) -> list[Map]:
     at = image.file.at(section)
-    symbols = [s for s in image.file.symbols if s.section == section.number and not s.is_section and s.name]
+    symbols = [symbol for symbol in image.symbols(section) if symbol.name and not symbol.is_section]
     symbols.sort(key=lambda symbol: symbol.offset)
     if not symbols:
         if section.size:

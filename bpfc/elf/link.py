@@ -133,7 +133,7 @@ def _build(image: Image, order: Sequence[Code], by_place: Mapping[tuple[int, int
         is_sleepable=meaning.row.is_sleepable,
         has_frags=meaning.row.has_frags,
         autoload=meaning.autoload,
-        references=references,
+        references=dict(sorted(references.items())),
         core=core,
         lines=lines,
         file=image.file.name,
