@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, final
 
-from backends.native_code import UNDEFINED, NativeCode, PatchSite
+from backends.native_code import UNDEFINED, NativeCode, PatchSite, SiteKind
 from backends.registry import target_named
 from backends.target import Target
 from runtime.layout import LINE, Layout, layout_of
 from runtime.memory import CodeBlock, DataBlock, Pool, near_pool
+from runtime.publish import PATCH_LOCK
 from runtime.relocate import CallReport, Relocated, Resolver, place, relocate
 
 
@@ -90,6 +91,12 @@ class LinkedImage:
         """Where a patch site is in the code block."""
         return self.layout.sections[site.section] + site.offset
 
+    def jump_target_of(self, site: PatchSite) -> int | None:
+        """The only place in the code block that a site can jump to; None when there is none."""
+        if site.kind is SiteKind.ENTRY:
+            return self.layout.entries[site.function]
+        return self.layout.sections[site.section] + site.target_offset if site.target_offset >= 0 else None
+
     def relink(self, resolve: Resolver | Mapping[str, int]) -> None:
         """Bind the image to its symbols again, after some have moved: only slots, literals and table entries
         change.
@@ -101,22 +108,14 @@ class LinkedImage:
         addresses = (self.block.address, data_address)
         placement = place(self.code, self.layout, addresses, _function(resolve), self.slots)
         new = relocate(self.code, self.target, self.layout, placement)
-        if self._linked is None:
-            self.block.write(0, new.code)
-            if self.data is not None:
-                self.data.view[: len(new.data)] = new.data
-        else:
-            for start, end in _differences(self._linked.code, new.code):
-                self.block.write(start, new.code[start:end])
-            for start, end in _differences(self._linked.data, new.data):
-                assert self.data is not None, "an image without data has no differences there"
-                self.data.view[start:end] = new.data[start:end]
-        self._linked = new
+        with PATCH_LOCK:
+            self._write(new)
         self.calls = new.calls
 
     def close(self) -> None:
-        """Poison and free the memory."""
-        self.block.close()
+        """Poison and free the memory. Patches in progress are waited for, later ones refused."""
+        with PATCH_LOCK:
+            self.block.close()
         if self.data is not None:
             self.data.close()
 
@@ -127,6 +126,20 @@ class LinkedImage:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _write(self, new: Relocated) -> None:
+        """Write the whole image the first time, later only what has changed: patched sites stay so."""
+        old, self._linked = self._linked, new
+        if old is None:
+            self.block.write(0, new.code)
+            if self.data is not None:
+                self.data.view[: len(new.data)] = new.data
+            return
+        for start, end in _differences(old.code, new.code):
+            self.block.write(start, new.code[start:end])
+        if self.data is not None:
+            for start, end in _differences(old.data, new.data):
+                self.data.view[start:end] = new.data[start:end]
 
     def _section_address(self, section: int) -> int:
         block = self.data if self.layout.section_is_data[section] else self.block

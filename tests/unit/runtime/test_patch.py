@@ -1,0 +1,199 @@
+"""The contract of patching: sites change in place, all or none, and running threads see one of two forms."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from backends.native_code import Form, SiteKind
+from backends.registry import host
+from ir.diagnostics import RejectedError
+from runtime.linker import LinkedImage
+from runtime.memory import Pool
+from runtime.patch import EntryHook, Patcher, PatchPoint, patch_points
+from runtime.publish import Mode, Publisher
+from runtime.region import Protection
+from tests.native import DECLARE_BRANCH, branch_function, function_at, invoke_branch, load_text
+
+HOOKED = f"""
+define i64 @answer() noinline {host().prologue} {{
+  ret i64 42
+}}
+define i64 @other() noinline {{
+  ret i64 7
+}}
+"""
+LOOP = f"""
+{DECLARE_BRANCH}
+define i64 @loop(i64 %n) personality ptr @personality {{
+entry:
+  br label %head
+head:
+  %i = phi i64 [ 0, %entry ], [ %next, %join ]
+  %sum = phi i64 [ 0, %entry ], [ %total, %join ]
+  {invoke_branch(5)} to label %off unwind label %on
+off:
+  br label %join
+on:
+  %pad = landingpad {{ ptr, i32 }} cleanup
+  br label %join
+join:
+  %step = phi i64 [ 1, %off ], [ 1000000, %on ]
+  %total = add i64 %sum, %step
+  %next = add i64 %i, 1
+  %again = icmp ult i64 %next, %n
+  br i1 %again, label %head, label %out
+out:
+  ret i64 %total
+}}
+"""
+
+
+@pytest.fixture(params=list(Mode), ids=lambda mode: f"publish-{mode.value}")
+def patcher(request: pytest.FixtureRequest) -> Patcher:
+    """A patcher for each way of publishing; all three work on the host."""
+    return Patcher(Publisher(host(), request.param))
+
+
+@pytest.fixture
+def pool(patcher: Patcher) -> Iterator[Pool]:
+    """A pool protected as the way of publishing needs it."""
+    is_both = patcher.publisher.mode is Mode.RWX
+    with Pool(protection=Protection.WRITE_EXECUTE if is_both else Protection.WRITE_XOR_EXECUTE) as pool:
+        yield pool
+
+
+def branches(image: LinkedImage) -> tuple[PatchPoint, ...]:
+    return patch_points(image, SiteKind.STATIC)
+
+
+def test_a_static_branch_goes_where_it_is_told(patcher: Patcher, pool: Pool) -> None:
+    image = load_text(DECLARE_BRANCH + branch_function("f", 1, 3, 7), pool=pool)
+    run = function_at(image.address_of("f"))
+    (point,) = branches(image)
+    seen = [run()]
+    for form in (Form.JUMP, Form.NOP):
+        assert patcher.poke([(point, form)]) == 1
+        seen.append(run())
+    assert seen == [3, 7, 3]
+
+
+def test_every_copy_that_the_optimizer_made_is_a_site(patcher: Patcher, pool: Pool) -> None:
+    image = load_text(LOOP, pool=pool)
+    run = function_at(image.address_of("loop"))
+    points = branches(image)
+    assert len(points) > 1
+    assert {point.site.key for point in points} == {5}
+    assert run(10) == 10
+    patcher.poke([(point, Form.JUMP) for point in points])
+    assert run(10) == 10_000_000
+
+
+def test_a_site_in_the_wanted_form_is_not_stored_to(patcher: Patcher, pool: Pool) -> None:
+    image = load_text(DECLARE_BRANCH + branch_function("f", 1, 3, 7), pool=pool)
+    (point,) = branches(image)
+    assert patcher.poke([(point, Form.NOP)]) == 0
+    assert patcher.poke([(point, Form.JUMP)]) == 1
+    assert patcher.poke([(point, Form.JUMP)]) == 0
+    assert patcher.stores == 1
+
+
+def test_one_site_that_was_tampered_with_keeps_all_others_as_they_are(patcher: Patcher, pool: Pool) -> None:
+    text = DECLARE_BRANCH + branch_function("f", 1, 3, 7) + branch_function("g", 1, 30, 70)
+    image = load_text(text, pool=pool)
+    points = branches(image)
+    tampered = next(point for point in points if point.function == "g")
+    image.block.write(tampered.address - image.address, b"\x90")
+    with pytest.raises(RejectedError) as caught:
+        patcher.poke([(point, Form.JUMP) for point in points])
+    assert caught.value.errno == errno.EBUSY
+    assert "does not hold its nop" in str(caught.value)
+    assert function_at(image.address_of("f"))() == 3
+    assert patcher.stores == 0
+
+
+def test_a_site_of_an_unloaded_image_is_refused(patcher: Patcher, pool: Pool) -> None:
+    image = load_text(DECLARE_BRANCH + branch_function("f", 1, 3, 7), pool=pool)
+    (point,) = branches(image)
+    image.close()
+    with pytest.raises(RejectedError) as caught:
+        patcher.poke([(point, Form.JUMP)])
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_a_patch_changes_only_the_five_bytes_of_its_site(pool: Pool, patcher: Patcher) -> None:
+    image = load_text(DECLARE_BRANCH + branch_function("f", 1, 3, 7), pool=pool)
+    (point,) = branches(image)
+    before = image.block.read()
+    patcher.poke([(point, Form.JUMP)])
+    after = image.block.read()
+    changed = {i for i, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
+    start = point.address - image.address
+    assert changed
+    assert changed <= set(range(start, start + 5))
+    assert start % 8 <= 3
+
+
+def test_a_hooked_function_runs_the_hook_until_it_is_disarmed(patcher: Patcher, pool: Pool) -> None:
+    image = load_text(HOOKED, pool=pool)
+    run = function_at(image.address_of("answer"))
+    (point,) = patch_points(image, SiteKind.ENTRY)
+    hook = EntryHook(image, point, patcher)
+    assert hook.target == image.address_of("answer") + 5
+    seen = [run()]
+    hook.arm(image.address_of("other"))
+    seen.append(run())
+    hook.disarm()
+    seen.append(run())
+    assert seen == [42, 7, 42]
+    assert hook.target == image.address_of("answer") + 5
+
+
+def test_changing_an_armed_hook_stores_data_only(patcher: Patcher, pool: Pool) -> None:
+    image = load_text(HOOKED, pool=pool)
+    (point,) = patch_points(image, SiteKind.ENTRY)
+    hook = EntryHook(image, point, patcher)
+    hook.arm(image.address_of("other"))
+    stores = patcher.stores
+    hook.arm(image.address_of("answer") + 5)
+    assert function_at(image.address_of("answer"))() == 42
+    assert patcher.stores == stores
+
+
+@pytest.mark.slow
+def test_threads_running_through_a_site_see_one_of_its_two_forms(patcher: Patcher, pool: Pool) -> None:
+    image = load_text(LOOP, pool=pool)
+    run = function_at(image.address_of("loop"))
+    points = branches(image)
+    illegal: list[int] = []
+    both = [0, 0]
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            total = run(1000)
+            on = total // 1_000_000
+            both[0] += on < 1000
+            both[1] += on > 0
+            if total != on * 1_000_000 + (1000 - on):
+                illegal.append(total)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 2
+    toggles = 0
+    while time.monotonic() < end:
+        toggles += 1
+        form = Form.JUMP if toggles % 2 else Form.NOP
+        patcher.poke([(point, form) for point in points])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not illegal
+    assert min(both) > 0
+    assert toggles > 100
