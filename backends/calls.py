@@ -14,7 +14,7 @@ from ir.core import Call, Const, Value
 from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, ResultKind, helper_by_id
 from ir.isa import Callee
 from ir.object import Map
-from ir.regions import RegionKind
+from ir.regions import INNER, RegionKind, map_named
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering
@@ -119,7 +119,8 @@ def _helper(lowering: FunctionLowering, call: Call) -> str:
         lowering.problem("unknown-helper", f"there is no helper {call.target}", call.at, EINVAL)
         return "0"
     map_ = _check_arguments(lowering, call, helper)
-    native = lowering.unit.natives.find(helper, map_)
+    is_known = map_ is None or not any(_is_inner(lowering, arg) for arg in call.args[:1])
+    native = lowering.unit.natives.find(helper, map_ if is_known else None)
     given = ["ptr %run"]
     kinds = ["ptr"]
     for number, arg in enumerate(call.args):
@@ -173,7 +174,8 @@ def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> 
         match argument.kind:
             case ArgumentKind.MAP:
                 if region.kind is RegionKind.MAP:
-                    map_ = lowering.module.maps.get(region.name)
+                    map_ = map_named(lowering.module, region.name)
+                    _check_inner(lowering, call, value)
                 elif region.kind is not RegionKind.UNKNOWN or not lowering.facts.is_proved(call):
                     said = f"argument {number + 1} of {helper.full_name} must be a map"
                     lowering.problem("helper-argument", said, call.at)
@@ -191,6 +193,22 @@ def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> 
             case _:
                 pass
     return map_
+
+
+def _is_inner(lowering: FunctionLowering, value: Value) -> bool:
+    return lowering.regions.of(value).name.endswith(INNER)
+
+
+def _check_inner(lowering: FunctionLowering, call: Call, value: Value) -> None:
+    """A map found in a map is used as it was found, and only when it was found."""
+    if not _is_inner(lowering, value) or lowering.facts.is_proved(call):
+        return
+    root, offset = lowering.regions.offset(value)
+    if root is not lowering.regions.of(value).origin or offset:
+        lowering.problem("helper-argument", "a map found in a map must be passed on as it was found", call.at)
+        return
+    found = lowering.text.emit(f"icmp ne ptr {lowering.operands[root]}, null")
+    lowering.trap_unless(found, abi.Trap.MEMORY, call.at)
 
 
 def _check_memory(

@@ -20,7 +20,7 @@ from ir.kinds import MapType
 from ir.map_layout import CPUS, layout_of
 from ir.maps import HASHES, is_per_cpu
 from ir.object import ReferenceKind
-from ir.regions import Region, RegionKind, constant_step
+from ir.regions import INNER, Region, RegionKind, constant_step, map_named
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering
@@ -152,7 +152,7 @@ class Checker:
         direct = self._direct_value(base)
         if direct is not None:
             total += direct
-            limit = self.lowering.module.maps[region.name].value_size
+            limit = self._map_value_size(region)
             if not 0 <= total <= limit - size:
                 said = f"access of {size} bytes at offset {total} of map '{region.name}' with values of {limit} bytes"
                 self.lowering.problem("map-value-out-of-bounds", said, at)
@@ -166,7 +166,7 @@ class Checker:
         return None
 
     def _is_read_only(self, region: Region) -> bool:
-        map_ = self.lowering.module.maps.get(region.name)
+        map_ = map_named(self.lowering.module, region.name)
         return map_ is not None and (map_.is_read_only or bool(map_.flags & 1 << 7))
 
     def _alignment(self, region: Region, base: Value, total: int) -> int:
@@ -243,7 +243,7 @@ class Checker:
                 symbol = lowering.unit.symbol(f"value.{region.name}")
                 return (
                     text.emit(f"ptrtoint ptr {symbol} to i64"),
-                    lowering.module.maps[region.name].value_size,
+                    self._map_value_size(region),
                     "",
                 )
             case RegionKind.MEMORY if lowering.is_main:
@@ -253,8 +253,13 @@ class Checker:
 
     def _in_some_value(self, region: Region, address: str, size: int) -> str | None:
         """An i1: [address, address + size) lies in one of the map's values; None for maps whose values stand elsewhere."""
-        map_ = self.lowering.module.maps.get(region.name)
-        if map_ is None or map_.type not in _STRIDED or self._is_global_data(region):
+        map_ = map_named(self.lowering.module, region.name)
+        if (
+            map_ is None
+            or region.name.endswith(INNER)
+            or map_.type not in _STRIDED
+            or self._is_global_data(region)
+        ):
             return None
         if size > map_.value_size:
             return "false"
@@ -279,11 +284,13 @@ class Checker:
         return text.and_(1, text.ult(64, offset, limit), inside)
 
     def _is_global_data(self, region: Region) -> bool:
-        map_ = self.lowering.module.maps.get(region.name)
+        map_ = map_named(self.lowering.module, region.name)
         return map_ is not None and map_.type is MapType.ARRAY and map_.max_entries == 1
 
     def _map_value_size(self, region: Region) -> int:
-        return self.lowering.module.maps[region.name].value_size
+        map_ = map_named(self.lowering.module, region.name)
+        assert map_ is not None, "lifting refuses maps that are not declared"
+        return map_.value_size
 
     def _context(self) -> Param | None:
         for param in self.lowering.function.params:

@@ -36,7 +36,7 @@ from ir.core import (
 )
 from ir.helpers import ResultKind, helper_by_id
 from ir.isa import Callee
-from ir.object import ReferenceKind
+from ir.object import Map, ReferenceKind
 
 
 class RegionKind(Enum):
@@ -65,6 +65,7 @@ class Region:
     origin: Value | None = None
 
 
+INNER = "[]"  # after a map's name: a map found in it
 UNKNOWN = Region(RegionKind.UNKNOWN)
 SCALAR = Region(RegionKind.SCALAR)
 _PACKET_POINTERS = {
@@ -261,14 +262,32 @@ class Regions:
                 if arg is value:
                     self._set(param, self._without_origin(region))
         elif call.args and call.args[0] is value and self._result_kind(call) is ResultKind.MAP_VALUE:
-            named = region.kind is RegionKind.MAP and region.name
-            self._set(call, Region(RegionKind.MAP_VALUE, region.name, call) if named else UNKNOWN)
+            if region.kind is not RegionKind.MAP:
+                self._set(call, UNKNOWN)
+            elif holds_maps(self.module, region.name):
+                self._set(call, Region(RegionKind.MAP, region.name + INNER, call))
+            else:
+                self._set(call, Region(RegionKind.MAP_VALUE, region.name, call))
 
     def _result_kind(self, call: Call) -> ResultKind:
         if call.callee is not Callee.HELPER or not isinstance(call.target, int):
             return ResultKind.INTEGER
         helper = helper_by_id(call.target, self.module.program.type)
         return ResultKind.INTEGER if helper is None else helper.result.kind
+
+
+def holds_maps(module: Module, name: str) -> bool:
+    """Whether the values of map `name` are maps."""
+    map_ = module.maps.get(name)
+    return map_ is not None and map_.inner is not None
+
+
+def map_named(module: Module, name: str) -> Map | None:
+    """The map that a region names: declared, or the template of the maps in one (`outer[]`)."""
+    if name.endswith(INNER):
+        outer = module.maps.get(name.removesuffix(INNER))
+        return None if outer is None else outer.inner
+    return module.maps.get(name)
 
 
 def constant_step(alu: Alu) -> tuple[Value, int] | None:
