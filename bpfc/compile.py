@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import platform
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,8 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import Final, final
 
+import backends
+import ir
 from backends.native_code import NativeCode
 from bpfc.options import Options
+from ir.diagnostics import Diagnostic, Location, UnsupportedError
 from ir.isa import encode
 from ir.object import Map, Program
 from runtime.cache import ObjectCache
@@ -53,6 +58,7 @@ def compile_program(
     """Native code of `program` for this host; `overridden` helpers (ids) are called on the host. Raises RejectedError."""
     before = time.perf_counter_ns()
     level = effective_level(program, options)
+    _check_byte_order(program)
     options = replace(options, level=level)
     key = cache_key(program, maps, options, overridden)
     store = ObjectCache.default() if options.cache else None
@@ -65,6 +71,15 @@ def compile_program(
         if store is not None:
             store.put(key, code)
     return Compiled(code, level, hit, time.perf_counter_ns() - before)
+
+
+def _check_byte_order(program: Program) -> None:
+    order = "big" if program.big_endian else "little"
+    if order != sys.byteorder:
+        said = f"program '{program.name}' is {order}-endian, this host is {sys.byteorder}-endian"
+        note = f"run it for a {order}-endian target, or compile the object for this host's byte order"
+        at = Location(file=program.file, function=program.name)
+        raise UnsupportedError([Diagnostic("foreign-byte-order", said, at, notes=(note,))])
 
 
 def cache_key(
@@ -91,7 +106,9 @@ def cache_key(
 def _shape(map_: Map, options: Options) -> tuple[object, ...]:
     """What code depends on of a map: all of its declaration, and its content when that is folded."""
     content = map_.initial if options.fold and map_.is_read_only else None
-    return (map_.type.value, map_.key_size, map_.value_size, map_.max_entries, map_.flags, map_.is_read_only, content)
+    inner = _shape(map_.inner, options) if map_.inner is not None else None
+    sizes = (map_.key_size, map_.value_size, map_.max_entries, map_.flags)
+    return (map_.type.value, *sizes, map_.is_read_only, content, inner)
 
 
 @cache
@@ -103,7 +120,19 @@ def _toolchain() -> tuple[str, ...]:
         wanted = ("flags", "model name", "Features")
         lines = info.read_text().split("\n\n", 1)[0].splitlines()
         cpu = "\n".join(line for line in lines if line.startswith(wanted))
-    return (_llvmlite_version(), platform.machine(), cpu)
+    return (_llvmlite_version(), _own_version(), platform.machine(), cpu)
+
+
+def _own_version() -> str:
+    """The newest change of the compiler's own files, so that a changed compiler does not serve old code."""
+    newest = total = 0
+    for package in (backends, ir):
+        for folder, _, names in os.walk(package.__path__[0]):
+            for name in names:
+                if name.endswith(".py"):
+                    status = os.stat(os.path.join(folder, name))
+                    newest, total = max(newest, status.st_mtime_ns), total + status.st_size
+    return f"{newest} {total}"
 
 
 def _llvmlite_version() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, final
 
@@ -52,6 +53,15 @@ class Loaded:
         known = ", ".join(self.programs) or "none"
         said = f"no program '{name}' (programs: {known})"
         raise RejectedError([Diagnostic("no-such-program", said, Location(file=self.object.name), errno=ENOENT)])
+
+    def resize(self, name: str, max_entries: int) -> None:
+        """Give map `name` room for `max_entries`, before `start`. Raises RejectedError when there is no such map."""
+        found = self.maps.get(name)
+        if found is None:
+            said = f"no map '{name}' (maps: {', '.join(self.maps) or 'none'})"
+            raise RejectedError([Diagnostic("no-such-map", said, Location(file=self.object.name), errno=ENOENT)])
+        maps = {**self.maps, name: replace(found, max_entries=max_entries)}
+        self.object = replace(self.object, maps=maps)
 
     def start(self, options: Options | None = None, limits: Limits | None = None) -> Runtime:
         """Make it run: a context manager that owns maps and code."""

@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final, final
 
 from backends.registry import host
@@ -38,14 +39,16 @@ class World:
     """Owns the maps and host callbacks of one started object. `cpus`: how many values a per-cpu key has."""
 
     def __init__(self, source: Object, cpus: int | None = None) -> None:
-        self.declared: Mapping[str, Map] = source.maps
         self.cpus = cpus or os.cpu_count() or 1
+        self.declared: Mapping[str, Map] = {
+            name: _completed(declared, self.cpus) for name, declared in source.maps.items()
+        }
         self.pool = Pool(poison=host().poison)
         self.helpers = HelperTable()
         self._host = HostOperations(self.pool, ObjectCache.default())
         self.live: dict[str, LiveMap] = {
             name: create(declared, self.pool, self._host, self.cpus, secrets.randbits(64))
-            for name, declared in source.maps.items()
+            for name, declared in self.declared.items()
         }
         self.maps: Mapping[str, View] = {name: view_of(live) for name, live in self.live.items()}
         self._by_address = {view.live.address: view for view in self.maps.values()}
@@ -128,3 +131,15 @@ class World:
             live.close()
         self._host.close()
         self.pool.close()
+
+
+def _completed(declared: Map, cpus: int) -> Map:
+    """A perf event array that says no sizes has an entry for each cpu (as libbpf's loader fills it in)."""
+    if declared.type is not MapType.PERF_EVENT_ARRAY:
+        return declared
+    return replace(
+        declared,
+        key_size=declared.key_size or 4,
+        value_size=declared.value_size or 4,
+        max_entries=declared.max_entries or cpus,
+    )
