@@ -48,15 +48,25 @@ def interpret(insns: tuple[Insn, ...], memory: bytearray) -> int:
     return machine.run(MEMORY_BASE if memory else 0, len(memory)).ret
 
 
+def run_native(insns: tuple[Insn, ...], memory: bytearray) -> int:
+    """r0 of a program on raw memory, by native code; raises TrapError."""
+    from bpfc.loaded import from_insns  # late: the interpreter starts without the compiler
+
+    with from_insns(insns).start() as runtime:
+        return runtime["main"].run(memory).ret
+
+
+ENGINES: Final[Mapping[str, Engine]] = {"native": run_native, "interpreter": interpret}
+
+
 def run_plugin(
     argv: Sequence[str],
     stdin: TextIO,
     stdout: TextIO,
     stderr: TextIO,
-    engines: Mapping[str, Engine] | None = None,
+    engines: Mapping[str, Engine] = ENGINES,
 ) -> int:
     """Serve one run of the plugin protocol; the exit code. The first of `engines` is the default."""
-    engines = engines or {"interpreter": interpret}
     request = _parse(argv, next(iter(engines)))
     if isinstance(request, str) or request.engine not in engines:
         problem = (
