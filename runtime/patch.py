@@ -25,20 +25,32 @@ from runtime.layout import WORD
 from runtime.linker import LinkedImage
 from runtime.memory import CodeBlock
 from runtime.publish import PATCH_LOCK, Publisher, publisher
-from runtime.region import Region
 
 _FORMATS: Final[dict[int, Literal["B", "I", "Q"]]] = {1: "B", 4: "I", 8: "Q"}
 
 
 @final
 class PatchPoint:
-    """A patch site in memory: where its word is, and the bits of the word that are the site, in both forms.
+    """A patch site in memory: `words[index]` is the word that holds it, `mask` the bits of it that are the site.
 
-    `form` is what the patcher stored last; it is never read back from the code. `is_fixed`: the site has no
-    other form than its first, because the side it would jump to was found unreachable and deleted.
+    `form` is what the patcher stored last; it is never read back from the code. `values` are the whole word in both
+    forms, as long as its other bits stay. `is_fixed`: the site has only its first form, because the side it would
+    jump to was found unreachable and deleted.
     """
 
-    __slots__ = ("address", "bits", "block", "form", "function", "index", "is_fixed", "mask", "site", "words")
+    __slots__ = (
+        "address",
+        "bits",
+        "block",
+        "form",
+        "function",
+        "index",
+        "is_fixed",
+        "mask",
+        "site",
+        "values",
+        "words",
+    )
 
     def __init__(self, image: LinkedImage, site: PatchSite, words: memoryview) -> None:
         patching = image.target.patching
@@ -55,13 +67,27 @@ class PatchPoint:
         first = offset - self.index * patching.unit
         self.mask = _word(b"\xff" * patching.length, first, patching.unit)
         self.bits = (0, 0)
+        self.values = (-1, -1)
         if patching.is_near(distance):
             forms = (patching.nop(distance), patching.jump(distance))
             self.bits = (_word(forms[0], first, patching.unit), _word(forms[1], first, patching.unit))
+            rest = words[self.index] & ~self.mask
+            self.values = (rest | self.bits[0], rest | self.bits[1])
 
     def __repr__(self) -> str:
         kind = self.site.kind.name.lower()
         return f"<{kind} site of {self.function} at {self.address:#x}: {self.form.name.lower()}>"
+
+    def refusal(self) -> tuple[str, int] | None:
+        """Why the site can't be changed, with an errno; None when only the bits around it have changed."""
+        if self.bits[0] == self.bits[1]:
+            return "its jump falls short", errno.ERANGE
+        found = self.words[self.index]
+        if found & self.mask != self.bits[self.form]:
+            return f"it does not hold its {self.form.name.lower()}", errno.EBUSY
+        rest = found & ~self.mask
+        self.values = (rest | self.bits[0], rest | self.bits[1])
+        return None
 
 
 @final
@@ -72,24 +98,30 @@ class Patcher:
         self.publisher = publisher
         self.stores = 0
 
-    def poke(self, changes: Iterable[tuple[PatchPoint, Form]]) -> int:
-        """Bring every site into its wanted form, or none of them; how many had to be changed.
+    def poke(self, nops: Sequence[PatchPoint] = (), jumps: Sequence[PatchPoint] = ()) -> int:
+        """Make NOPs of some sites and jumps of others, of all or of none; how many had to be changed.
 
         Sites already in the wanted form, and fixed ones, need no store. RejectedError: EBUSY when a site does
         not hold what was last stored there, ENOENT when its image is gone, ERANGE when its jump falls short.
         UnsupportedError (EOPNOTSUPP) when this machine can't publish changed code.
         """
         with PATCH_LOCK:
-            due = [(point, form) for point, form in changes if point.form != form and not point.is_fixed]
+            to_nop = [point for point in nops if point.form is Form.JUMP and not point.is_fixed]
+            to_jump = [point for point in jumps if point.form is Form.NOP and not point.is_fixed]
+            due = to_nop + to_jump
             if not due:
                 return 0
             self.publisher.require()
-            _verify(due)
-            for point, form in due:
-                point.words[point.index] = point.words[point.index] & ~point.mask | point.bits[form]
-                point.form = form
+            blocks = {point.block for point in due}
+            _require_open(due, blocks)
+            _require_values(to_nop, 1)
+            _require_values(to_jump, 0)
+            for points, form, number in ((to_nop, Form.NOP, 0), (to_jump, Form.JUMP, 1)):
+                for point in points:
+                    point.words[point.index] = point.values[number]
+                    point.form = form
             self.stores += len(due)
-            self.publisher.publish(_ranges(due))
+            self.publisher.publish(blocks)
             return len(due)
 
 
@@ -129,61 +161,45 @@ class EntryHook:
     def target(self) -> int:
         """Where the veneer goes: the function's own body while nothing is hooked."""
         with PATCH_LOCK:
-            _require_open([self.point])
+            _require_open([self.point], [self.point.block])
             return int(self._words[self._literal])
 
     def arm(self, target: int) -> None:
         """Send all new calls to `target`; when armed already, one store of data does it."""
         self._aim(target)
-        self._patcher.poke([(self.point, Form.JUMP)])
+        self._patcher.poke(jumps=[self.point])
 
     def disarm(self) -> None:
         """Let the function run again. Threads that are on the way to the old target no longer reach it."""
         self._aim(self.body)
-        self._patcher.poke([(self.point, Form.NOP)])
+        self._patcher.poke(nops=[self.point])
 
     def _aim(self, target: int) -> None:
         with PATCH_LOCK:
-            _require_open([self.point])
+            _require_open([self.point], [self.point.block])
             self._words[self._literal] = target
 
 
-def _verify(due: Sequence[tuple[PatchPoint, Form]]) -> None:
-    """Refuse all when one of them can't be done."""
-    _require_open(point for point, _ in due)
-    problems = []
-    for point, _ in due:
-        bits = point.bits
-        if bits[0] == bits[1]:
-            problems.append(_problem(point, "its jump falls short", errno.ERANGE))
-        elif point.words[point.index] & point.mask != bits[point.form]:
-            problems.append(_problem(point, f"it does not hold its {point.form.name.lower()}", errno.EBUSY))
+def _require_values(points: Sequence[PatchPoint], number: int) -> None:
+    """Refuse all when one of them does not hold its value of that number."""
+    changed = [point for point in points if point.words[point.index] != point.values[number]]
+    refusals = [(point, point.refusal()) for point in changed]
+    problems = [_problem(point, *refusal) for point, refusal in refusals if refusal is not None]
     if problems:
         raise RejectedError(problems)
 
 
-def _require_open(points: Iterable[PatchPoint]) -> None:
-    gone = [
-        _problem(point, "its image was unloaded", errno.ENOENT) for point in points if not point.block.size
-    ]
-    if gone:
-        raise RejectedError(gone)
+def _require_open(points: Iterable[PatchPoint], blocks: Iterable[CodeBlock]) -> None:
+    if all(block.size for block in blocks):
+        return
+    gone = [point for point in points if not point.block.size]
+    raise RejectedError([_problem(point, "its image was unloaded", errno.ENOENT) for point in gone])
 
 
 def _problem(point: PatchPoint, why: str, number: int) -> Diagnostic:
     kind = point.site.kind.name.lower()
     message = f"the {kind} site at {point.address:#x} can't be changed: {why}"
     return Diagnostic("patch-refused", message, Location(function=point.function), errno=number)
-
-
-def _ranges(due: Sequence[tuple[PatchPoint, Form]]) -> list[tuple[Region, int, int]]:
-    """What was changed, as one range a block."""
-    starts: dict[CodeBlock, tuple[int, int]] = {}
-    for point, _ in due:
-        offset = point.address - point.block.address
-        low, high = starts.get(point.block, (offset, offset))
-        starts[point.block] = (min(low, offset), max(high, offset + point.site.length))
-    return [(block.region, block.start + low, block.start + high) for block, (low, high) in starts.items()]
 
 
 def _word(data: bytes, start: int, unit: int) -> int:

@@ -62,17 +62,17 @@ class Publisher:
         self.refusal = self._register()
         self.mode, self.reason = self._choose(forced)
 
-    def publish(self, changes: Iterable[tuple[Region, int, int]]) -> None:
-        """After this, every thread that fetches code from (region, start, end) ranges sees what stands there.
+    def publish(self, blocks: Iterable[CodeBlock]) -> None:
+        """After this, every thread that fetches code from the blocks sees what stands there now.
 
         UnsupportedError (EOPNOTSUPP) where the system has no barrier for it; nothing may be changed there.
         """
         self.require()
-        for region, start, end in changes:
+        for block in blocks:
             if self.target.patching.needs_cache_flush:
-                _clear_cache()(region.address + start, region.address + end)
+                _clear_cache()(block.address, block.address + block.size)
             if self.mode is Mode.REMAP:
-                region.remap(start, end)
+                block.region.remap(block.start, block.start + block.size)
         if self._syscall(self._number, _SYNC_CORE, 0, 0):
             raise AssertionError(f"membarrier fails after it was registered: errno {ctypes.get_errno()}")
 
@@ -108,13 +108,13 @@ class Publisher:
         region.commit(PAGE)
         with CodeBlock(region, 0, PAGE, None) as block:
             block.write(0, before)
-            self.publish([(region, 0, len(before))])
+            self.publish([block])
             # Safe because the canary is a whole function of this machine: it takes nothing, returns an int.
             function = _CANARY(block.address)
             if function() != 1:
                 return False
             block.words("Q")[0] = int.from_bytes(after, sys.byteorder)
-            self.publish([(region, 0, len(after))])
+            self.publish([block])
             return bool(function() == 2)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backends.native_code import Form, SiteKind
+from backends.native_code import SiteKind
 from backends.registry import host
 from ir.diagnostics import RejectedError
 from runtime.linker import LinkedImage
@@ -76,9 +76,10 @@ def test_a_static_branch_goes_where_it_is_told(patcher: Patcher, pool: Pool) -> 
     run = function_at(image.address_of("f"))
     (point,) = branches(image)
     seen = [run()]
-    for form in (Form.JUMP, Form.NOP):
-        assert patcher.poke([(point, form)]) == 1
-        seen.append(run())
+    assert patcher.poke(jumps=[point]) == 1
+    seen.append(run())
+    assert patcher.poke(nops=[point]) == 1
+    seen.append(run())
     assert seen == [3, 7, 3]
 
 
@@ -89,16 +90,16 @@ def test_every_copy_that_the_optimizer_made_is_a_site(patcher: Patcher, pool: Po
     assert len(points) > 1
     assert {point.site.key for point in points} == {5}
     assert run(10) == 10
-    patcher.poke([(point, Form.JUMP) for point in points])
+    patcher.poke(jumps=points)
     assert run(10) == 10_000_000
 
 
 def test_a_site_in_the_wanted_form_is_not_stored_to(patcher: Patcher, pool: Pool) -> None:
     image = load_text(DECLARE_BRANCH + branch_function("f", 1, 3, 7), pool=pool)
     (point,) = branches(image)
-    assert patcher.poke([(point, Form.NOP)]) == 0
-    assert patcher.poke([(point, Form.JUMP)]) == 1
-    assert patcher.poke([(point, Form.JUMP)]) == 0
+    assert patcher.poke(nops=[point]) == 0
+    assert patcher.poke(jumps=[point]) == 1
+    assert patcher.poke(jumps=[point]) == 0
     assert patcher.stores == 1
 
 
@@ -109,7 +110,7 @@ def test_one_site_that_was_tampered_with_keeps_all_others_as_they_are(patcher: P
     tampered = next(point for point in points if point.function == "g")
     image.block.write(tampered.address - image.address, b"\x90")
     with pytest.raises(RejectedError) as caught:
-        patcher.poke([(point, Form.JUMP) for point in points])
+        patcher.poke(jumps=points)
     assert caught.value.errno == errno.EBUSY
     assert "does not hold its nop" in str(caught.value)
     assert function_at(image.address_of("f"))() == 3
@@ -121,7 +122,7 @@ def test_a_site_of_an_unloaded_image_is_refused(patcher: Patcher, pool: Pool) ->
     (point,) = branches(image)
     image.close()
     with pytest.raises(RejectedError) as caught:
-        patcher.poke([(point, Form.JUMP)])
+        patcher.poke(jumps=[point])
     assert caught.value.errno == errno.ENOENT
 
 
@@ -129,7 +130,7 @@ def test_a_patch_changes_only_the_five_bytes_of_its_site(pool: Pool, patcher: Pa
     image = load_text(DECLARE_BRANCH + branch_function("f", 1, 3, 7), pool=pool)
     (point,) = branches(image)
     before = image.block.read()
-    patcher.poke([(point, Form.JUMP)])
+    patcher.poke(jumps=[point])
     after = image.block.read()
     changed = {i for i, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
     start = point.address - image.address
@@ -189,8 +190,10 @@ def test_threads_running_through_a_site_see_one_of_its_two_forms(patcher: Patche
     toggles = 0
     while time.monotonic() < end:
         toggles += 1
-        form = Form.JUMP if toggles % 2 else Form.NOP
-        patcher.poke([(point, form) for point in points])
+        if toggles % 2:
+            patcher.poke(jumps=points)
+        else:
+            patcher.poke(nops=points)
     stop.set()
     for thread in threads:
         thread.join()
