@@ -64,9 +64,10 @@ def run_plugin(
     stdin: TextIO,
     stdout: TextIO,
     stderr: TextIO,
-    engines: Mapping[str, Engine] = ENGINES,
+    engines: Mapping[str, Engine] | None = None,
 ) -> int:
     """Serve one run of the plugin protocol; the exit code. The first of `engines` is the default."""
+    engines = engines or ENGINES
     request = _parse(argv, next(iter(engines)))
     if isinstance(request, str) or request.engine not in engines:
         problem = (
