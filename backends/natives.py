@@ -10,11 +10,15 @@ from typing import Final, final
 
 from backends.calls import NativeHelper
 from backends.helpers.table import EMITTERS
+from backends.helpers.memory import READ, read_part
+from backends.helpers.row import Site
+from backends.helpers.segments import IN_SEGMENT, in_segment_part
 from backends.maps.elements import part
 from backends.maps.operation import SIGNATURES
 from backends.maps.registry import emit_known, operation_of
 from backends.writer import Writer
-from ir.helpers import Argument, ArgumentKind, Helper, ResultKind
+from ir.helpers import Argument, ArgumentKind, Helper
+from ir.kinds import ProgramType
 from ir.object import Map
 
 MAP_OPERATIONS: Final = {
@@ -35,10 +39,18 @@ _NUMBERS: Final = (ArgumentKind.ANYTHING, ArgumentKind.SIZE, ArgumentKind.ALLOC_
 
 @final
 class NativeHelpers:
-    """The native helpers of one program's module; `overridden` helpers are left to the host."""
+    """The native helpers of one program's module; `overridden` helpers are left to the host.
 
-    def __init__(self, overridden: frozenset[int] = frozenset()) -> None:
-        self._overridden = overridden
+    `trusts`: the program was verified, so what it passes needs no check.
+    """
+
+    def __init__(
+        self,
+        overridden: frozenset[int] = frozenset(),
+        program_type: ProgramType = ProgramType.UNSPEC,
+        trusts: bool = False,
+    ) -> None:
+        self._overridden, self._type, self._trusts = overridden, program_type, trusts
         self._found: dict[str, NativeHelper] = {}
         self._texts: dict[str, str] = {}
         self._declared: dict[str, str] = {}
@@ -89,7 +101,7 @@ class NativeHelpers:
             ]
             inline = "alwaysinline" if row.is_small else "noinline"
             writer = Writer(symbol, *params, returns=returns, attributes=f"internal {inline} nounwind")
-            row.emit(writer, map)
+            row.emit(writer, Site(self._type, map, self._trusts))
             self._texts[symbol] = writer.text()
             self._declared.update(writer.externals)
             self._add_parts(row.parts)
@@ -98,13 +110,14 @@ class NativeHelpers:
 
     def _add_parts(self, parts: tuple[str, ...]) -> None:
         for name in parts:
-            self._texts.setdefault(name, part(name))
+            if name in self._texts:
+                continue
+            if name == READ:
+                self._texts[name], externals = read_part()
+                self._declared.update(externals)
+            else:
+                self._texts[name] = in_segment_part() if name == IN_SEGMENT else part(name)
 
 
 def _parameter(number: int, argument: Argument) -> tuple[str, str]:
     return ("i64" if argument.kind in _NUMBERS else "ptr", f"r{number + 1}")
-
-
-def returns_pointer(helper: Helper) -> bool:
-    """Whether a native form of `helper` returns an address."""
-    return helper.result.kind not in (ResultKind.INTEGER, ResultKind.VOID)

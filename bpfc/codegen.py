@@ -53,7 +53,7 @@ def generate(
     PIPELINES[options.level].run(module)
     regions = Regions(module)
     facts = analyze(module, regions)
-    natives = NativeHelpers(overridden)
+    natives = NativeHelpers(overridden, program.type)
     lower_options = LowerOptions(program.big_endian, options.count_insns, callx_helpers=CALLX_HELPERS)
     lowered = lower(module, regions, facts, lower_options, natives)
     machine = Machine(target, LEVELS[options.level])

@@ -92,9 +92,13 @@ NODE_KEY: Final = 16
 RING_CONSUMER: Final = PAGE
 RING_PRODUCER: Final = 2 * PAGE
 RING_DATA: Final = 3 * PAGE
+RING_LOST: Final = 216  # in the header: perf records there was no room for
 RECORD_HEADER: Final = 8
 RECORD_BUSY: Final = 1 << 31
 RECORD_DISCARDED: Final = 1 << 30
+
+# A perf event's record starts with the cpu and the number of packet bytes at its end.
+PERF_HEADER: Final = 8
 
 
 @final

@@ -30,8 +30,10 @@ from runtime.maps.view import View
 from runtime.maps.views import view_of
 from runtime.memory import Pool
 
-_C_LIBRARY: Final = frozenset({"memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime"})
-_REACHABLE: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY)
+_C_LIBRARY: Final = frozenset(
+    {"memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime", "getpid", "process_vm_readv"}
+)
+_REACHABLE: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.RINGBUF)
 
 
 @final

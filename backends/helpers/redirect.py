@@ -9,12 +9,12 @@ from enum import IntEnum
 from typing import Final
 
 from backends import abi
-from backends.helpers.row import HelperRow
+from backends.helpers.row import HelperRow, Site
 from backends.maps.chain import find, hash_of
 from backends.maps.shape import Shape
 from backends.maps.slots import handle_at
 from backends.writer import Value, Writer
-from ir.kinds import MapType
+from ir.kinds import MapType, ProgramType
 from ir.object import Map
 
 _BROADCAST: Final = 1 << 3
@@ -22,6 +22,9 @@ _EXCLUDE_INGRESS: Final = 1 << 4
 _ACTIONS: Final = 3
 _XDP_ABORTED: Final = 0
 _XDP_REDIRECT: Final = 4
+_TC_ACT_SHOT: Final = 2
+_TC_ACT_REDIRECT: Final = 7
+_INGRESS: Final = 1
 
 
 class RedirectKind(IntEnum):
@@ -34,9 +37,34 @@ class RedirectKind(IntEnum):
     PEER = 4
 
 
-def redirect_map(w: Writer, map: Map | None) -> None:
+def redirect(w: Writer, site: Site) -> None:
+    """To interface r1: XDP_REDIRECT or TC_ACT_REDIRECT; flags r2 that do not exist abort or shoot."""
+    is_xdp = site.program_type is ProgramType.XDP
+    with w.if_((w["r2"] & ~(0 if is_xdp else _INGRESS)).ne(0), likely=False):
+        w.ret(_XDP_ABORTED if is_xdp else _TC_ACT_SHOT)
+    _note(w, RedirectKind.INTERFACE, w["r1"], w["r2"], w.i64(0))
+    w.ret(_XDP_REDIRECT if is_xdp else _TC_ACT_REDIRECT)
+
+
+def redirect_peer(w: Writer, site: Site) -> None:
+    """To the peer of interface r1."""
+    with w.if_(w["r2"].ne(0), likely=False):
+        w.ret(_TC_ACT_SHOT)
+    _note(w, RedirectKind.PEER, w["r1"], w["r2"], w.i64(0))
+    w.ret(_TC_ACT_REDIRECT)
+
+
+def redirect_neigh(w: Writer, site: Site) -> None:
+    """To the neighbour of interface r1 that r2 (r3 bytes) says."""
+    with w.if_(w["r4"].ne(0), likely=False):
+        w.ret(_TC_ACT_SHOT)
+    _note(w, RedirectKind.NEIGHBOUR, w["r1"], w["r4"], w.i64(0))
+    w.ret(_TC_ACT_REDIRECT)
+
+
+def redirect_map(w: Writer, site: Site) -> None:
     """XDP_REDIRECT to entry r2 of map r1; without such an entry the action in the low bits of r3."""
-    assert map is not None
+    map = site.known_map
     is_device = map.type in (MapType.DEVMAP, MapType.DEVMAP_HASH)
     known = _ACTIONS | (_BROADCAST | _EXCLUDE_INGRESS if is_device else 0)
     flags = w["r3"]
@@ -69,4 +97,9 @@ def _note(w: Writer, kind: RedirectKind, index: Value, flags: Value, map: Value)
     place.store(map, 16)
 
 
-REDIRECTS: Final = {"redirect_map": HelperRow(redirect_map, needs_map=True)}
+REDIRECTS: Final = {
+    "redirect": HelperRow(redirect),
+    "redirect_peer": HelperRow(redirect_peer),
+    "redirect_neigh": HelperRow(redirect_neigh),
+    "redirect_map": HelperRow(redirect_map, needs_map=True),
+}

@@ -7,15 +7,36 @@ from dataclasses import dataclass
 from typing import final
 
 from backends.writer import Writer
+from ir.kinds import ProgramType
 from ir.object import Map
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class HelperRow:
-    """`emit` writes the body. `needs_map`: there is one form for each map; `may_trap`: callers must look at the trap code."""
+class Site:
+    """Where a helper is called: in programs of which type, with which map argument if any. `trusts`: what the
+    program passes was proved right, so nothing needs a check at run time.
+    """
 
-    emit: Callable[[Writer, Map | None], None]
+    program_type: ProgramType = ProgramType.UNSPEC
+    map: Map | None = None
+    trusts: bool = False
+
+    @property
+    def known_map(self) -> Map:
+        """The map, for helpers that need one."""
+        assert self.map is not None, "asked for with a map"
+        return self.map
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HelperRow:
+    """`emit` writes the body, with parameters run and r1..rN. `needs_map`: there is one form for each map;
+    `may_trap`: callers must look at the trap code; `parts`: functions of backends/natives that it calls.
+    """
+
+    emit: Callable[[Writer, Site], None]
     is_small: bool = True
     needs_map: bool = False
     may_trap: bool = False

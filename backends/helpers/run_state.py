@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from backends import abi
-from backends.helpers.row import HelperRow
+from backends.helpers.row import HelperRow, Site
 from backends.writer import Writer
-from ir.object import Map
 
 
-def smp_processor_id(w: Writer, map: Map | None) -> None:
+def smp_processor_id(w: Writer, site: Site) -> None:
     """The number of the cpu the run is on."""
     w.ret(w["run"].load("i32", abi.CPU).to("i64"))
 
 
-def prandom_u32(w: Writer, map: Map | None) -> None:
+def prandom_u32(w: Writer, site: Site) -> None:
     """The next number of the run's own generator (splitmix64), so that runs can be repeated."""
     state = w["run"].load("i64", abi.RNG) + 0x9E3779B97F4A7C15
     w["run"].store(state, abi.RNG)
@@ -24,7 +23,7 @@ def prandom_u32(w: Writer, map: Map | None) -> None:
     w.ret((x ^ (x >> 31)) >> 32)
 
 
-def numa_node_id(w: Writer, map: Map | None) -> None:
+def numa_node_id(w: Writer, site: Site) -> None:
     """One node."""
     w.ret(0)
 

@@ -8,9 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from backends.helpers.checksum import CHECKSUMS
+from backends.helpers.clock import CLOCKS
+from backends.helpers.control import CONTROL
+from backends.helpers.memory import MEMORY
+from backends.helpers.packet import PACKET
 from backends.helpers.redirect import REDIRECTS
+from backends.helpers.ring import RINGS
 from backends.helpers.row import HelperRow
 from backends.helpers.run_state import RUN_STATE
 from backends.helpers.tail_call import TAIL_CALLS
 
-EMITTERS: Final[Mapping[str, HelperRow]] = {**RUN_STATE, **TAIL_CALLS, **REDIRECTS}
+EMITTERS: Final[Mapping[str, HelperRow]] = {
+    **RUN_STATE,
+    **CLOCKS,
+    **TAIL_CALLS,
+    **REDIRECTS,
+    **PACKET,
+    **CHECKSUMS,
+    **MEMORY,
+    **RINGS,
+    **CONTROL,
+}

@@ -92,7 +92,7 @@ def nothing(w: Writer, shape: Shape) -> None:
 
 
 def call_back(w: Writer, callback: Value, *args: Value) -> Value:
-    """Call a program's callback `i64 f(ptr run, r1..r5)`; 1 (stop) when the run trapped in it."""
+    """Call a program's callback `i64 f(ptr run, ptr r1..)`; 1 (stop) when the run trapped in it."""
     given = ", ".join(f"{arg.type} {arg.text}" for arg in (w["run"], *args))
     result = w.emit("i64", f"call i64 {callback.text}({given})")
     trapped = w["run"].load("i32", abi.TRAP_CODE).ne(0)

@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, final
 
+from ir.kinds import MapType
 from ir.map_layout import (
+    PERF_HEADER,
     RECORD_BUSY,
     RECORD_DISCARDED,
     RECORD_HEADER,
     RING_CONSUMER,
     RING_DATA,
+    RING_LOST,
     RING_PRODUCER,
 )
 from runtime.maps.live import LiveMap
@@ -28,7 +31,7 @@ _LONGEST_WAIT: Final = 2e-3
 
 @final
 class RingView(View):
-    """The consumer of a ring buffer. One thread consumes at a time."""
+    """The consumer of a ring buffer or of a perf event array's events. One thread consumes at a time."""
 
     def __init__(self, live: LiveMap, events: Codec | None = None) -> None:
         super().__init__(live)
@@ -37,6 +40,7 @@ class RingView(View):
         self._consumer = ctypes.c_uint64.from_address(live.address + RING_CONSUMER)
         self._producer = ctypes.c_uint64.from_address(live.address + RING_PRODUCER)
         self._size = live.layout.mirrored
+        self._skipped = PERF_HEADER if live.declared.type is MapType.PERF_EVENT_ARRAY else 0
 
     def __iter__(self) -> Iterator[object]:
         for record in self._records():
@@ -66,6 +70,11 @@ class RingView(View):
         """Bytes produced and not consumed."""
         return self._producer.value - self._consumer.value
 
+    @property
+    def lost(self) -> int:
+        """Perf events that found no room."""
+        return ctypes.c_uint64.from_address(self.live.address + RING_LOST).value
+
     def _records(self) -> Iterator[bytes]:
         """The data of each record; a position that a program made nonsense of skips what was produced so far."""
         view = self.live.block.view
@@ -82,4 +91,4 @@ class RingView(View):
             data = bytes(view[start + RECORD_HEADER : start + RECORD_HEADER + size])
             self._consumer.value = end
             if not length & RECORD_DISCARDED:
-                yield data
+                yield data[self._skipped :]
