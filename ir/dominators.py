@@ -14,25 +14,30 @@ from ir.core import Block, Function
 
 @final
 class Dominators:
-    """The dominator tree of the reachable blocks; `order` is their reverse postorder."""
+    """The dominator tree of the reachable blocks: `parent` by block, and the tree in `preorder`."""
 
     def __init__(self, function: Function) -> None:
-        self.order = function.reverse_postorder()
         self.parent: Mapping[Block, Block] = _immediate_dominators(function)
-        children: dict[Block, list[Block]] = {block: [] for block in self.order}
-        for block in self.order[1:]:
-            children[self.parent[block]].append(block)
+        children: dict[Block, list[Block]] = {function.entry: []}
+        for block, parent in self.parent.items():
+            children.setdefault(parent, []).append(block)
+        self.preorder: list[Block] = []
         self._first: dict[Block, int] = {}
         self._last: dict[Block, int] = {}
-        stack: list[tuple[Block, bool]] = [(function.entry, False)]
+        stack = [function.entry]
         while stack:
-            block, is_done = stack.pop()
-            if is_done:
-                self._last[block] = len(self._first)
+            block = stack.pop()
+            if block in self._first:
+                self._last[block] = len(self.preorder)
                 continue
-            self._first[block] = len(self._first)
-            stack.append((block, True))
-            stack += [(child, False) for child in children[block]]
+            self._first[block] = len(self.preorder)
+            self.preorder.append(block)
+            below = children.get(block)
+            if below:
+                stack.append(block)
+                stack += below
+            else:
+                self._last[block] = len(self.preorder)
 
     def dominates(self, above: Block, below: Block) -> bool:
         """Whether every path to `below` passes `above` (a block dominates itself); both must be reachable."""
@@ -40,8 +45,8 @@ class Dominators:
 
     def frontiers(self, predecessors: Mapping[Block, list[Block]]) -> dict[Block, list[Block]]:
         """For each block the joins just outside of what it dominates."""
-        found: dict[Block, list[Block]] = {block: [] for block in self.order}
-        for block in self.order:
+        found: dict[Block, list[Block]] = {block: [] for block in self.preorder}
+        for block in self.preorder:
             if len(predecessors[block]) < 2:
                 continue
             stop = self.parent.get(block)

@@ -18,8 +18,10 @@ from ir.diagnostics import Diagnostic, RejectedError
 from ir.explain import Decision, Notes
 from ir.passes.fold_constants import FoldConstants
 from ir.passes.fold_rodata import FoldRodata
+from ir.passes.merge_blocks import MergeBlocks
 from ir.passes.prune_branches import PruneBranches
 from ir.passes.remove_dead_code import RemoveDeadCode
+from ir.passes.value_numbering import ValueNumbering
 
 EINVAL = 22
 _ELEMENT: Final = re.compile(r"\s*([a-z][a-z0-9-]*)\s*(?:\{([^{}]*)\})?\s*")
@@ -79,13 +81,17 @@ class Pipeline:
 
 
 PASSES: Final[Mapping[str, type[Any]]] = {
-    each.name: each for each in (FoldConstants, FoldRodata, PruneBranches, RemoveDeadCode)
+    each.name: each
+    for each in (FoldConstants, FoldRodata, MergeBlocks, PruneBranches, RemoveDeadCode, ValueNumbering)
 }
 
 DEFAULT_FAST: Final = Pipeline((FoldRodata(), FoldConstants(), PruneBranches(), RemoveDeadCode()))
 """The fast tier: what decides whether a program loads, and removing what is dearer to compile."""
 
-DEFAULT: Final = DEFAULT_FAST
+DEFAULT: Final = Pipeline(
+    (FoldRodata(), FoldConstants(), PruneBranches(), ValueNumbering(), RemoveDeadCode(), MergeBlocks())
+)
+"""What the optimizing tiers run before LLVM."""
 
 
 def format_pass(each: Pass) -> str:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Final, final
 
 from ir.algebra import Integers
-from ir.isa import Kind, Row, compute
+from ir.isa import ROW_BY_NAME, Kind, Row, compute
 
 OPERAND: Final = -1
 """Stands for "the other operand", zero-extended from the row's width; every real result is >= 0."""
@@ -40,9 +40,14 @@ class Laws:
     is_commutative: bool
 
 
-@cache
 def laws_of(row: Row, big_endian: bool) -> Laws:
     """The laws of an ALU or branch row."""
+    return _find_laws(row.name, big_endian)
+
+
+@cache
+def _find_laws(name: str, big_endian: bool) -> Laws:
+    row = ROW_BY_NAME[name]
     algebra = Integers(big_endian)
     mask = (1 << row.bits) - 1
 

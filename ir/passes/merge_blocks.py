@@ -1,0 +1,125 @@
+"""`merge-blocks`: join a block to its only predecessor, and go past blocks that only jump on.
+
+    block 0:                                    block 0:
+      v1 = ldx8 [v0 + 0]                          v1 = ldx8 [v0 + 0]
+      if jeq64 v1, 0: block 1 else block 2        if jeq64 v1, 0: block 2 (0) else block 1
+    block 1:                             ->     block 1:
+      jump block 3 (0)                            v2 = add64 v1, 1
+    block 2:                                      jump block 2 (v2)
+      v2 = add64 v1, 1                          block 2 (v3):
+      jump block 3 (v2)                           return v3
+    block 3 (v3):
+      return v3
+
+Needs: no unreachable blocks. Keeps: instructions, their order and identity, loop headers as blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from ir.core import Block, Function, Jump, Module, Value, operands, substitute
+from ir.explain import Notes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MergeBlocks:
+    """Forward empty blocks, then join chains."""
+
+    name: ClassVar[str] = "merge-blocks"
+    summary: ClassVar[str] = "join blocks that follow one another and skip empty ones"
+
+    def run(self, module: Module, notes: Notes) -> bool:
+        """Merge in every function."""
+        return sum(merge_blocks(function) for function in module.functions.values()) > 0
+
+
+def merge_blocks(function: Function) -> bool:
+    """Merge in one function; whether anything changed."""
+    forwarded = _forward(function)
+    return _join(function) or forwarded
+
+
+def _forward(function: Function) -> bool:
+    """Lead edges past blocks that do nothing but jump."""
+    skipped = {
+        block: block.terminator.edge for block in _empty_blocks(function) if type(block.terminator) is Jump
+    }
+    if not skipped:
+        return False
+    for block in function.blocks:
+        for edge in block.edges():
+            while edge.block in skipped and block not in skipped:
+                passed: dict[Value, Value] = dict(zip(edge.block.params, edge.args, strict=True))
+                onward = skipped[edge.block]
+                edge.block = onward.block
+                edge.args = [passed.get(arg, arg) for arg in onward.args]
+    function.blocks = [block for block in function.blocks if block not in skipped]
+    return True
+
+
+def _empty_blocks(function: Function) -> list[Block]:
+    """Blocks that only jump on, head no loop, and whose parameters nobody else reads."""
+    numbers = {block: number for number, block in enumerate(function.reverse_postorder())}
+    headers = {
+        edge.block
+        for block in function.blocks
+        for edge in block.edges()
+        if numbers[edge.block] <= numbers[block]
+    }
+    empty = [
+        block
+        for block in function.blocks[1:]
+        if not block.insts and type(block.terminator) is Jump and block not in headers
+    ]
+    owners: dict[Value, Block] = {param: block for block in empty for param in block.params}
+    if not owners:
+        return empty
+    kept = {
+        owners[value]
+        for block in function.blocks
+        for item in (*block.insts, block.terminator)
+        for value in operands(item)
+        if value in owners and owners[value] is not block
+    }
+    return [block for block in empty if block not in kept]
+
+
+def _join(function: Function) -> bool:
+    """Append each block that has one edge in, from a jump, to the block that jumps."""
+    entering: dict[Block, int] = {}
+    for block in function.blocks:
+        for successor in block.successors():
+            entering[successor] = entering.get(successor, 0) + 1
+    replaced: dict[Value, Value] = {}
+    joined: set[Block] = set()
+    for block in function.blocks:
+        while block not in joined and type(block.terminator) is Jump:
+            edge = block.terminator.edge
+            if entering[edge.block] > 1 or edge.block is block:
+                break
+            for param, arg in zip(edge.block.params, edge.args, strict=True):
+                replaced[param] = replaced.get(arg, arg)
+            block.insts += edge.block.insts
+            block.terminator = edge.block.terminator
+            joined.add(edge.block)
+    if joined:
+        function.blocks = [block for block in function.blocks if block not in joined]
+    if replaced:
+        _rename(function, replaced)
+    return bool(joined)
+
+
+def _rename(function: Function, replaced: dict[Value, Value]) -> None:
+    """Put the arguments in place of joined parameters; one argument may itself be such a parameter."""
+    for value in replaced:
+        last = value
+        while last in replaced:
+            last = replaced[last]
+        replaced[value] = last
+    for block in function.blocks:
+        for inst in block.insts:
+            substitute(inst, replaced)
+        substitute(block.terminator, replaced)
