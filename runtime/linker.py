@@ -17,7 +17,7 @@ from backends.registry import target_named
 from backends.target import Target
 from runtime.layout import LINE, Layout, layout_of
 from runtime.memory import CodeBlock, DataBlock, Pool, near_pool
-from runtime.publish import PATCH_LOCK
+from runtime.region import CODE_LOCK
 from runtime.relocate import CallReport, Relocated, Resolver, place, relocate
 
 
@@ -108,13 +108,13 @@ class LinkedImage:
         addresses = (self.block.address, data_address)
         placement = place(self.code, self.layout, addresses, _function(resolve), self.slots)
         new = relocate(self.code, self.target, self.layout, placement)
-        with PATCH_LOCK:
+        with CODE_LOCK:
             self._write(new)
         self.calls = new.calls
 
     def close(self) -> None:
         """Poison and free the memory. Patches in progress are waited for, later ones refused."""
-        with PATCH_LOCK:
+        with CODE_LOCK:
             self.block.close()
         if self.data is not None:
             self.data.close()

@@ -18,9 +18,9 @@ from typing import Final, Literal, Self, final
 from ir.diagnostics import Diagnostic, UnsupportedError
 from runtime.region import (
     ANONYMOUS,
+    CODE_LOCK,
     FIXED,
     FIXED_NO_REPLACE,
-    MEMORY_LOCK,
     NO_RESERVE,
     NONE,
     PAGE,
@@ -79,7 +79,7 @@ class FreeList:
 
 @final
 class CodeBlock:
-    """Memory for one image: executed at `address`, written through `alias`; `size` is 0 once it is closed."""
+    """Memory for one image: executed at `address`, written through `alias`."""
 
     def __init__(self, region: Region, start: int, size: int, pool: Pool | None) -> None:
         self.region = region
@@ -88,6 +88,11 @@ class CodeBlock:
         self.alias = region.alias + start
         self.size = size
         self._pool = pool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the memory is still there: neither the block nor its pool was closed."""
+        return bool(self.size and self.region.size)
 
     def write(self, offset: int, data: bytes) -> None:
         """Copy bytes into the block; not for code that may be running (that is `runtime/patch`)."""
@@ -114,15 +119,15 @@ class CodeBlock:
 
     def close(self) -> None:
         """Poison the code and free its memory. Nobody may be in it: see `runtime/epoch`."""
-        with MEMORY_LOCK:
-            size, self.size = self.size, 0
-            if not size or not self.region.size:
+        with CODE_LOCK:
+            if not self.is_open:
                 return
-            fill(self.alias, size, self.region.poison)
+            fill(self.alias, self.size, self.region.poison)
             if self._pool is None:
                 self.region.close()
             else:
-                self._pool.code.give(self.start, size)
+                self._pool.code.give(self.start, self.size)
+            self.size = 0
 
     def __enter__(self) -> Self:
         return self
@@ -148,7 +153,7 @@ class DataBlock:
 
     def close(self) -> None:
         """Unmap the memory; BufferError when somebody still holds a view of it."""
-        with MEMORY_LOCK:
+        with CODE_LOCK:
             if not self._mapped:
                 return
             self.view.release()
@@ -187,7 +192,7 @@ class Pool:
         """Executable memory for `size` bytes, aligned to 64; with `at`, just there, in pages of its own."""
         if at is not None:
             return self._place_code(size, at)
-        with MEMORY_LOCK:
+        with CODE_LOCK:
             start = self.code.take(size)
             if start is None:
                 raise _out_of_memory(f"the near pool has no {size} bytes left for code")
@@ -197,7 +202,7 @@ class Pool:
     def allocate_data(self, size: int, at: int | None = None) -> DataBlock:
         """Zeroed memory for `size` bytes from a page boundary: near the code while there is room."""
         mapped = -(-max(size, 1) // PAGE) * PAGE
-        with MEMORY_LOCK:
+        with CODE_LOCK:
             start = self.data.take(mapped) if at is None else None
             if start is not None:
                 address = self._base + CODE_SIZE + start
@@ -208,7 +213,7 @@ class Pool:
 
     def close(self) -> None:
         """Unmap the whole arena; its blocks are gone with it."""
-        with MEMORY_LOCK:
+        with CODE_LOCK:
             if self.is_open:
                 self.is_open = False
                 self._region.close()
@@ -225,7 +230,7 @@ class Pool:
     def _place_code(self, size: int, at: int) -> CodeBlock:
         assert at % CODE_ALIGNMENT == 0, "code is placed at a multiple of 16"
         first, end = at // PAGE * PAGE, -(-(at + size) // PAGE) * PAGE
-        with MEMORY_LOCK:
+        with CODE_LOCK:
             region = Region(first, end - first, self.protection, self.poison, replace=False)
             region.commit(region.size)
         return CodeBlock(region, at - first, size, None)

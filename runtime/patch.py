@@ -24,32 +24,24 @@ from ir.diagnostics import Diagnostic, Location, RejectedError
 from runtime.layout import WORD
 from runtime.linker import LinkedImage
 from runtime.memory import CodeBlock
-from runtime.publish import PATCH_LOCK, Publisher, publisher
+from runtime.publish import Publisher, publisher
+from runtime.region import CODE_LOCK
 
 _FORMATS: Final[dict[int, Literal["B", "I", "Q"]]] = {1: "B", 4: "I", 8: "Q"}
 
 
 @final
 class PatchPoint:
-    """A patch site in memory: `words[index]` is the word that holds it, `mask` the bits of it that are the site.
+    """A patch site in memory: `words[index]` is the word that holds it, `mask` which of its bits are the site.
 
-    `form` is what the patcher stored last; it is never read back from the code. `values` are the whole word in both
-    forms, as long as its other bits stay. `is_fixed`: the site has only its first form, because the side it would
-    jump to was found unreachable and deleted.
+    `form` is what the patcher stored last; it is never read back from the code. `values` are the whole word
+    in both forms while its other bits stay as they are; none, when the jump falls short. `is_fixed`: the
+    site has only its first form, because the side it would jump to was unreachable and deleted.
     """
 
     __slots__ = (
-        "address",
-        "bits",
-        "block",
-        "form",
-        "function",
-        "index",
-        "is_fixed",
-        "mask",
-        "site",
-        "values",
-        "words",
+        *("address", "block", "function", "index", "is_fixed", "mask", "site", "words"),
+        *("bits", "form", "values"),
     )
 
     def __init__(self, image: LinkedImage, site: PatchSite, words: memoryview) -> None:
@@ -105,7 +97,7 @@ class Patcher:
         not hold what was last stored there, ENOENT when its image is gone, ERANGE when its jump falls short.
         UnsupportedError (EOPNOTSUPP) when this machine can't publish changed code.
         """
-        with PATCH_LOCK:
+        with CODE_LOCK:
             to_nop = [point for point in nops if point.form is Form.JUMP and not point.is_fixed]
             to_jump = [point for point in jumps if point.form is Form.NOP and not point.is_fixed]
             due = to_nop + to_jump
@@ -160,7 +152,7 @@ class EntryHook:
     @property
     def target(self) -> int:
         """Where the veneer goes: the function's own body while nothing is hooked."""
-        with PATCH_LOCK:
+        with CODE_LOCK:
             _require_open([self.point], [self.point.block])
             return int(self._words[self._literal])
 
@@ -175,7 +167,7 @@ class EntryHook:
         self._patcher.poke(nops=[self.point])
 
     def _aim(self, target: int) -> None:
-        with PATCH_LOCK:
+        with CODE_LOCK:
             _require_open([self.point], [self.point.block])
             self._words[self._literal] = target
 
@@ -190,9 +182,9 @@ def _require_values(points: Sequence[PatchPoint], number: int) -> None:
 
 
 def _require_open(points: Iterable[PatchPoint], blocks: Iterable[CodeBlock]) -> None:
-    if all(block.size for block in blocks):
+    if all(block.is_open for block in blocks):
         return
-    gone = [point for point in points if not point.block.size]
+    gone = [point for point in points if not point.block.is_open]
     raise RejectedError([_problem(point, "its image was unloaded", errno.ENOENT) for point in gone])
 
 

@@ -14,7 +14,6 @@ import errno
 import os
 import platform
 import sys
-import threading
 from collections.abc import Iterable
 from enum import Enum
 from functools import cache
@@ -25,9 +24,6 @@ from backends.target import Target
 from ir.diagnostics import Diagnostic, UnsupportedError
 from runtime.memory import CodeBlock
 from runtime.region import PAGE, Protection, Region
-
-# The one lock of all patching, as the kernel's text_mutex: taken last, after those of attachments and images.
-PATCH_LOCK: Final = threading.Lock()
 
 _MEMBARRIER: Final = {
     "x86_64": 324,
@@ -133,13 +129,3 @@ def _clear_cache() -> ctypes._FuncPointer:
     function.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     function.restype = None
     return function
-
-
-def _lock_across_forks() -> None:
-    """A child must not inherit the lock from a thread that it does not have."""
-    os.register_at_fork(
-        before=PATCH_LOCK.acquire, after_in_parent=PATCH_LOCK.release, after_in_child=PATCH_LOCK.release
-    )
-
-
-_lock_across_forks()

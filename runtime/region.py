@@ -26,8 +26,9 @@ SHARED, PRIVATE, FIXED, ANONYMOUS, NO_RESERVE, FIXED_NO_REPLACE = 1, 2, 0x10, 0x
 _MFD_EXEC: Final = 0x10
 _FAILED: Final = ctypes.c_void_p(-1).value
 
-# Guards what maps and unmaps, in all pools; forks wait for it.
-MEMORY_LOCK: Final = threading.RLock()
+# The one lock of all code memory, as the kernel's text_mutex: who allocates, patches or frees holds it, and
+# forks wait for it. Taken last, after the locks of attachments and images.
+CODE_LOCK: Final = threading.RLock()
 
 # Safe because these are the signatures of mmap(2) and munmap(2) on every 64-bit Linux.
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -168,7 +169,7 @@ _REGIONS: Final[weakref.WeakSet[Region]] = weakref.WeakSet()  # what a fork has 
 
 
 def _before_fork() -> None:
-    MEMORY_LOCK.acquire()
+    CODE_LOCK.acquire()
     for region in list(_REGIONS):
         region.before_fork()
 
@@ -176,13 +177,13 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     for region in list(_REGIONS):
         region.after_fork(is_child=False)
-    MEMORY_LOCK.release()
+    CODE_LOCK.release()
 
 
 def _after_fork_in_child() -> None:
     for region in list(_REGIONS):
         region.after_fork(is_child=True)
-    MEMORY_LOCK.release()
+    CODE_LOCK.release()
 
 
 os.register_at_fork(
