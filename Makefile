@@ -11,6 +11,8 @@ CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 FLOORS := ir backends runtime bpfc
 OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c)) tests/objects/everything.eb.o
+MICROS := $(patsubst %.c,%.o,$(filter-out %/native.c,$(wildcard benchmarks/programs/*.c))) \
+	$(addprefix benchmarks/programs/random_,1k.o 4k.o 16k.o)
 
 .PHONY: help run test lint check bless objects bench fuzz clean
 
@@ -26,7 +28,7 @@ test: $(DEV) ## run every test
 lint: $(DEV) ## style, types and floors
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict $(FLOORS) tools
+	$(BIN)/mypy --strict $(FLOORS) benchmarks tools
 	$(BIN)/lint-imports --no-logo
 
 check: lint test ## what must be clean before a commit: lint, then test
@@ -34,15 +36,19 @@ check: lint test ## what must be clean before a commit: lint, then test
 bless: $(DEV) ## rewrite the golden files with what the code says now; read the diff
 	$(BIN)/python -m pytest tests/golden --bless
 
-objects: ## recompile tests/objects/*.c with clang (CLANG=clang-19 picks another)
+objects: ## recompile the BPF objects of tests and benchmarks with clang (CLANG=clang-19 picks another)
 	@command -v $(CLANG) >/dev/null || { echo "make objects: '$(CLANG)' not found; install clang or set CLANG=" >&2; exit 1; }
-	$(MAKE) --always-make $(OBJECTS)
+	$(MAKE) --always-make $(OBJECTS) $(MICROS)
 
 %.o: %.c
 	$(CLANG) -target bpf -mcpu=$(BPF_CPU) -O2 -g -Wall -I bpfc/include -ffile-compilation-dir=. -c $< -o $@
 
 %.eb.o: %.c
 	$(CLANG) -target bpfeb -mcpu=$(BPF_CPU) -O2 -g -Wall -I bpfc/include -ffile-compilation-dir=. -c $< -o $@
+
+benchmarks/programs/random_%.o:
+	$(PYTHON) -m benchmarks.generate .cache/generated
+	$(CLANG) -target bpf -mcpu=$(BPF_CPU) -O2 -I benchmarks/programs -c .cache/generated/random_$*.c -o $@
 
 bench: $(DEV) ## measure, as ratios within one run
 	$(BIN)/python -m benchmarks

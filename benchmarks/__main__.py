@@ -1,0 +1,90 @@
+"""`python -m benchmarks [NAMES]`: measure, print tables, write reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import bpfc
+from benchmarks.costs import measure_costs
+from benchmarks.measure import ROUNDS
+from benchmarks.native import Compiler, UnavailableError, find_compiler
+from benchmarks.report import Report, cost_line, describe_host, row, table, to_json
+from benchmarks.speed import Peer, WrongError, find_micros, measure_speed
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; 0, 1 when a program gave a wrong result, 2 for bad usage."""
+    arguments = _parser().parse_args(given)
+    try:
+        micros = find_micros(arguments.names)
+    except KeyError as error:
+        print(f"benchmarks: no program {error}", file=sys.stderr)
+        return 2
+    compiler = _compiler(arguments.cc)
+    peers: list[Peer] = []
+    report = Report(describe_host(compiler))
+    others = ["bpfc", *(peer.name for peer in peers)]
+    print(table((), ["native", *others])[0])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            report.speeds.extend(
+                measure_speed(
+                    micros,
+                    compiler,
+                    peers,
+                    folder,
+                    bpfc.Options(level=arguments.level),
+                    lambda speed: print(row(speed, others), flush=True),
+                    arguments.rounds,
+                )
+            )
+        except WrongError as error:
+            print(f"benchmarks: {error}", file=sys.stderr)
+            return 1
+        if report.ratios:
+            print(f"{'geomean':<12}{'':>11}" + "".join(_geomean(report, other) for other in others))
+        if not arguments.names:
+            print()
+            for cost in measure_costs(compiler, folder):
+                report.costs.append(cost)
+                print(cost_line(cost), flush=True)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(to_json(report), indent=1) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure bpfc's code against native code of the same C."
+    )
+    parser.add_argument("names", nargs="*", help="micro programs (default: all, and the costs around them)")
+    parser.add_argument("--level", default="auto", help="optimization level (default: auto)")
+    parser.add_argument("--cc", metavar="COMPILER", help="the native C compiler (default: clang, else gcc)")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="batches of each contestant (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    return parser
+
+
+def _compiler(name: str | None) -> Compiler | None:
+    try:
+        return find_compiler(name)
+    except UnavailableError as error:
+        print(f"benchmarks: no native side: {error}", file=sys.stderr)
+        return None
+
+
+def _geomean(report: Report, name: str) -> str:
+    mean = report.geomean(name)
+    return f"{mean:>9.2f}x" if mean is not None else f"{'-':>10}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

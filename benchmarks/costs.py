@@ -1,0 +1,160 @@
+"""What comes before and around the code: compiling, reloading, importing, verifying, the batch loop."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import bpfc
+from benchmarks.measure import race, timed
+from benchmarks.micros import EMPTY, MICROS, Micro
+from benchmarks.native import Compiler, Native
+from benchmarks.speed import PROGRAM, lay_out
+
+TRIES: Final = 5
+PACKETS: Final = 100_000
+COMPILE_TARGETS_MS: Final = {"random_1k": None, "random_4k": 200.0, "random_16k": 1000.0}
+OVERHEAD_TARGET_NS: Final = 5.0
+RELOAD_TARGET_MS: Final = 1.0
+IMPORT_TARGET_MS: Final = 100.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A cost in `unit`, the least of some tries; `target` is the most it should be, None when nobody says."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the target, if there is one, is kept."""
+        return self.target is None or self.value <= self.target
+
+
+def measure_costs(compiler: Compiler | None, folder: Path) -> Iterator[Cost]:
+    """Each cost as it is measured."""
+    yield from batch_overhead(compiler, folder)
+    sized = [micro for micro in MICROS if micro.name in COMPILE_TARGETS_MS]
+    with own_cache():
+        for micro in sized:
+            yield from compile_time(micro)
+        for micro in (EMPTY, *sized):
+            yield from reload_time(micro)
+    for micro in sized:
+        yield from verify_time(micro)
+    yield from import_time()
+
+
+def batch_overhead(compiler: Compiler | None, folder: Path) -> Iterator[Cost]:
+    """What a packet of an empty program costs over a native loop, laid out before and laid out each time."""
+    if compiler is None:
+        return
+    native = Native(compiler, EMPTY, folder)
+    batch = lay_out(EMPTY, PACKETS)
+    with bpfc.load(EMPTY.object).start() as runtime:
+        program = runtime[PROGRAM]
+        contestants = {
+            "native": timed(lambda: native.run_batch(batch), PACKETS),
+            "ready": timed(lambda: program.run_batch(batch), PACKETS),
+        }
+        rows = _rows()
+        if rows is not None:
+            contestants["rows"] = timed(lambda: program.run_batch(rows), PACKETS)
+        seen = race(contestants)
+    base = seen["native"].best
+    yield Cost("batch overhead a packet", seen["ready"].best - base, "ns", OVERHEAD_TARGET_NS)
+    if "rows" in seen:
+        name = "batch overhead a packet, given as a numpy array"
+        yield Cost(name, seen["rows"].best - base, "ns", OVERHEAD_TARGET_NS)
+
+
+def compile_time(micro: Micro) -> Iterator[Cost]:
+    """ELF file to native code, LLVM already imported, at the default tier."""
+    loaded = bpfc.load(micro.object)
+
+    def run() -> int:
+        with loaded.start(bpfc.Options(cache=False)) as runtime:
+            return runtime[PROGRAM].compiled.ns
+
+    run()
+    value = min(run() for _ in range(TRIES)) / 1e6
+    yield Cost(f"compile {micro.name}", value, "ms", COMPILE_TARGETS_MS.get(micro.name))
+
+
+def reload_time(micro: Micro) -> Iterator[Cost]:
+    """From the object cache: finding and reading the code; and then linking it."""
+    loaded = bpfc.load(micro.object)
+
+    def run() -> tuple[int, int]:
+        with loaded.start() as runtime:
+            before = time.perf_counter_ns()
+            compiled = runtime[PROGRAM].compiled
+            return compiled.ns, time.perf_counter_ns() - before - compiled.ns
+
+    run()
+    seen = [run() for _ in range(TRIES)]
+    yield Cost(f"reload {micro.name}", min(ns for ns, _ in seen) / 1e6, "ms", RELOAD_TARGET_MS)
+    yield Cost(f"link {micro.name}", min(ns for _, ns in seen) / 1e6, "ms")
+
+
+def verify_time(micro: Micro) -> Iterator[Cost]:
+    """The verifier, where there is one."""
+    verify: Callable[[], object] | None = getattr(bpfc.load(micro.object), "verify", None)
+    if verify is None:
+        return
+    took = []
+    for _ in range(3):
+        before = time.perf_counter_ns()
+        verify()
+        took.append(time.perf_counter_ns() - before)
+    yield Cost(f"verify {micro.name}", min(took) / 1e6, "ms")
+
+
+def import_time() -> Iterator[Cost]:
+    """CPU time of `import bpfc` in a new process, over that of an empty one."""
+    empty, whole = (min(_cpu_ms(text) for _ in range(TRIES)) for text in ("pass", "import bpfc"))
+    yield Cost("import bpfc", whole - empty, "ms", IMPORT_TARGET_MS)
+
+
+@contextmanager
+def own_cache() -> Iterator[None]:
+    """Inside, the object cache is a folder of its own, empty at first."""
+    before = os.environ.get("BPFC_CACHE_DIR")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["BPFC_CACHE_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["BPFC_CACHE_DIR"]
+            if before is not None:
+                os.environ["BPFC_CACHE_DIR"] = before
+
+
+def _rows() -> list[bytes] | None:
+    """The empty program's packets as an array of rows; None without numpy. A list only to its type."""
+    try:
+        import numpy
+    except ImportError:
+        return None
+    rows: list[bytes] = numpy.zeros((PACKETS, len(EMPTY.packet)), dtype=numpy.uint8)  # type: ignore[assignment]
+    return rows
+
+
+def _cpu_ms(text: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", text], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000

@@ -1,0 +1,7 @@
+/* Nothing: what is left is the batch loop itself. */
+#include "bench.h"
+
+PROGRAM
+{
+	return 2;
+}
