@@ -119,8 +119,7 @@ def _helper(lowering: FunctionLowering, call: Call) -> str:
         lowering.problem("unknown-helper", f"there is no helper {call.target}", call.at, EINVAL)
         return "0"
     map_ = _check_arguments(lowering, call, helper)
-    is_known = map_ is None or not any(_is_inner(lowering, arg) for arg in call.args[:1])
-    native = lowering.unit.natives.find(helper, map_ if is_known else None)
+    native = lowering.unit.natives.find(helper, map_)
     given = ["ptr %run"]
     kinds = ["ptr"]
     for number, arg in enumerate(call.args):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
@@ -21,10 +21,13 @@ from bpfc.options import Options
 from bpfc.pcap import Packet, PcapWriter, read_pcap
 from ir.context import layout_of
 from ir.diagnostics import Location, TrapError
+from ir.kinds import MapType
 from ir.object import Map, Program
 from runtime.execution import Execution, RunResult, Segment, trap_error
+from runtime.helpers import UserHelper
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
+from runtime.maps.slots import SlotView
 from runtime.world import World
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class Runtime:
         self.loaded, self.options, self.limits = loaded, options, limits
         self.world = World(loaded.object)
         self._programs: dict[str, RunningProgram] = {}
+        self._retired: list[RunningProgram] = []
         self._lock = threading.Lock()
         self._closed = False
 
@@ -54,13 +58,14 @@ class Runtime:
         """The live maps by name."""
         return self.world.maps
 
+    @property
+    def helpers(self) -> MutableMapping[str, UserHelper]:
+        """The user's own helpers by name; programs asked for from then on call them."""
+        return self.world.helpers
+
     def __getitem__(self, name: str) -> RunningProgram:
         with self._lock:
-            running = self._programs.get(name)
-            if running is None:
-                running = RunningProgram(self, self.loaded.program(name))
-                self._programs[name] = running
-            return running
+            return self._program(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.loaded.programs)
@@ -73,9 +78,29 @@ class Runtime:
         if self._closed:
             return
         self._closed = True
-        for running in self._programs.values():
+        for running in (*self._programs.values(), *self._retired):
             running.close()
         self.world.close()
+
+    def _program(self, name: str) -> RunningProgram:
+        """The running form of a program, compiled anew when the user has overridden other helpers since."""
+        program = self.loaded.program(name)
+        running = self._programs.get(program.name)
+        if running is not None and running.overridden == self.world.overridden:
+            return running
+        if running is not None:
+            self._retired.append(running)
+        running = self._programs[program.name] = RunningProgram(self, program)
+        self._fill_program_arrays(program)
+        return running
+
+    def _fill_program_arrays(self, program: Program) -> None:
+        """Compile what the object puts into the program arrays that `program` can jump through."""
+        for name in sorted({reference.name for reference in program.references.values()}):
+            view = self.world.maps.get(name)
+            if isinstance(view, SlotView) and view.type is MapType.PROG_ARRAY:
+                for index, target in view.live.declared.slots:
+                    view[index] = self._program(target)
 
     def __enter__(self) -> Runtime:
         return self
@@ -92,12 +117,14 @@ class RunningProgram:
         self.program = program
         self._runtime = runtime
         world = runtime.world
+        self.overridden = world.overridden
         maps: Mapping[str, Map] = world.declared
         self.compiled: Compiled = compile_program(program, maps, runtime.options, world.overridden)
         self.image: LinkedImage = link(self.compiled.code, world.resolve, world.pool)
         self.layout = layout_of(program.type)
         kind = _RUN_RAW if self.layout.is_raw else _RUN
-        self._native = kind(self.image.address_of(program.name))
+        self.entry_address = self.image.address_of(program.name)
+        self._native = kind(self.entry_address)
         self._batch = _BATCH(self.image.address_of(batch_symbol(program.name)))
         self._local = threading.local()
 

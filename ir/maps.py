@@ -211,6 +211,16 @@ def is_per_cpu(type: MapType) -> bool:
     return type in RULES and RULES[type].is_per_cpu
 
 
+def is_template(map: Map) -> bool:
+    """Whether `map` stands for the maps in a map of maps (the ELF reader calls it OUTER.inner).
+
+    Such maps have the template's sizes and flags, and any number of entries: all but arrays without BPF_F_INNER_MAP.
+    """
+    return map.name.endswith(".inner") and (
+        map.type is not MapType.ARRAY or bool(map.flags & MapFlag.INNER_MAP)
+    )
+
+
 def check_map(map: Map) -> Diagnostic | None:
     """Why Linux would not create this map, with its errno; None when it would."""
     rule = RULES.get(map.type)

@@ -26,6 +26,7 @@ from runtime.helpers import Callbacks, HelperTable
 from runtime.host_helpers import HOST_HELPERS
 from runtime.maps.host import HostOperations
 from runtime.maps.live import LiveMap, create
+from runtime.maps.slots import SlotView
 from runtime.maps.view import View
 from runtime.maps.views import view_of
 from runtime.memory import Pool
@@ -59,9 +60,8 @@ class World:
         self._free_cpus = list(range(self.cpus))
         self._cpu_freed = threading.Condition()
         self._closed = False
-        for live in self.live.values():
-            if live.declared.is_read_only:
-                live.freeze()
+        for name, view in self.maps.items():
+            self._finish(source.maps[name], view)
 
     @property
     def overridden(self) -> frozenset[int]:
@@ -123,6 +123,14 @@ class World:
             with self._cpu_freed:
                 heapq.heappush(self._free_cpus, cpu)
                 self._cpu_freed.notify()
+
+    def _finish(self, declared: Map, view: View) -> None:
+        """Put the object's maps into its maps of maps; freeze what is read-only."""
+        if isinstance(view, SlotView) and view.type is MapType.ARRAY_OF_MAPS:
+            for index, name in declared.slots:
+                view[index] = self.maps[name]
+        if declared.is_read_only:
+            view.freeze()
 
     def close(self) -> None:
         """Free maps and code; closing twice is fine."""

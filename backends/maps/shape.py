@@ -14,7 +14,7 @@ from backends.writer import INTEGERS, Value, Writer
 from ir import map_layout as layout
 from ir.kinds import MapType
 from ir.map_layout import MapLayout, layout_of
-from ir.maps import is_per_cpu
+from ir.maps import is_per_cpu, is_template
 from ir.object import Map
 
 INLINE_BYTES: Final = 128
@@ -53,12 +53,16 @@ class Shape:
         """The number at a header offset, when it is known."""
         if self.known is None or self.layout is None:
             return None
-        return {
+        sizes = {
             layout.KEY_SIZE: self.known.key_size,
             layout.VALUE_SIZE: layout.value_bytes(self.known),
-            layout.MAX_ENTRIES: self.known.max_entries,
             layout.VALUE_STRIDE: self.layout.value_stride,
             layout.ELEMENT_STRIDE: self.layout.element_stride,
+        }
+        if field in sizes or is_template(self.known):
+            return sizes.get(field)
+        return {
+            layout.MAX_ENTRIES: self.known.max_entries,
             layout.BUCKET_MASK: self.layout.bucket_mask,
             layout.ELEMENTS: self.layout.elements,
             layout.CPU_STRIDE: self.layout.cpu_stride,

@@ -10,6 +10,7 @@ from typing import final
 
 from ir import map_layout
 from ir.kinds import MapType
+from ir.maps import is_template
 from runtime.maps.errors import map_error
 from runtime.maps.live import LiveMap
 from runtime.maps.view import View
@@ -78,14 +79,9 @@ def inner_occupant(outer: LiveMap, thing: object) -> Occupant:
     fields = ("type", "key_size", "value_size", "flags", "max_entries")
     for name in fields:
         wanted, got = getattr(template, name), getattr(found, name)
-        if wanted != got and not (name == "max_entries" and may_differ_in_size(found.type, found.flags)):
+        if wanted != got and not (name == "max_entries" and is_template(template)):
             raise map_error(outer.declared, EINVAL, f"holds maps of {name} {wanted}, {found.name} has {got}")
     return Occupant(thing, thing.live.address, 1)
-
-
-def may_differ_in_size(type: MapType, flags: int) -> bool:
-    """Whether inner maps may have another number of entries than the template: all but arrays without BPF_F_INNER_MAP."""
-    return type is not MapType.ARRAY or bool(flags & 1 << 12)
 
 
 @final
