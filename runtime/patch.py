@@ -32,7 +32,7 @@ _FORMATS: Final[dict[int, Literal["B", "I", "Q"]]] = {1: "B", 4: "I", 8: "Q"}
 
 @final
 class PatchPoint:
-    """A patch site in memory: `words[index]` is the word that holds it, `mask` which of its bits are the site.
+    """A patch site in memory: `words[index]` is the word that holds it, `mask` its bits of that word.
 
     `form` is what the patcher stored last; it is never read back from the code. `values` are the whole word
     in both forms while its other bits stay as they are; none, when the jump falls short. `is_fixed`: the
