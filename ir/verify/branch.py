@@ -10,6 +10,8 @@ from ir.verify.transfer import SCALARS
 from ir.verify.values import ANY, ZERO, Known, Pointer
 
 _U32 = 1 << 32
+# Comparisons of two addresses of one area that compare their offsets.
+_ORDERS = (Relation.EQ, Relation.ULT)
 # Offsets up to here may be compared by comparing addresses: neither sum wraps.
 _NEAR = 1 << 62
 
@@ -77,7 +79,7 @@ def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: P
     new = state.copy()
     test = test_of(branch.row)
     length = x.area.length
-    if x.area is not y.area or length is None or test.bits != 64 or test.relation is Relation.SLT:
+    if x.area is not y.area or length is None or test.bits != 64 or test.relation not in _ORDERS:
         return new
     if x.is_nullable or y.is_nullable or min(x.span.smin, y.span.smin) < 0:
         return new

@@ -199,6 +199,9 @@ class Effects:
         row = inst.row
         state.known[inst] = (_SIGNED if row.signed else _UNSIGNED)[row.size]
         state.alias.pop(inst, None)
+        if self.world.regions.of(inst.base).kind is RegionKind.CONTEXT:
+            # Where a packet pointer stands, 64 bits are loaded.
+            state.known[inst] = ANY
         if type(base) is not Pointer or base.is_nullable or base.span.mask:
             return
         place = base.span.smin + inst.offset
@@ -212,8 +215,11 @@ class Effects:
                     state.alias[inst] = (slot[1], 0)
 
     def _load_context(self, state: State, inst: Load, place: int) -> None:
-        field = self.module.context.pointers.get(place)
-        if inst.row.size != 4 or field not in (PacketField.DATA, PacketField.DATA_END):
+        row, pointers = inst.row, self.module.context.pointers
+        if not any(place < start + 4 and start < place + row.size for start in pointers):
+            state.known[inst] = (_SIGNED if row.signed else _UNSIGNED)[row.size]
+        field = pointers.get(place)
+        if row.signed or row.size != 4 or field not in (PacketField.DATA, PacketField.DATA_END):
             return
         if self.world.regions.of(inst).kind not in (RegionKind.PACKET, RegionKind.PACKET_END):
             return

@@ -23,7 +23,7 @@ class Facts:
     def __init__(self) -> None:
         self.proved: set[Inst] = set()
         self.known: dict[Value, Known] = {}
-        self.reached: set[Block] = set()
+        self.unreached: set[Block] = set()
         self.outcomes: dict[Branch, bool] = {}
         self.trips: dict[Block, int] = {}
         self.free: set[Block] = set()
@@ -49,7 +49,7 @@ class Facts:
 
     def is_reached(self, block: Block) -> bool:
         """Whether control may get to `block`."""
-        return block in self.reached
+        return block not in self.unreached
 
 
 def analyze(module: Module, regions: Regions | None = None) -> Facts:
@@ -107,8 +107,8 @@ def _collect(world: World, ranges: FunctionRanges, facts: Facts, entries: dict[s
         facts.known[param] = ranges.entry.of(param)
     for block in ranges.order:
         if block not in ranges.states:
+            facts.unreached.add(block)
             continue
-        facts.reached.add(block)
         state = ranges.states[block].copy()
         for param in block.params:
             facts.known[param] = state.of(param)

@@ -64,12 +64,13 @@ def refine(row: Row, taken: bool, x: Scalar, y: Scalar) -> tuple[Scalar, Scalar]
 
 def _ordered(test: Test, holds: bool, x: Scalar, y: Scalar) -> tuple[Scalar, Scalar] | None:
     if not test.is_flipped:
-        return _refine(test.relation, holds, x, y)
-    pair = _refine(test.relation, holds, y, x)
+        return refine_relation(test.relation, holds, x, y)
+    pair = refine_relation(test.relation, holds, y, x)
     return None if pair is None else (pair[1], pair[0])
 
 
-def _refine(relation: Relation, holds: bool, x: Scalar, y: Scalar) -> tuple[Scalar, Scalar] | None:
+def refine_relation(relation: Relation, holds: bool, x: Scalar, y: Scalar) -> tuple[Scalar, Scalar] | None:
+    """The operands where `x relation y` holds, or does not; None when that cannot be."""
     if relation is Relation.EQ:
         if not holds:
             return _pair(_without(x, y), _without(y, x))
