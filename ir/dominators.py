@@ -43,14 +43,18 @@ class Dominators:
         """Whether every path to `below` passes `above` (a block dominates itself); both must be reachable."""
         return self._first[above] <= self._first[below] < self._last[above]
 
-    def frontiers(self, predecessors: Mapping[Block, list[Block]]) -> dict[Block, list[Block]]:
-        """For each block the joins just outside of what it dominates."""
+    def frontiers(
+        self, predecessors: Mapping[Block, list[Block]], limit: int
+    ) -> dict[Block, list[Block]] | None:
+        """For each block the joins just outside of what it dominates; None if there are more than `limit`."""
         found: dict[Block, list[Block]] = {block: [] for block in self.preorder}
         for block in self.preorder:
             if len(predecessors[block]) < 2:
                 continue
             stop = self.parent.get(block)
             seen: set[Block] = set()
+            if limit < 0:
+                return None
             for before in predecessors[block]:
                 while before is not stop and before not in seen:
                     seen.add(before)
@@ -58,6 +62,7 @@ class Dominators:
                     if before not in self.parent:
                         break
                     before = self.parent[before]
+            limit -= len(seen)
         return found
 
 

@@ -19,6 +19,7 @@ from ir.explain import Decision, Notes
 from ir.passes.fold_constants import FoldConstants
 from ir.passes.fold_rodata import FoldRodata
 from ir.passes.merge_blocks import MergeBlocks
+from ir.passes.promote_stack import PromoteStack
 from ir.passes.prune_branches import PruneBranches
 from ir.passes.remove_dead_code import RemoveDeadCode
 from ir.passes.value_numbering import ValueNumbering
@@ -82,14 +83,30 @@ class Pipeline:
 
 PASSES: Final[Mapping[str, type[Any]]] = {
     each.name: each
-    for each in (FoldConstants, FoldRodata, MergeBlocks, PruneBranches, RemoveDeadCode, ValueNumbering)
+    for each in (
+        FoldConstants,
+        FoldRodata,
+        MergeBlocks,
+        PromoteStack,
+        PruneBranches,
+        RemoveDeadCode,
+        ValueNumbering,
+    )
 }
 
 DEFAULT_FAST: Final = Pipeline((FoldRodata(), FoldConstants(), PruneBranches(), RemoveDeadCode()))
 """The fast tier: what decides whether a program loads, and removing what is dearer to compile."""
 
 DEFAULT: Final = Pipeline(
-    (FoldRodata(), FoldConstants(), PruneBranches(), ValueNumbering(), RemoveDeadCode(), MergeBlocks())
+    (
+        PromoteStack(),
+        FoldRodata(),
+        FoldConstants(),
+        PruneBranches(),
+        ValueNumbering(),
+        RemoveDeadCode(),
+        MergeBlocks(),
+    )
 )
 """What the optimizing tiers run before LLVM."""
 
