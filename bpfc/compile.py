@@ -19,10 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final, final
 
-import backends
-import ir
+from backends import abi
 from backends.native_code import NativeCode
 from bpfc.options import Options
+from ir import isa
 from ir.diagnostics import Diagnostic, Location, UnsupportedError
 from ir.isa import encode
 from ir.object import Map, Program
@@ -126,8 +126,8 @@ def _toolchain() -> tuple[str, ...]:
 def _own_version() -> str:
     """The newest change of the compiler's own files, so that a changed compiler does not serve old code."""
     newest = total = 0
-    for package in (backends, ir):
-        for folder, _, names in os.walk(package.__path__[0]):
+    for module in (abi, isa):
+        for folder, _, names in os.walk(os.path.dirname(str(module.__file__))):
             for name in names:
                 if name.endswith(".py"):
                     status = os.stat(os.path.join(folder, name))

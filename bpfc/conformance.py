@@ -49,11 +49,13 @@ def interpret(insns: tuple[Insn, ...], memory: bytearray) -> int:
 
 
 def run_native(insns: tuple[Insn, ...], memory: bytearray) -> int:
-    """r0 of a program on raw memory, by native code; raises TrapError."""
+    """r0 of a program on raw memory, which it changes, by native code; raises TrapError."""
     from bpfc.loaded import from_insns  # late: the interpreter starts without the compiler
 
     with from_insns(insns).start() as runtime:
-        return runtime["main"].run(memory).ret
+        result = runtime["main"].run(memory)
+    memory[:] = result.data
+    return result.ret
 
 
 ENGINES: Final[Mapping[str, Engine]] = {"native": run_native, "interpreter": interpret}

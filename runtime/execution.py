@@ -23,11 +23,11 @@ HEAD_ROOM: Final = 256
 TAIL_ROOM: Final = 320
 EINVAL: Final = 22
 _SAID: Final = {
-    abi.Trap.MEMORY: ("memory-trap", "access outside the memory the program may touch"),
+    abi.Trap.MEMORY: ("out-of-bounds", "access outside the memory the program may touch"),
     abi.Trap.FUEL: ("out-of-fuel", "loop ran longer than the run's budget of back-edges"),
-    abi.Trap.CALL: ("bad-call-trap", "indirect call to something that is not a function"),
-    abi.Trap.DEPTH: ("call-depth-trap", "indirect calls nested too deep"),
-    abi.Trap.HELPER: ("helper-trap", "helper failed"),
+    abi.Trap.CALL: ("bad-call", "indirect call to something that is not a function"),
+    abi.Trap.DEPTH: ("call-depth", "indirect calls nested too deep"),
+    abi.Trap.HELPER: ("helper-failed", "helper failed"),
 }
 
 Native = Callable[..., int]
@@ -98,7 +98,7 @@ class Execution:
         start = ctypes.addressof(self._packet) + HEAD_ROOM
         self.arm(start, len(data))
         if self.layout.is_raw:
-            arguments: tuple[int, ...] = (self.run_address, start, len(data))
+            arguments: tuple[int, ...] = (self.run_address, start if data else 0, len(data))
         else:
             self._fill_context(start, len(data), fields)
             arguments = (self.run_address, self.context_address)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bpfc.conformance import ENGINES, Engine
 
-from bpfc.conformance import Engine, interpret
-
-ENGINES: Mapping[str, Engine] = {"interpreter": interpret}
+__all__ = ["ENGINES", "Engine"]

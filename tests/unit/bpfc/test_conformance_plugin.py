@@ -75,7 +75,7 @@ def test_an_engine_is_chosen_by_name() -> None:
         ("61100000000000009500000000000000", (), 1, "[out-of-bounds]"),
         ("7f454c46", ("--elf",), 3, "stdin"),
         (ANSWER.hex(), ("--fast",), 2, "unexpected argument '--fast'"),
-        (ANSWER.hex(), ("--engine", "gpu"), 2, "no engine 'gpu', only interpreter"),
+        (ANSWER.hex(), ("--engine", "gpu"), 2, "no engine 'gpu', only native"),
         (ANSWER.hex(), ("--program",), 2, "--program needs the program"),
     ],
     ids=lambda value: str(value)[:20] if isinstance(value, str) else None,
