@@ -97,7 +97,7 @@ class _Retired:
 
 @final
 class Epochs:
-    """Knows the readers of the process, waits for them, and frees what they have left. Owns what was retired."""
+    """Knows the readers of the process, waits for them, frees what they have left. Owns what was retired."""
 
     def __init__(self) -> None:
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()

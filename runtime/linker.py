@@ -158,9 +158,11 @@ def link(
     """Place native code in memory of `pool` (the process's own, if not said) and bind it to its symbols.
 
     `resolve` gives the addresses of undefined symbols. `slots` gives those of pointers to functions: calls of
-    these names that lowering wrote as `nonlazybind` go through the pointer, so one store retargets them. `at`
-    asks for an address. Raises RejectedError: `undefined-symbol` (ENOENT), `relocation-out-of-range`
-    (ERANGE).
+    these names that lowering wrote as `nonlazybind` go through the pointer, so one store retargets them (LLVM
+    may load it once for all rounds of a loop; where that matters, lowering loads the pointer atomically by a
+    symbol of its own). `at` asks for an address.
+
+    Raises RejectedError: `undefined-symbol` (ENOENT), `relocation-out-of-range` (ERANGE).
     """
     target = target_named(code.target)
     layout = layout_of(code, target)

@@ -34,9 +34,7 @@ class Reach(Enum):
 @final
 @dataclass(frozen=True, slots=True)
 class CallReport:
-    """One call or tail call: `offset` of its relocation in the code block, `distance` from there to the
-    callee.
-    """
+    """One call or tail call: `offset` of its relocation in the code block, `distance` as the insn counts it."""
 
     function: str
     offset: int
