@@ -120,9 +120,9 @@ class _Writer:
             of = self.btf.type(id)
             match of:
                 case Qualifier(kind=kind, type_id=id):
-                    qualifiers = f"{_QUALIFIERS[kind]} {qualifiers}"
+                    qualifiers += f"{_QUALIFIERS[kind]} "
                 case TypeTag(value=value, type_id=id):
-                    qualifiers = f'__attribute__((btf_type_tag("{_quoted(value)}"))) {qualifiers}'
+                    qualifiers += f'__attribute__((btf_type_tag("{_quoted(value)}"))) '
                 case Pointer(type_id=id):
                     text, qualifiers = f"*{qualifiers}{text}", ""
                 case Array(element_id=id, count=count):
