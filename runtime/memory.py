@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from bisect import insort
-from functools import cache
+from collections import deque
+from collections.abc import Callable
+from functools import cache, partial
 from types import TracebackType
 from typing import Final, Literal, Self, final
 
@@ -140,29 +143,23 @@ class CodeBlock:
 
 @final
 class DataBlock:
-    """Zeroed memory that programs read and write; `view` is the same bytes. Closing unmaps it."""
+    """Zeroed memory that programs read and write; `view` is the same bytes.
 
-    def __init__(self, address: int, size: int, mapped: int, pool: Pool | None, start: int) -> None:
+    Closing gives it up. It is unmapped when its last view is gone too: a slice or an array that somebody made
+    of `view` stays good. Programs that use the address must have ended by then.
+    """
+
+    def __init__(self, address: int, size: int, unmap: Callable[[], None]) -> None:
         self.address = address
         self.size = size
-        # Safe because the pages stay mapped until close(), which releases the view first.
-        self.view = memoryview((ctypes.c_uint8 * size).from_address(address)).cast("B")
-        self._mapped = mapped
-        self._pool = pool
-        self._start = start
+        # Safe because `unmap` is called after this array and all views of it are gone, and not before.
+        pages = (ctypes.c_uint8 * size).from_address(address)
+        weakref.finalize(pages, unmap).atexit = False
+        self.view = memoryview(pages).cast("B")
 
     def close(self) -> None:
-        """Unmap the memory; BufferError when somebody still holds a view of it."""
-        with CODE_LOCK:
-            if not self._mapped:
-                return
-            self.view.release()
-            mapped, self._mapped = self._mapped, 0
-            if self._pool is None:
-                unmap_memory(self.address, mapped)
-            elif self._pool.is_open:
-                map_memory(self.address, mapped, NONE, PRIVATE | ANONYMOUS | NO_RESERVE | FIXED)
-                self._pool.data.give(self._start, mapped)
+        """Give the memory up; BufferError when it is exported, as to numpy by the view itself."""
+        self.view.release()
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +182,8 @@ class Pool:
         self.is_open = True
         self.code = FreeList(CODE_SIZE, GRANULE)
         self.data = FreeList(ARENA_SIZE - CODE_SIZE, PAGE)
+        self._given_up: deque[tuple[int, int]] = deque()  # data blocks to unmap; finalizers only append
+        self._in_use = 0  # data blocks
         self._base = map_memory(0, ARENA_SIZE, NONE, PRIVATE | ANONYMOUS | NO_RESERVE)
         self._region = Region(self._base, CODE_SIZE, protection, poison, replace=True)
 
@@ -203,21 +202,23 @@ class Pool:
         """Zeroed memory for `size` bytes from a page boundary: near the code while there is room."""
         mapped = -(-max(size, 1) // PAGE) * PAGE
         with CODE_LOCK:
+            self._unmap_given_up()
             start = self.data.take(mapped) if at is None else None
             if start is not None:
+                self._in_use += 1
                 address = self._base + CODE_SIZE + start
                 map_memory(address, mapped, READ | WRITE, PRIVATE | ANONYMOUS | FIXED)
-                return DataBlock(address, size, mapped, self, start)
+                return DataBlock(address, size, partial(self._given_up.append, (start, mapped)))
         flags = PRIVATE | ANONYMOUS | (FIXED_NO_REPLACE if at is not None else 0)
-        return DataBlock(map_memory(at or 0, mapped, READ | WRITE, flags), size, mapped, None, 0)
+        address = map_memory(at or 0, mapped, READ | WRITE, flags)
+        return DataBlock(address, size, partial(unmap_memory, address, mapped))
 
     def close(self) -> None:
-        """Unmap the whole arena; its blocks are gone with it."""
+        """Unmap the arena with the code in it; data goes with its last view."""
         with CODE_LOCK:
-            if self.is_open:
-                self.is_open = False
-                self._region.close()
-                unmap_memory(self._base, ARENA_SIZE)
+            self._region.close()
+            self.is_open = False
+            self._unmap_given_up()
 
     def __enter__(self) -> Self:
         return self
@@ -226,6 +227,16 @@ class Pool:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _unmap_given_up(self) -> None:
+        while self._given_up:
+            start, mapped = self._given_up.popleft()
+            map_memory(self._base + CODE_SIZE + start, mapped, NONE, PRIVATE | ANONYMOUS | NO_RESERVE | FIXED)
+            self.data.give(start, mapped)
+            self._in_use -= 1
+        if not self.is_open and not self._in_use and self._base:
+            unmap_memory(self._base, ARENA_SIZE)
+            self._base = 0
 
     def _place_code(self, size: int, at: int) -> CodeBlock:
         assert at % CODE_ALIGNMENT == 0, "code is placed at a multiple of 16"
