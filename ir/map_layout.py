@@ -18,7 +18,8 @@ the machine that runs the program; MAGIC tells.
                      elements: next 4 (element number, or END | bucket), link 4 (of free elements), [hash 4, used 4 if LRU],
                      key, value; numbers start at 1
                      values (per-cpu): elements x value_stride for each cpu; spares: 64 bytes for each cpu
-    lpm trie         nodes: child 4 x 2, prefix length 4, kind 4, key bytes, value; numbers start at 1
+    lpm trie         nodes: child {place 4, prefix length 4} x 2, prefix length 4, kind 4, key bytes, value;
+                     a place counts 8 bytes from the start of the block, 0: none
     queue, stack     values: (max_entries + 1) x value_stride
     bloom filter     bits
     ring buffer      as libbpf maps it, from page 1: consumer page, producer page, data, the same data again
@@ -84,9 +85,9 @@ SPARE_ELEMENT: Final = 8
 
 # A node of an LPM trie.
 NODE_CHILD: Final = 0
-NODE_PREFIX: Final = 8
-NODE_KIND: Final = 12
-NODE_KEY: Final = 16
+NODE_PREFIX: Final = 16
+NODE_KIND: Final = 20
+NODE_KEY: Final = 24
 
 # A ring buffer: pages from the start of the block, fields from the start of their page, bits of a record's length word.
 RING_CONSUMER: Final = PAGE

@@ -4,17 +4,19 @@
              /    \\                     child 0 / 1: the prefixes that go on with bit n = 0 / 1
        10.0/16    inner 192.0/10
 
-Readers take no lock; a writer holds the map's. A freed node may be used again at once, so freeing counts `generation` up and a
-reader that saw it change starts again.
+A child is named by an entry {place, prefix length}, so that the next bit to look at is known before the child
+is. Readers take no lock; a writer holds the map's. A freed node may be used again at once, so freeing counts
+`generation` up and a reader that saw it change starts again.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from errno import EEXIST, EINVAL, ENOENT, ENOSPC
-from typing import Final
+from typing import Final, final
 
 from backends.maps.operation import Operation, refuse_flags
-from backends.maps.shape import INLINE_BYTES, Shape, copy, load_big_endian, lock, unlock, words
+from backends.maps.shape import Shape, copy, load_big_endian, lock, unlock
 from backends.writer import Value, Variable, Writer
 from ir import map_layout as layout
 from ir.map_layout import NODE_CHILD, NODE_KEY, NODE_KIND, NODE_PREFIX
@@ -24,35 +26,33 @@ ROOT: Final = layout.HEAD
 FREE: Final = layout.TAIL
 LIVE: Final = 1
 INNER: Final = 2
+_IN_REGISTERS: Final = 16
 
 
 def lookup(w: Writer, shape: Shape) -> None:
     """The value of the longest prefix that *key matches, or null."""
     map, key = w["map"], w["key"]
-    limit = _bits(w, shape)
     wanted = key.load("i32", align=1).to("i64")
-    with w.if_(wanted.ugt(limit), likely=False):
+    with w.if_(wanted.ugt(_bits(w, shape)), likely=False):
         w.ret(w.null())
-    best = w.var("i32", 0)
+    bits = _KeyBits(w, shape, key)
+    best = w.var("ptr", 0)
     with w.loop():
         generation = map.load("i32", layout.GENERATION, order="acquire")
         best.set(0)
-        number = w.var("i32", map.load("i32", ROOT, order="acquire"))
+        entry = w.var("i64", map.load("i64", ROOT, order="acquire"))
         with w.loop():
-            w.break_if(number.get().eq(0))
-            node = _node(w, shape, number.get())
-            prefix = node.load("i32", NODE_PREFIX).to("i64")
-            common = _common_bits(w, shape, node, key, prefix, wanted)
-            w.break_if(common.ult(prefix))
-            with w.if_(node.load("i32", NODE_KIND).eq(LIVE)):
-                best.set(number.get())
-            w.break_if(prefix.uge(wanted))
-            number.set(_child(w, node, _bit(w, key, prefix)).load("i32", order="acquire"))
+            w.break_if(entry.get().eq(0))
+            node, prefix = _node(w, entry.get()), entry.get() >> 32
+            w.break_if(prefix.ugt(wanted))
+            w.break_if(bits.shared(node, prefix).ult(prefix))
+            best.set(node.load("i32", NODE_KIND).eq(LIVE).choose(node, best.get()))
+            entry.set(_child(node, bits.at(prefix)).load("i64", order="acquire"))
         w.do("fence acquire")
         w.break_if(map.load("i32", layout.GENERATION, order="monotonic").eq(generation), likely=True)
     with w.if_(best.get().eq(0)):
         w.ret(w.null())
-    w.ret(_value(w, shape, _node(w, shape, best.get())))
+    w.ret(_value(w, shape, best.get()))
 
 
 def locate(w: Writer, shape: Shape) -> None:
@@ -68,36 +68,35 @@ def update(w: Writer, shape: Shape) -> None:
     with w.if_(wanted.ugt(_bits(w, shape)), likely=False):
         w.ret(-EINVAL)
     lock(w, map.at(layout.LOCK))
-    place, number, common = _descend(w, shape, wanted)
-    node = _node(w, shape, number.get())
-    prefix = number.get().eq(0).choose(w.i64(0), node.load("i32", NODE_PREFIX).to("i64"))
-    is_same = number.get().ne(0) & prefix.eq(wanted) & common.get().eq(wanted)
+    at = _descend(w, shape, wanted)
+    entry, common = at.entry.get(), at.common.get()
+    node = _node(w, entry)
+    is_same = entry.ne(0) & (entry >> 32).eq(wanted) & common.eq(wanted)
     had = is_same & node.load("i32", NODE_KIND).eq(LIVE)
     _check_presence(w, had)
-    new_number = _new_node(w, shape)
-    new = _node(w, shape, new_number)
+    new = _new_node(w, shape)
     _fill(w, shape, new, wanted)
-    with w.if_(number.get().eq(0)):
-        _publish(w, place.get(), new_number)
+    with w.if_(entry.eq(0)):
+        _publish(at.slot.get(), _entry(w, new, wanted))
         _done(w, 0)
     with w.if_(is_same):
-        new.store(node.load("i64", NODE_CHILD, align=4), NODE_CHILD, align=4)
-        _publish(w, place.get(), new_number)
-        _free(w, shape, number.get())
+        for child in (NODE_CHILD, NODE_CHILD + 8):
+            new.store(node.load("i64", child), child)
+        _publish(at.slot.get(), _entry(w, new, wanted))
+        _free(w, node)
         _done(w, 0)
-    with w.if_(common.get().eq(wanted)):
-        _child(w, new, _bit(w, node.at(NODE_KEY - 4), common.get())).store(number.get())
-        _publish(w, place.get(), new_number)
+    with w.if_(common.eq(wanted)):
+        _child(new, _bit(w, node.at(NODE_KEY - 4), common)).store(entry)
+        _publish(at.slot.get(), _entry(w, new, wanted))
         _done(w, 0)
-    inner_number = _new_node(w, shape)
-    inner = _node(w, shape, inner_number)
-    inner.store(common.get().to("i32"), NODE_PREFIX)
+    inner = _new_node(w, shape)
+    inner.store(common.to("i32"), NODE_PREFIX)
     inner.store(w.i32(INNER), NODE_KIND)
     copy(w, inner.at(NODE_KEY), node.at(NODE_KEY), shape.key_size(w, map) - 4, _data_bytes(shape))
-    side = _bit(w, key, common.get())
-    _child(w, inner, side).store(new_number)
-    _child(w, inner, side ^ 1).store(number.get())
-    _publish(w, place.get(), inner_number)
+    side = _bit(w, key, common)
+    _child(inner, side).store(_entry(w, new, wanted))
+    _child(inner, side ^ 1).store(entry)
+    _publish(at.slot.get(), _entry(w, inner, common))
     _done(w, 0)
 
 
@@ -108,59 +107,64 @@ def delete(w: Writer, shape: Shape) -> None:
     with w.if_(wanted.ugt(_bits(w, shape)), likely=False):
         w.ret(-EINVAL)
     lock(w, map.at(layout.LOCK))
-    place, number, common, parent, parent_place = _descend_for_delete(w, shape, wanted)
-    with w.if_(number.get().eq(0)):
+    at = _descend(w, shape, wanted)
+    entry = at.entry.get()
+    with w.if_(entry.eq(0)):
         _done(w, ENOENT)
-    node = _node(w, shape, number.get())
-    is_here = node.load("i32", NODE_PREFIX).to("i64").eq(wanted) & common.get().eq(wanted)
+    node = _node(w, entry)
+    is_here = (entry >> 32).eq(wanted) & at.common.get().eq(wanted)
     with w.unless(is_here & node.load("i32", NODE_KIND).eq(LIVE)):
         _done(w, ENOENT)
     map.store(map.load("i64", layout.COUNT) - 1, layout.COUNT)
-    left, right = node.load("i32", NODE_CHILD), node.load("i32", NODE_CHILD + 4)
+    left, right = node.load("i64", NODE_CHILD), node.load("i64", NODE_CHILD + 8)
     with w.if_(left.ne(0) & right.ne(0)):
         node.store(w.i32(INNER), NODE_KIND, order="release")
         _done(w, 0)
-    above = _node(w, shape, parent.get())
     is_leaf = left.eq(0) & right.eq(0)
-    with w.if_(is_leaf & parent.get().ne(0)):
+    with w.if_(is_leaf & at.parent.get().ne(0)):
+        above = _node(w, at.parent.get())
         with w.if_(above.load("i32", NODE_KIND).eq(INNER)):
-            first = above.load("i32", NODE_CHILD)
-            other = first.eq(number.get()).choose(above.load("i32", NODE_CHILD + 4), first)
-            _publish(w, parent_place.get(), other)
-            _free(w, shape, parent.get())
-            _free(w, shape, number.get())
+            first = above.load("i64", NODE_CHILD)
+            _publish(at.parent_slot.get(), first.eq(entry).choose(above.load("i64", NODE_CHILD + 8), first))
+            _free(w, above)
+            _free(w, node)
             _done(w, 0)
-    _publish(w, place.get(), left.eq(0).choose(right, left))
-    _free(w, shape, number.get())
+    _publish(at.slot.get(), left.eq(0).choose(right, left))
+    _free(w, node)
     _done(w, 0)
 
 
-def _descend(w: Writer, shape: Shape, wanted: Value) -> tuple[Variable, Variable, Variable]:
-    place, number, common, _, _ = _descend_for_delete(w, shape, wanted)
-    return place, number, common
+@final
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a key belongs: the entry there (0: none) and its slot, the bits it shares with the key, its parent."""
+
+    slot: Variable
+    entry: Variable
+    common: Variable
+    parent_slot: Variable
+    parent: Variable
 
 
-def _descend_for_delete(
-    w: Writer, shape: Shape, wanted: Value
-) -> tuple[Variable, Variable, Variable, Variable, Variable]:
-    """(place that names it, the node where *key belongs, bits it shares with *key, its parent, place of that)."""
+def _descend(w: Writer, shape: Shape, wanted: Value) -> _Place:
     map, key = w["map"], w["key"]
-    place = w.var("ptr", map.at(ROOT))
-    number = w.var("i32", 0)
-    common = w.var("i64", 0)
-    parent = w.var("i32", 0)
-    parent_place = w.var("ptr", 0)
+    bits = _KeyBits(w, shape, key)
+    at = _Place(
+        w.var("ptr", map.at(ROOT)), w.var("i64", 0), w.var("i64", 0), w.var("ptr", 0), w.var("i64", 0)
+    )
     with w.loop():
-        number.set(place.get().load("i32"))
-        w.break_if(number.get().eq(0))
-        node = _node(w, shape, number.get())
-        prefix = node.load("i32", NODE_PREFIX).to("i64")
-        common.set(_common_bits(w, shape, node, key, prefix, wanted))
-        w.break_if(common.get().ne(prefix) | prefix.eq(wanted))
-        parent.set(number.get())
-        parent_place.set(place.get())
-        place.set(_child(w, node, _bit(w, key, prefix)))
-    return place, number, common, parent, parent_place
+        at.entry.set(at.slot.get().load("i64"))
+        entry = at.entry.get()
+        w.break_if(entry.eq(0))
+        node, prefix = _node(w, entry), entry >> 32
+        limit = prefix.ult(wanted).choose(prefix, wanted)
+        shared = bits.shared(node, limit)
+        at.common.set(shared.ult(limit).choose(shared, limit))
+        w.break_if(at.common.get().ne(prefix) | prefix.eq(wanted))
+        at.parent.set(entry)
+        at.parent_slot.set(at.slot.get())
+        at.slot.set(_child(node, bits.at(prefix)))
+    return at
 
 
 def _check_presence(w: Writer, had: Value) -> None:
@@ -188,30 +192,32 @@ def _fill(w: Writer, shape: Shape, node: Value, prefix: Value) -> None:
 def _new_node(w: Writer, shape: Shape) -> Value:
     """A node without children; there always is one, because the entries were counted."""
     map = w["map"]
-    number = w.var("i32", map.load("i32", FREE))
-    with w.if_(number.get().eq(0)):
+    node = w.var("ptr", 0)
+    free = map.load("i64", FREE)
+    with w.if_(free.ne(0)):
+        node.set(map.at(free))
+        map.store(node.get().load("i64", NODE_CHILD), FREE)
+    with w.if_(free.eq(0)):
         fresh = map.load("i32", layout.FRESH) + 1
         map.store(fresh, layout.FRESH)
-        number.set(fresh)
-    with w.if_(map.load("i32", FREE).ne(0)):
-        map.store(_node(w, shape, number.get()).load("i32", NODE_CHILD), FREE)
-    _node(w, shape, number.get()).store(w.i64(0), NODE_CHILD, align=4)
-    return number.get()
+        stride = shape.number(w, map, layout.ELEMENT_STRIDE)
+        node.set(map.at(layout.DATA).at(fresh.to("i64") * stride))
+    for child in (NODE_CHILD, NODE_CHILD + 8):
+        node.get().store(w.i64(0), child)
+    return node.get()
 
 
-def _free(w: Writer, shape: Shape, number: Value) -> None:
+def _free(w: Writer, node: Value) -> None:
     map = w["map"]
-    node = _node(w, shape, number)
     map.store(map.load("i32", layout.GENERATION) + 1, layout.GENERATION, order="release")
     w.do("fence release")
     node.store(w.i32(0), NODE_KIND, order="monotonic")
-    node.store(map.load("i32", FREE), NODE_CHILD, order="monotonic")
-    node.store(w.i32(0), NODE_CHILD + 4, order="monotonic")
-    map.store(number, FREE)
+    node.store(map.load("i64", FREE), NODE_CHILD, order="monotonic")
+    map.store(node.to("i64") - map.to("i64"), FREE)
 
 
-def _publish(w: Writer, place: Value, number: Value) -> None:
-    place.store(number, order="release")
+def _publish(slot: Value, entry: Value) -> None:
+    slot.store(entry, order="release")
 
 
 def _done(w: Writer, errno: int) -> None:
@@ -228,12 +234,18 @@ def _data_bytes(shape: Shape) -> int | None:
     return None if size is None else size - 4
 
 
-def _node(w: Writer, shape: Shape, number: Value) -> Value:
-    return w["map"].at(layout.DATA).at(number.to("i64") * shape.number(w, w["map"], layout.ELEMENT_STRIDE))
+def _entry(w: Writer, node: Value, prefix: Value) -> Value:
+    """How a parent names `node`."""
+    return (node.to("i64") - w["map"].to("i64")) >> 3 | prefix << 32
 
 
-def _child(w: Writer, node: Value, bit: Value) -> Value:
-    return node.at(bit << 2)
+def _node(w: Writer, entry: Value) -> Value:
+    """The node that an entry names; no node when the entry is 0."""
+    return w["map"].at((entry & 0xFFFF_FFFF) << 3)
+
+
+def _child(node: Value, bit: Value) -> Value:
+    return node.at(bit << 3)
 
 
 def _value(w: Writer, shape: Shape, node: Value) -> Value:
@@ -247,37 +259,56 @@ def _bit(w: Writer, key: Value, number: Value) -> Value:
     return (byte >> (~number & 7)) & 1
 
 
-def _common_bits(w: Writer, shape: Shape, node: Value, key: Value, prefix: Value, wanted: Value) -> Value:
-    """How many leading bits node and key share, at most as many as the shorter prefix has."""
-    limit = prefix.ult(wanted).choose(prefix, wanted)
-    size = _data_bytes(shape)
-    if size is not None and size <= INLINE_BYTES // 4:
-        return _common_bits_of_words(w, node.at(NODE_KEY), key.at(4), size, limit)
-    common = w.var("i64", limit)
-    with w.count(0, (limit + 7) >> 3) as i:
-        difference = node.load("i8", i + NODE_KEY) ^ key.load("i8", i + 4)
-        with w.if_(difference.ne(0)):
-            common.set(_least(limit, (i << 3) + _leading_zeros(w, difference.to("i64")) - 56))
-            w.break_()
-    return common.get()
+@final
+class _KeyBits:
+    """The data bits of a key, kept in registers when there are at most 128 and their number is known."""
 
+    def __init__(self, w: Writer, shape: Shape, key: Value) -> None:
+        self.w, self.key = w, key
+        size = shape.constant(layout.KEY_SIZE)
+        self.size = size - 4 if size is not None and size - 4 <= _IN_REGISTERS else 0
+        self.words = self._load(key.at(4)) if self.size else []
 
-def _common_bits_of_words(w: Writer, a: Value, b: Value, size: int, limit: Value) -> Value:
-    common = limit
-    for offset, width in reversed(words(size)):
-        difference = load_big_endian(w, a, offset, width) ^ load_big_endian(w, b, offset, width)
-        here = _leading_zeros(w, difference) - 8 * (8 - width) + 8 * offset
-        common = difference.eq(0).choose(common, here)
-    return _least(limit, common)
+    def at(self, number: Value) -> Value:
+        """Bit `number`, i64; the bit after the last one may be anything."""
+        if not self.words:
+            return _bit(self.w, self.key, number)
+        word = self.words[0]
+        if len(self.words) == 2:
+            word = number.ult(64).choose(word, self.words[1])
+        return (word << (number & 63)) >> 63
 
+    def shared(self, node: Value, limit: Value) -> Value:
+        """How many leading bits the key shares with a node's; only up to `limit` is certain."""
+        if not self.words:
+            return self._compared(node, limit)
+        total: Value | None = None
+        for number, (own, other) in reversed(
+            list(enumerate(zip(self.words, self._load(node.at(NODE_KEY)), strict=True)))
+        ):
+            here = self.w.external("i64", "llvm.ctlz.i64", own ^ other, self.w.value("i1", 0)) + 64 * number
+            total = here if total is None else own.eq(other).choose(total, here)
+        assert total is not None
+        return total
 
-def _least(a: Value, b: Value) -> Value:
-    return a.ult(b).choose(a, b)
+    def _load(self, place: Value) -> list[Value]:
+        starts = range(0, self.size, 8)
+        return [
+            load_big_endian(self.w, place, start, min(8, self.size - start))
+            << 8 * max(0, 8 - (self.size - start))
+            for start in starts
+        ]
 
-
-def _leading_zeros(w: Writer, number: Value) -> Value:
-    """Of 64 bits; of 0, anything."""
-    return w.external("i64", "llvm.ctlz.i64", number, w.value("i1", 1))
+    def _compared(self, node: Value, limit: Value) -> Value:
+        w = self.w
+        common = w.var("i64", limit)
+        with w.count(0, (limit + 7) >> 3) as i:
+            difference = node.load("i8", i + NODE_KEY) ^ self.key.load("i8", i + 4)
+            with w.if_(difference.ne(0)):
+                zeros = w.external("i64", "llvm.ctlz.i64", difference.to("i64"), w.value("i1", 1))
+                common.set((i << 3) + zeros - 56)
+                w.break_()
+        return common.get()
 
 
 OPERATIONS: Final = {

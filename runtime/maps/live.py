@@ -172,13 +172,13 @@ class LiveMap:
             for start in range(0, count * entry, entry):
                 yield raw[start : start + key_size], raw[start + key_size : start + entry]
 
-    def _trie(self, number: int) -> Iterator[tuple[bytes, bytes]]:
-        """The prefixes below node `number`, those before it (as Linux orders them)."""
-        if not number:
+    def _trie(self, place: int) -> Iterator[tuple[bytes, bytes]]:
+        """The prefixes at and below the node at `place`, those below first (as Linux orders them)."""
+        if not place:
             return
-        start = map_layout.DATA + number * self.layout.element_stride
+        start = 8 * place
         view, data_size = self.block.view, self.declared.key_size - 4
-        for child in (map_layout.NODE_CHILD, map_layout.NODE_CHILD + 4):
+        for child in (map_layout.NODE_CHILD, map_layout.NODE_CHILD + 8):
             yield from self._trie(self._word(start + child))
         if self._word(start + map_layout.NODE_KIND) == _TRIE_LIVE:
             key = start + map_layout.NODE_KEY
