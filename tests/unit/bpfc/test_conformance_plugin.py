@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bpfc.conformance import Engine, run_plugin
+from bpfc.conformance import ENGINES, Engine, interpret, run_plugin
 from ir.asm import assemble
 from ir.isa import Insn, encode
 from tests.conformance import wrap_in_elf
@@ -17,6 +17,7 @@ ANSWER = encode(assemble("r0 = 42\nexit"))
 
 def serve(program: str, *argv: str, engines: dict[str, Engine] | None = None) -> tuple[int, str, str]:
     stdout, stderr = io.StringIO(), io.StringIO()
+    engines = engines or {"interpreter": interpret}
     code = run_plugin(argv, io.StringIO(program), stdout, stderr, engines)
     return code, stdout.getvalue(), stderr.getvalue()
 
@@ -54,6 +55,13 @@ def test_a_call_through_a_register_can_reach_a_helper() -> None:
     assert serve(encode(assemble("r2 = 5\ncallx r2\nr0 = 2\nexit")).hex()) == (0, "2\n", "")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_leaves_memory_as_the_program_did(engine: str) -> None:
+    memory = bytearray(b"abcd")
+    assert ENGINES[engine](assemble("*(u16 *)(r1 + 1) = 0x5a5a\nr0 = r2\nexit"), memory) == 4
+    assert memory == b"aZZd"
+
+
 def test_an_engine_is_chosen_by_name() -> None:
     def count(insns: tuple[Insn, ...], memory: bytearray) -> int:
         return len(insns) * 16 + len(memory)
@@ -75,7 +83,7 @@ def test_an_engine_is_chosen_by_name() -> None:
         ("61100000000000009500000000000000", (), 1, "[out-of-bounds]"),
         ("7f454c46", ("--elf",), 3, "stdin"),
         (ANSWER.hex(), ("--fast",), 2, "unexpected argument '--fast'"),
-        (ANSWER.hex(), ("--engine", "gpu"), 2, "no engine 'gpu', only native"),
+        (ANSWER.hex(), ("--engine", "gpu"), 2, "no engine 'gpu', only interpreter"),
         (ANSWER.hex(), ("--program",), 2, "--program needs the program"),
     ],
     ids=lambda value: str(value)[:20] if isinstance(value, str) else None,
