@@ -120,7 +120,7 @@ class Target:
     """A machine, as far as code for it is emitted, linked and patched.
 
     `machine` is e_machine of its ELF objects; `abi`, `cpu` and `features` are LLVM's words for what to
-    emit when it is not the host. `poison` fills code memory that must not run. `numbers` gives
+    emit when it is not the host, `disassembly` capstone's for how to read it. `poison` fills code memory that must not run. `numbers` gives
     relocations their official names, `relocations` says how each is applied.
     """
 
@@ -131,6 +131,7 @@ class Target:
     cpu: str
     features: str
     abi: str
+    disassembly: tuple[str, str]
     patching: Patching
     veneer: Veneer
     poison: bytes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, final
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, assert_never, final
 
 from backends.helpers.table import EMITTERS
 from backends.lower import Lowered, lower
@@ -13,6 +14,7 @@ from backends.native_code import NativeCode
 from backends.natives import NativeHelpers
 from backends.object_reader import parse_object
 from backends.registry import host
+from backends.target import Target
 from backends.unit import LowerOptions
 from ir.helpers import HELPERS
 from ir.lift import lift
@@ -44,11 +46,46 @@ class Generated:
     lowered: Lowered
 
 
+class Form(Enum):
+    """What a program is compiled to; LOWERED is LLVM IR before LLVM has optimized it."""
+
+    OBJECT = "obj"
+    ASSEMBLY = "asm"
+    LLVM = "llvm"
+    LOWERED = "lowered"
+
+
 def generate(
     program: Program, maps: Mapping[str, Map], options: Options, overridden: frozenset[int] = frozenset()
 ) -> Generated:
     """Compile `program` for this host. Raises RejectedError."""
     target = host()
+    machine, parsed, lowered = _build(program, maps, options, target, overridden)
+    if options.level != "O0":
+        machine.optimize(parsed)
+    return Generated(parse_object(machine.emit_object(parsed), target), lowered)
+
+
+def emit(program: Program, maps: Mapping[str, Map], options: Options, target: Target, form: Form) -> bytes:
+    """`program` for `target` in the form wanted, texts in UTF-8. Raises RejectedError."""
+    machine, parsed, _ = _build(program, maps, options, target, frozenset())
+    if options.level != "O0" and form is not Form.LOWERED:
+        machine.optimize(parsed)
+    match form:
+        case Form.OBJECT:
+            return machine.emit_object(parsed)
+        case Form.ASSEMBLY:
+            return machine.emit_assembly(parsed).encode()
+        case Form.LLVM | Form.LOWERED:
+            return str(parsed).encode()
+        case _:
+            assert_never(form)
+
+
+def _build(
+    program: Program, maps: Mapping[str, Map], options: Options, target: Target, overridden: frozenset[int]
+) -> tuple[Machine, Any, Lowered]:
+    """A machine for `target`, the program as its LLVM module, and what lowering has to say."""
     module = lift(program, maps)
     PIPELINES[options.level].run(module)
     regions = Regions(module)
@@ -58,9 +95,7 @@ def generate(
     lowered = lower(module, regions, facts, lower_options, natives)
     machine = Machine(target, LEVELS[options.level])
     parsed = machine.parse(_joined(lowered.text, natives.text()))
-    if options.level != "O0":
-        machine.optimize(parsed)
-    return Generated(parse_object(machine.emit_object(parsed), target), lowered)
+    return machine, parsed, lowered
 
 
 def _joined(*texts: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, final
 
+from bpfc.globals import SECTIONS, Globals, find_variables, with_content
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
 from ir.functions import discover_functions
@@ -42,6 +43,31 @@ class Loaded:
         """The maps by name, global-data sections included."""
         return self.object.maps
 
+    @property
+    def globals(self) -> Globals:
+        """The global variables of all sections; set ones are the initial values of what is started afterwards."""
+        return self._globals(SECTIONS)
+
+    @property
+    def rodata(self) -> Globals:
+        """The constants: `obj.rodata["debug"] = 1` before the start decides branches when the program is compiled."""
+        return self._globals(("rodata",))
+
+    @property
+    def data(self) -> Globals:
+        """The initialized variables."""
+        return self._globals(("data",))
+
+    @property
+    def bss(self) -> Globals:
+        """The variables that start as zero."""
+        return self._globals(("bss",))
+
+    @property
+    def kconfig(self) -> Globals:
+        """The variables declared __kconfig."""
+        return self._globals(("kconfig",))
+
     def program(self, name: str) -> Program:
         """The program called `name`, or the only one in a section of that name. Raises RejectedError when there is none."""
         found = self.programs.get(name)
@@ -68,6 +94,15 @@ class Loaded:
         from bpfc.running import Runtime  # late: it brings the runtime in
 
         return Runtime(self, options or Options(), limits or Limits())
+
+    def _globals(self, kinds: tuple[str, ...]) -> Globals:
+        def read(map: str) -> bytes:
+            return self.object.maps[map].initial or b""
+
+        def write(map: str, offset: int, data: bytes) -> None:
+            self.object = with_content(self.object, map, offset, data)
+
+        return Globals(find_variables(self.object, kinds), self.object, read, write)
 
     def __repr__(self) -> str:
         lines = [f"<bpfc object '{self.object.name}'>"]

@@ -11,14 +11,17 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from errno import EPERM
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from backends.batch import batch_symbol
 from bpfc.batch import Batch, Packets
 from bpfc.compile import Compiled, compile_program
+from bpfc.globals import SECTIONS, Globals, find_variables
 from bpfc.options import Options
 from bpfc.pcap import Packet, PcapWriter, read_pcap
+from bpfc.verdicts import is_dropped
 from ir.context import layout_of
 from ir.diagnostics import Location, TrapError
 from ir.kinds import MapType
@@ -27,6 +30,7 @@ from runtime.execution import Execution, RunResult, Segment, trap_error
 from runtime.helpers import UserHelper
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
+from runtime.maps.errors import map_error
 from runtime.maps.slots import SlotView
 from runtime.world import World
 
@@ -63,6 +67,26 @@ class Runtime:
         """The user's own helpers by name; programs asked for from then on call them."""
         return self.world.helpers
 
+    @property
+    def globals(self) -> Globals:
+        """The global variables, live; constants and __kconfig are frozen."""
+        return self._globals(SECTIONS)
+
+    @property
+    def rodata(self) -> Globals:
+        """The constants; frozen."""
+        return self._globals(("rodata",))
+
+    @property
+    def data(self) -> Globals:
+        """The initialized variables, live."""
+        return self._globals(("data",))
+
+    @property
+    def bss(self) -> Globals:
+        """The variables that start as zero, live."""
+        return self._globals(("bss",))
+
     def __getitem__(self, name: str) -> RunningProgram:
         with self._lock:
             return self._program(name)
@@ -72,6 +96,22 @@ class Runtime:
 
     def __len__(self) -> int:
         return len(self.loaded.programs)
+
+    def _globals(self, kinds: tuple[str, ...]) -> Globals:
+        object = self.loaded.object
+        return Globals(find_variables(object, kinds), object, self._read, self._write)
+
+    def _read(self, map: str) -> bytes:
+        live = self.world.live[map]
+        start = live.layout.values_offset
+        return bytes(live.block.view[start : start + live.declared.value_size])
+
+    def _write(self, map: str, offset: int, data: bytes) -> None:
+        live = self.world.live[map]
+        if live.is_frozen:
+            raise map_error(live.declared, EPERM)
+        start = live.layout.values_offset + offset
+        live.block.view[start : start + len(data)] = data
 
     def close(self) -> None:
         """Free code and maps; closing twice is fine."""
@@ -148,7 +188,7 @@ class RunningProgram:
         try:
             for packet in read_pcap(path):
                 result = self.run(packet.data, ctx)
-                if writer is not None and not self._drops(result):
+                if writer is not None and not self.drops(result):
                     writer.write(replace(packet, data=result.data))
                 yield packet, result
         finally:
@@ -203,12 +243,10 @@ class RunningProgram:
         at = first.at if slot is None else self.program.location(slot)
         return TrapError([replace(first, at=at)])
 
-    def _drops(self, result: RunResult) -> bool:
-        return result.verdict in _DROPS.get(self.layout.name, ())
+    def drops(self, result: RunResult) -> bool:
+        """Whether the program's answer means that the packet goes nowhere."""
+        return is_dropped(self.program.type, result.ret)
 
     def close(self) -> None:
         """Free the code; closing twice is fine."""
         self.image.close()
-
-
-_DROPS: Final[Mapping[str, tuple[int, ...]]] = {"xdp_md": (0, 1), "__sk_buff": (2,)}

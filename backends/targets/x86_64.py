@@ -86,6 +86,7 @@ X86_64: Final = Target(
     cpu="x86-64",
     features="",
     abi="",
+    disassembly=("CS_ARCH_X86", "CS_MODE_64"),
     patching=Patching(
         length=5,
         unit=8,

@@ -1,0 +1,5 @@
+"""`python -m bpfc` is `bpfc`."""
+
+from bpfc.cli import main
+
+main()

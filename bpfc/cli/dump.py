@@ -1,0 +1,153 @@
+"""`bpfc dump`: a program in each of the forms it goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from bpfc.cli.objects import object_argument, open_object, program_argument, select_program, select_programs
+from bpfc.cli.root import Command, Group
+from bpfc.cli.run import LEVELS
+from bpfc.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from bpfc.loaded import Loaded
+    from ir.object import Program
+
+_lines = click.option("-S", "with_lines", is_flag=True, help="With the lines of C.")
+_visual = click.option("--visual", is_flag=True, help="The control-flow graph, for graphviz' dot.")
+_level = click.option("--level", type=click.Choice(LEVELS), default="auto", help="How hard to optimize.")
+_arch = click.option("--arch", metavar="A", help="For another machine: bpfc targets lists them.")
+_SEPARATOR: Final = "\n"
+
+
+@click.group(cls=Group)
+def command() -> None:
+    """A program as BPF instructions, SSA form, LLVM IR or native code."""
+
+
+def _subcommand(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    def make(function: Callable[..., Any]) -> click.Command:
+        wrapped = object_argument(program_argument(click.pass_obj(function)))
+        made = command.command(name)(wrapped)
+        assert isinstance(made, Command)
+        return made
+
+    return make
+
+
+@_subcommand("xlated")
+@_lines
+@_visual
+def xlated(
+    terminal: Terminal, /, object_path: str, program: str | None, with_lines: bool, visual: bool
+) -> None:
+    """The instructions, in the syntax of LLVM and the kernel's verifier."""
+    from bpfc.cli.graphs import draw_xlated
+    from bpfc.cli.listings import list_xlated, xlated_json
+
+    loaded = open_object(object_path)
+    chosen = select_programs(loaded, program)
+    if visual:
+        _say(terminal, "dot", [(one, draw_xlated(one, loaded.maps)) for one in chosen])
+    elif terminal.speaks_json:
+        terminal.record("bpfc.dump.xlated/1", {"programs": [xlated_json(one) for one in chosen]})
+    else:
+        terminal.say(_SEPARATOR.join(list_xlated(one, with_lines) for one in chosen))
+
+
+@_subcommand("ir")
+@_lines
+@_visual
+@_level
+@click.option("--passes", metavar="PIPELINE", help="These instead of the level's: bpfc passes lists them.")
+@click.option("--pass-by-pass", is_flag=True, help="The form after each pass that changed something.")
+@click.option("--print-after", metavar="PASS", multiple=True, help="The form after this pass.")
+@click.option("--explain-branches", is_flag=True, help="Which branches read-only data decided.")
+@click.option("--slots", is_flag=True, help="With the instructions that values come from.")
+def ir(terminal: Terminal, /, object_path: str, program: str | None, **wanted: Any) -> None:
+    """The SSA form, after the passes."""
+    from bpfc.cli.passes_report import Request, optimize
+
+    loaded = open_object(object_path)
+    request = Request(**wanted)
+    texts = [(one, optimize(one, loaded.maps, request)) for one in select_programs(loaded, program)]
+    _say(terminal, "dot" if request.visual else "ir", texts)
+
+
+@_subcommand("llvm")
+@_level
+@_arch
+@click.option("--unoptimized", is_flag=True, help="As lowered, before LLVM's own passes.")
+def llvm(
+    terminal: Terminal,
+    /,
+    object_path: str,
+    program: str | None,
+    level: str,
+    arch: str | None,
+    unoptimized: bool,
+) -> None:
+    """The LLVM IR."""
+    from bpfc.codegen import Form
+
+    loaded = open_object(object_path)
+    form = Form.LOWERED if unoptimized else Form.LLVM
+    chosen = select_programs(loaded, program)
+    _say(terminal, "llvm", [(one, emit_text(loaded, one, level, arch, form)) for one in chosen])
+
+
+@_subcommand("jited")
+@_level
+@_arch
+@click.option("--symbols", is_flag=True, help="Only the symbols: offset, size, name.")
+@click.option("--llvm-asm", is_flag=True, help="LLVM's assembly text, even where capstone is installed.")
+def jited(
+    terminal: Terminal, /, object_path: str, program: str | None, level: str, arch: str | None,
+    symbols: bool, llvm_asm: bool,
+) -> None:  # fmt: skip
+    """The native code, disassembled by capstone (extra: dis), else LLVM's assembly text."""
+    from bpfc.cli import native
+    from bpfc.codegen import Form
+
+    loaded = open_object(object_path)
+    one = select_program(loaded, program)
+    code = native.compile_for(loaded, one, level, arch)
+    if terminal.speaks_json:
+        terminal.record("bpfc.dump.jited/1", native.code_json(one, code))
+    elif symbols:
+        terminal.say("\n".join(native.symbol_lines(code)))
+    elif llvm_asm or not native.can_disassemble():
+        terminal.say(emit_text(loaded, one, level, arch, Form.ASSEMBLY))
+        if not llvm_asm:
+            terminal.detail("capstone shows the bytes too: pip install 'bpfc[dis]'")
+    else:
+        terminal.say("\n".join(native.disassemble(code)))
+
+
+def emit_text(loaded: Loaded, program: Program, level: str, arch: str | None, form: Any) -> str:
+    """A program as LLVM IR or assembly text."""
+    return emit_bytes(loaded, program, level, arch, form).decode()
+
+
+def emit_bytes(loaded: Loaded, program: Program, level: str, arch: str | None, form: Any) -> bytes:
+    """A program for machine `arch` (None: this one) in a `Form`."""
+    from backends.registry import host, target_named
+    from bpfc.codegen import emit
+    from bpfc.compile import effective_level
+    from bpfc.options import Options
+
+    options = Options(level=level)
+    options = replace(options, level=effective_level(program, options))
+    return emit(program, loaded.maps, options, target_named(arch) if arch else host(), form)
+
+
+def _say(terminal: Terminal, kind: str, texts: list[tuple[Program, str]]) -> None:
+    if terminal.speaks_json:
+        programs = [{"name": program.name, "text": text} for program, text in texts]
+        terminal.record(f"bpfc.dump.{kind}/1", {"programs": programs})
+    else:
+        terminal.say(_SEPARATOR.join(text for _, text in texts))
