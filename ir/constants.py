@@ -51,6 +51,7 @@ class Constants:
         self.function, self.maps = function, maps
         self.facts: dict[Value, Fact] = {}
         self.taken: set[Edge] = set()
+        self.has_folded_load = False
         self._algebra = Integers(function.program.big_endian)
         self._met: set[Param] = set()
         self._visited: set[Block] = set()
@@ -208,5 +209,6 @@ class Constants:
             return None
         if any(start < offset + size and offset < end for offset, size in map_.relocated):
             return None
+        self.has_folded_load = True
         value = int.from_bytes(map_.initial[start:end], "big" if self._algebra.big_endian else "little")
         return signed(8 * load.row.size, value) & U64 if load.row.signed else value

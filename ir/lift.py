@@ -5,8 +5,8 @@
     r2 += 1                        v1 = const 1
     exit ...                       v2 = add64 v0, v1
 
-Registers become values: a move makes no instruction, a block that several edges enter gets a parameter for each register
-live there, and parameters that always receive one value are then removed.
+Registers become values: a move makes no instruction, a block that several edges enter gets a parameter for each
+register live there, and parameters that always receive one value are then removed.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from ir.core import (
     StaticBranch,
     Store,
     Value,
-    substitute,
 )
 from ir.functions import called_slot
 from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R1, R2, R6, Callee, Insn, Kind, Row, Wide
 from ir.object import Map, Program, Reference, ReferenceKind
+from ir.rename import remove_trivial_params
 from ir.structure import Shape, Span, Structure, analyze_structure
 
 U64 = (1 << 64) - 1
@@ -276,38 +276,3 @@ class _Lifter:
     def _clobber(self) -> None:
         for register in ARGUMENT_REGISTERS:
             self.registers[register] = None
-
-
-def remove_trivial_params(function: Function) -> bool:
-    """Replace each block parameter that only ever receives one value (or itself) by that value."""
-    replaced: dict[Value, Value] = {}
-
-    def find(value: Value) -> Value:
-        while value in replaced:
-            value = replaced[value]
-        return value
-
-    predecessors = function.predecessors()
-    changed = True
-    while changed:
-        changed = False
-        for block in function.blocks:
-            entering = predecessors[block]
-            if not entering or not block.params:
-                continue
-            for position in range(len(block.params) - 1, -1, -1):
-                param = block.params[position]
-                received = {find(edge.args[position]) for _, edge in entering} - {param}
-                if len(received) == 1:
-                    replaced[param] = received.pop()
-                    del block.params[position]
-                    for edge in {id(edge): edge for _, edge in entering}.values():
-                        del edge.args[position]
-                    changed = True
-    if replaced:
-        flat = {value: find(value) for value in replaced}
-        for block in function.blocks:
-            for inst in block.insts:
-                substitute(inst, flat)
-            substitute(block.terminator, flat)
-    return bool(replaced)

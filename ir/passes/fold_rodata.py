@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import compress
 from typing import ClassVar, Final, final
 
 from ir.constants import Constants
-from ir.core import Alu, Block, Branch, Const, Function, Inst, Jump, Load, Module, Value, substitute
+from ir.core import Alu, Branch, Const, Function, Inst, Jump, Load, Module, Value
 from ir.explain import Decision, Notes, ReadOnlyLoad
 from ir.object import Map
 from ir.passes.prune_branches import remove_unreachable
+from ir.rename import drop_params, rename
 
 MOST_REASONS: Final = 16
 Reasons = frozenset[ReadOnlyLoad]
@@ -53,7 +53,7 @@ def fold_rodata(function: Function, maps: Mapping[str, Map], notes: Notes) -> bo
         if (is_taken := constants.decision(block.terminator)) is not None
     ]
     if decided:
-        reasons = _find_reasons(function, constants)
+        reasons = _find_reasons(function, constants) if constants.has_folded_load else {}
         for block, branch, is_taken in decided:
             loads = reasons.get(branch.x, frozenset()) | reasons.get(branch.y, frozenset())
             because = tuple(sorted(loads, key=lambda load: (load.map, load.offset, load.size)))
@@ -97,37 +97,25 @@ def _find_reasons(function: Function, constants: Constants) -> dict[Value, Reaso
 def _replace(function: Function, constants: Constants) -> bool:
     """Put constants in place of the instructions and parameters that are some."""
     replaced: dict[Value, Value] = {}
-    fixed: list[tuple[Block, list[bool]]] = []
+    facts = constants.facts
+    if not facts:
+        return False
     for block in function.blocks:
         kept: list[Inst] = []
         for param in block.params:
-            value = constants.facts.get(param)
+            value = facts.get(param)
             if type(value) is int:
                 replaced[param] = const = Const(value, block.start)
                 kept.append(const)
-        if kept:
-            fixed.append((block, [param not in replaced for param in block.params]))
         for inst in block.insts:
-            value = None if type(inst) is Const else constants.facts.get(inst)
+            value = None if type(inst) is Const else facts.get(inst)
             if type(value) is int:
                 replaced[inst] = const = Const(value, inst.at)
                 kept.append(const)
             else:
                 kept.append(inst)
         block.insts = kept
-    if fixed:
-        _drop_params(function, fixed)
     if replaced:
-        for block in function.blocks:
-            for inst in block.insts:
-                substitute(inst, replaced)
-            substitute(block.terminator, replaced)
+        drop_params(function, replaced)
+        rename(function, replaced)
     return bool(replaced)
-
-
-def _drop_params(function: Function, fixed: list[tuple[Block, list[bool]]]) -> None:
-    entering = function.predecessors()
-    for block, keeps in fixed:
-        block.params = list(compress(block.params, keeps))
-        for edge in {edge for _, edge in entering[block]}:
-            edge.args = list(compress(edge.args, keeps))

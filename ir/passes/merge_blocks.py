@@ -19,8 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ir.core import Block, Function, Jump, Module, Value, operands, substitute
+from ir.core import Block, Function, Jump, Module, Value, operands
 from ir.explain import Notes
+from ir.rename import flatten, rename
 
 
 @final
@@ -101,25 +102,12 @@ def _join(function: Function) -> bool:
             if entering[edge.block] > 1 or edge.block is block:
                 break
             for param, arg in zip(edge.block.params, edge.args, strict=True):
-                replaced[param] = replaced.get(arg, arg)
+                replaced[param] = arg
             block.insts += edge.block.insts
             block.terminator = edge.block.terminator
             joined.add(edge.block)
     if joined:
         function.blocks = [block for block in function.blocks if block not in joined]
     if replaced:
-        _rename(function, replaced)
+        rename(function, flatten(replaced))
     return bool(joined)
-
-
-def _rename(function: Function, replaced: dict[Value, Value]) -> None:
-    """Put the arguments in place of joined parameters; one argument may itself be such a parameter."""
-    for value in replaced:
-        last = value
-        while last in replaced:
-            last = replaced[last]
-        replaced[value] = last
-    for block in function.blocks:
-        for inst in block.insts:
-            substitute(inst, replaced)
-        substitute(block.terminator, replaced)

@@ -20,8 +20,8 @@ from ir.algebra import Integers
 from ir.core import Branch, Const, Edge, Function, Jump, Module
 from ir.explain import Notes
 from ir.isa import compute
-from ir.lift import remove_trivial_params
 from ir.passes.laws import laws_of
+from ir.rename import remove_trivial_params
 
 
 @final
