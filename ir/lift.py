@@ -5,8 +5,8 @@
     r2 += 1                        v1 = const 1
     exit ...                       v2 = add64 v0, v1
 
-Registers become values: a move makes no instruction, a block that several edges enter gets a parameter for each
-register live there, and parameters that always receive one value are then removed.
+Registers become values: a move makes no instruction, a block that several edges enter gets a parameter for
+each register live there, and parameters that always receive one value are then removed.
 """
 
 from __future__ import annotations
