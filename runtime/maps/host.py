@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import importlib.metadata
 import platform
+import threading
 from collections.abc import Callable
 from typing import Final, final
 
@@ -33,6 +34,7 @@ class HostOperations:
         self._pool, self._cache = pool, cache
         self._images: dict[MapType, LinkedImage] = {}
         self._functions: dict[tuple[MapType, str], NativeOperation] = {}
+        self._lock = threading.Lock()
         self._run = (ctypes.c_uint64 * (abi.RUN_STATE_SIZE // 8))()
         self.run = ctypes.addressof(self._run)
 
@@ -56,10 +58,11 @@ class HostOperations:
         self._images.clear()
 
     def _image(self, type: MapType) -> LinkedImage:
-        image = self._images.get(type)
-        if image is None:
-            image = self._images[type] = link(self._code(type), {}, self._pool)
-        return image
+        with self._lock:
+            image = self._images.get(type)
+            if image is None:
+                image = self._images[type] = link(self._code(type), {}, self._pool)
+            return image
 
     def _code(self, type: MapType) -> NativeCode:
         text = host_module(type)
