@@ -80,7 +80,7 @@ class Machine:
         self.algebra = Integers(self.module.program.big_endian)
         self.regions = Regions(self.module)
         self.order: Literal["big", "little"] = "big" if self.module.program.big_endian else "little"
-        self.loops = {name: Loops(f.reverse_postorder()) for name, f in self.module.functions.items()}
+        self.loops = {name: Loops(f, f.reverse_postorder()) for name, f in self.module.functions.items()}
         self.values: dict[str, Memory] = {}
         self.elements: dict[str, list[Memory]] = {}
 

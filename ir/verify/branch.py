@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ir.core import Branch, Const, Value
+from collections.abc import Mapping
+
+from ir.core import Branch, Const, Param, Value
+from ir.verify.induction import Group, spread
 from ir.verify.refine import Relation, Test, refine, test_of
 from ir.verify.scalar import Scalar, meet
 from ir.verify.state import State
@@ -16,11 +19,15 @@ _ORDERS = (Relation.EQ, Relation.ULT)
 _NEAR = 1 << 62
 
 
-def follow(state: State, branch: Branch, taken: bool) -> State | None:
-    """The state on the way where `branch` is `taken` or not; None when that way is never gone."""
+def follow(state: State, branch: Branch, taken: bool, groups: Mapping[Param, Group]) -> State | None:
+    """The state on the way where `branch` is `taken` or not; None when that way is never gone.
+
+    `groups` are the counters that move with each counter of a loop.
+    """
     x, y = state.of(branch.x), state.of(branch.y)
     if type(x) is Scalar and type(y) is Scalar:
-        return _follow_numbers(state, branch, taken, x, y)
+        new = _follow_numbers(state, branch, taken, x, y)
+        return new if new is None or not groups else _spread(new, branch, groups)
     if type(x) is Pointer and type(y) is Pointer:
         return _follow_pointers(state, branch, taken, x, y)
     test = test_of(branch.row)
@@ -32,6 +39,16 @@ def follow(state: State, branch: Branch, taken: bool) -> State | None:
                 _learn_null(new, value, fact, is_null)
                 return new
     return state.copy()
+
+
+def _spread(state: State, branch: Branch, groups: Mapping[Param, Group]) -> State:
+    for value in (branch.x, branch.y):
+        if type(value) is Const:
+            continue
+        root, _ = (value, 0) if type(value) is Param else state.symbol(value)
+        if type(root) is Param and root in groups:
+            spread(state, root, groups[root])
+    return state
 
 
 def _learn_null(state: State, value: Value, fact: Pointer, is_null: bool) -> None:
@@ -79,7 +96,7 @@ def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: P
     new = state.copy()
     test = test_of(branch.row)
     length = x.area.length
-    if x.area is not y.area or length is None or test.bits != 64 or test.relation not in _ORDERS:
+    if x.area is not y.area or not x.area.is_single or test.bits != 64 or test.relation not in _ORDERS:
         return new
     if x.is_nullable or y.is_nullable or min(x.span.smin, y.span.smin) < 0:
         return new
@@ -88,12 +105,13 @@ def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: P
     pair = refine(branch.row, taken, x.span, y.span)
     if pair is None:
         return None
-    _relate(new, test, taken, (x.symbol, x.offset), (y.symbol, y.offset))
+    if length is not None:
+        _relate(new, test, taken, (x.symbol, x.offset), (y.symbol, y.offset))
     for value, fact, span in ((branch.x, x, pair[0]), (branch.y, y, pair[1])):
         if span is fact.span:
             continue
         new.known[value] = Pointer(fact.area, fact.symbol, fact.offset, span)
-        if fact.symbol is length:
+        if length is not None and fact.symbol is length:
             both = meet(new.number(length), SCALARS.sub(64, span, SCALARS.const(64, fact.offset)))
             if both is not None:
                 new.known[length] = both

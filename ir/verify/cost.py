@@ -37,7 +37,7 @@ def _function_cost(
 ) -> int:
     """Instructions that one call of `function` runs at most; `loop_costs` gets those of each loop."""
     order = function.reverse_postorder()
-    loops = Loops(order)
+    loops = Loops(function, order)
     within: dict[Block | None, int] = {None: 0}
     for block in order:
         cost = len(block.insts) + 1

@@ -88,7 +88,9 @@ class World:
 
     def frame_of(self, function: Function) -> Area:
         """The stack frame of a function."""
-        return self.area("frame " + function.name, RegionKind.FRAME, function.name, FRAME_SIZE)
+        area = self.area("frame " + function.name, RegionKind.FRAME, function.name, FRAME_SIZE)
+        area.is_single = True
+        return area
 
 
 @final
@@ -153,6 +155,7 @@ class Effects:
             area = self.world.area(
                 "value " + map_.name, RegionKind.MAP_VALUE, map_.name, map_.value_size, writable=writable
             )
+            area.is_single = True
             return Pointer(area, None, reference.offset, const(64, reference.offset))
         return ANY
 

@@ -122,7 +122,7 @@ def _collect(world: World, ranges: FunctionRanges, facts: Facts, entries: dict[s
             facts.known[inst] = state.of(inst)
         terminator = block.terminator
         if type(terminator) is Branch:
-            taken, other = ranges.out_states(block)
+            taken, other = ranges.ways_out(block, state)
             if (taken is None) != (other is None):
                 facts.outcomes[terminator] = other is None
     for head, loop in ranges.loops.heads.items():

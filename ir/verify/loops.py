@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from ir.core import Alu, Block, Branch, Const, Param, Value
+from ir.core import Alu, Block, Branch, Const, Function, Param, Value
+from ir.dominators import Dominators
 
 _MAX_THRESHOLDS: Final = 24
 # Lengths that bound offsets; a range that grows past what its loop compares with stops at these first.
@@ -19,7 +20,7 @@ _COMMON: Final = (-(1 << 31), -1, 0, (1 << 31) - 1, (1 << 32) - 1, 1 << 40, (1 <
 class Loop:
     """A loop: its head, every block in it, the sources of its back-edges."""
 
-    __slots__ = ("blocks", "head", "is_natural", "latches", "parent")
+    __slots__ = ("_made", "blocks", "head", "is_natural", "latches", "parent")
 
     def __init__(self, head: Block, latches: list[Block], blocks: set[Block], is_natural: bool) -> None:
         self.head = head
@@ -27,6 +28,15 @@ class Loop:
         self.blocks = blocks
         self.is_natural = is_natural
         self.parent: Loop | None = None
+        self._made: set[Value] = set()
+
+    def made(self) -> set[Value]:
+        """The values that the loop makes."""
+        if not self._made:
+            for block in self.blocks:
+                self._made.update(block.params)
+                self._made.update(block.insts)
+        return self._made
 
     def counters(self) -> frozenset[Value]:
         """Parameters of the head that some back-edge gives their own sum or difference with something."""
@@ -43,7 +53,7 @@ class Loop:
 class Loops:
     """All loops of a function: `heads` maps each head to its loop, `innermost` each block to the closest."""
 
-    def __init__(self, order: list[Block]) -> None:
+    def __init__(self, function: Function, order: list[Block]) -> None:
         self.order = order
         self.number = {block: number for number, block in enumerate(order)}
         self.entering: dict[Block, list[Block]] = {block: [] for block in order}
@@ -60,9 +70,9 @@ class Loops:
                     back.setdefault(successor, []).append(block)
         if not back:
             return
-        dominators = immediate_dominators(order, self.entering)
+        self.dominators = dominators = Dominators(function)
         for head in sorted(back, key=lambda block: self.number[block]):
-            natural = all(dominates(dominators, self.number, head, latch) for latch in back[head])
+            natural = all(dominators.dominates(head, latch) for latch in back[head])
             self.heads[head] = Loop(head, back[head], self._body(head, back[head]), natural)
         self._nest()
 
@@ -102,41 +112,6 @@ class Loops:
             loop.parent = self.innermost.get(loop.head)
             for block in loop.blocks:
                 self.innermost[block] = loop
-
-
-def immediate_dominators(order: list[Block], entering: dict[Block, list[Block]]) -> dict[Block, Block]:
-    """The closest strict dominator of each block but the first (Cooper, Harvey and Kennedy, 2001)."""
-    number = {block: position for position, block in enumerate(order)}
-    found: dict[Block, Block] = {order[0]: order[0]}
-    changed = True
-    while changed:
-        changed = False
-        for block in order[1:]:
-            best: Block | None = None
-            for previous in entering[block]:
-                if previous not in found:
-                    continue
-                if best is None:
-                    best = previous
-                    continue
-                other = previous
-                while best is not other:
-                    while number[best] > number[other]:
-                        best = found[best]
-                    while number[other] > number[best]:
-                        other = found[other]
-            assert best is not None
-            if found.get(block) is not best:
-                found[block] = best
-                changed = True
-    return found
-
-
-def dominates(dominators: dict[Block, Block], number: dict[Block, int], above: Block, block: Block) -> bool:
-    """Whether every way to `block` goes through `above`."""
-    while number[block] > number[above]:
-        block = dominators[block]
-    return block is above
 
 
 def _is_step(arg: Value, param: Param) -> bool:

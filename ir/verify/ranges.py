@@ -21,6 +21,7 @@ from ir.core import (
 )
 from ir.verify.branch import follow
 from ir.verify.effects import Effects
+from ir.verify.induction import Group, Induction
 from ir.verify.liveness import live_values
 from ir.verify.loops import Loop, Loops
 from ir.verify.scalar import Scalar, widen
@@ -46,9 +47,14 @@ class FunctionRanges:
         self.order = function.reverse_postorder()
         self.number = {block: number for number, block in enumerate(self.order)}
         self.live = live_values(function, self.order)
-        self.loops = Loops(self.order)
-        for loop in self.loops.heads.values():
+        self.loops = Loops(function, self.order)
+        self.inductions: dict[Block, Induction] = {}
+        self.arrivals: dict[Block, int] = {}
+        self.groups: dict[Param, Group] = {}
+        for head, loop in self.loops.heads.items():
             self._keep_counters(loop)
+            if loop.is_natural:
+                self.inductions[head] = Induction(loop, self.loops.dominators)
         self.states: dict[Block, State] = {}
         self.visits: dict[Block, int] = {}
         self._out: dict[Block, list[State | None]] = {}
@@ -63,6 +69,8 @@ class FunctionRanges:
         """Find a fixed point; False when the budget ran out (then nothing may be concluded)."""
         if not self._iterate():
             return False
+        if self._is_acyclic():
+            return True
         widened = dict(self.states)
         if self.loops.heads:
             self._narrow()
@@ -77,9 +85,14 @@ class FunctionRanges:
         state = self.states[block].copy()
         for inst in block.insts:
             self.effects.apply(state, inst)
+        return self.ways_out(block, state)
+
+    def ways_out(self, block: Block, state: State) -> list[State | None]:
+        """The states on each way out of `block` whose instructions have led to `state`."""
         terminator = block.terminator
         if type(terminator) is Branch:
-            return [follow(state, terminator, True), follow(state, terminator, False)]
+            groups = self.groups
+            return [follow(state, terminator, True, groups), follow(state, terminator, False, groups)]
         return [state] * len(block.edges())
 
     def _keep_counters(self, loop: Loop) -> None:
@@ -124,11 +137,35 @@ class FunctionRanges:
         return True
 
     def _joined(self, block: Block) -> State | None:
-        joined: State | None = None
+        induction = self.inductions.get(block)
+        if induction is None:
+            return self._join(block, self._entering[block])
+        loop = induction.loop
+        entry = self._join(block, [way for way in self._entering[block] if way[0] not in loop.blocks])
+        if entry is None:
+            return None
+        arrivals = induction.arrivals(entry)
+        state = self._join(block, self._entering[block])
+        assert state is not None
+        if arrivals is None:
+            self.arrivals.pop(block, None)
+            for param in induction.steps:
+                self.groups.pop(param, None)
+            return state
+        self.arrivals[block] = arrivals
+        state = state.copy()
+        group = induction.clamp(entry, state, arrivals)
+        for param in induction.steps:
+            if param in group:
+                self.groups[param] = group
+            else:
+                self.groups.pop(param, None)
+        return state
+
+    def _join(self, block: Block, ways: list[tuple[Block, int, Edge]]) -> State | None:
+        joined: State | None = self.entry if block is self.order[0] else None
         slot = partial(self._slot, block)
-        if block is self.order[0]:
-            joined = self.entry
-        for previous, position, edge in self._entering[block]:
+        for previous, position, edge in ways:
             out = self._out.get(previous)
             state = out[position] if out is not None else None
             if state is None:
@@ -151,8 +188,10 @@ class FunctionRanges:
         if visits < _VISITS_BEFORE_WIDENING:
             return state
         thresholds = self.loops.thresholds(block) if visits < _VISITS_WITH_THRESHOLDS else (0, MAX_LENGTH)
+        steps = self.inductions[block].steps if block in self.arrivals else {}
         for value, fact in state.known.items():
-            state.known[value] = _widen(old.known.get(value), fact, thresholds)
+            if value not in steps:
+                state.known[value] = _widen(old.known.get(value), fact, thresholds)
         for key, room in list(state.rooms.items()):
             if old.rooms.get(key) != room:
                 del state.rooms[key]
@@ -170,11 +209,17 @@ class FunctionRanges:
                 self.states[block] = state
                 self._out[block] = self.out_states(block)
 
+    def _is_acyclic(self) -> bool:
+        """Whether each block was walked once, after all the blocks before it: what was found is a fixed point."""
+        number = self.number
+        return all(number[block] < number[next_] for block in self.order for next_ in block.successors())
+
     def _is_fixed_point(self) -> bool:
         self._out = {}
         for block in self.order:
             if block in self.states:
                 self._out[block] = self.out_states(block)
+        groups, arrivals = dict(self.groups), dict(self.arrivals)
         if self.order[0] not in self.states or not covers_state(self.states[self.order[0]], self.entry):
             return False
         for block in self.order:
@@ -183,7 +228,7 @@ class FunctionRanges:
                 continue
             if block not in self.states or not covers_state(self.states[block], state):
                 return False
-        return True
+        return groups == self.groups and arrivals == self.arrivals
 
 
 def _widen(old: Known | None, new: Known, thresholds: tuple[int, ...]) -> Known:

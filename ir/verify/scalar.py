@@ -364,7 +364,8 @@ def widen(old: Scalar, new: Scalar, thresholds: Sequence[int]) -> Scalar:
     low = both.low
     if low is not None:
         low = widen(old.half(), low, thresholds)
-    return make(both.bits, value, mask, umin, umax, smin, smax, low) or both
+    made = make(both.bits, value, mask, umin, umax, smin, smax, low)
+    return (tighten(made) or both) if made is not None else both
 
 
 def _above(bound: int, thresholds: Sequence[int], limit: int) -> int:

@@ -21,7 +21,8 @@ def trip_bound(ranges: FunctionRanges, loop: Loop) -> int | None:
                 arrivals.append((state, edge.args))
     if not arrivals:
         return 0
-    bounds: list[int] = []
+    counted = ranges.arrivals.get(loop.head)
+    bounds: list[int] = [] if counted is None else [counted - 1]
     for position, param in enumerate(loop.head.params):
         fact = start.of(param)
         span = fact.span if type(fact) is Pointer else fact

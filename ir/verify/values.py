@@ -32,7 +32,7 @@ class Area:
     makes.
     """
 
-    __slots__ = ("kind", "length", "name", "size", "writable")
+    __slots__ = ("is_single", "kind", "length", "name", "size", "writable")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Area:
         self.size = size
         self.length = length
         self.writable = writable
+        self.is_single = length is not None
 
     def __repr__(self) -> str:
         return f"{self.kind.value} {self.name}".strip()
