@@ -9,6 +9,9 @@ from __future__ import annotations
 from ir.context import HEADER, ContextLayout, Pointer
 from ir.segments import AccessError
 
+SKB_NET, SKB_LINK = -0x10_0000, -0x20_0000  # SKF_NET_OFF, SKF_LL_OFF (include/uapi/linux/filter.h)
+ETHERNET_HEADER = 14
+
 
 def translate_access(layout: ContextLayout, offset: int, size: int, is_store: bool) -> tuple[int, int]:
     """The offset and size, in our memory, of an access at `offset` of the user's structure.
@@ -29,6 +32,19 @@ def translate_access(layout: ContextLayout, offset: int, size: int, is_store: bo
     if size != 4 or offset not in layout.pointers:
         raise AccessError("bad-context-access", f"{what} splits a packet pointer")
     return pointer.value, 8
+
+
+def find_in_packet(index: int, size: int, start: int, end: int) -> int | None:
+    """The address of `size` bytes at `index` of the packet [start, end); None when not all inside.
+
+    A negative index counts from a header, as in classic BPF: from SKB_NET the network's, SKB_LINK the link's.
+    """
+    address = start + index
+    if SKB_NET <= index < 0:
+        address = start + ETHERNET_HEADER + index - SKB_NET
+    elif SKB_LINK <= index < SKB_NET:
+        address = start + index - SKB_LINK
+    return address if start <= address <= end - size else None
 
 
 def _pointer_at(layout: ContextLayout, offset: int, size: int) -> Pointer | None:

@@ -17,7 +17,7 @@ from typing import Final, NoReturn, final
 
 from ir.algebra import Integers, signed
 from ir.context import Pointer, layout_of
-from ir.context_access import translate_access
+from ir.context_access import find_in_packet, translate_access
 from ir.diagnostics import Diagnostic, TrapError
 from ir.isa import (
     ARGUMENT_REGISTERS,
@@ -46,8 +46,6 @@ MAY_GOTO_BUDGET: Final = 0x80_0000  # BPF_MAX_LOOPS, per frame as the kernel kee
 TAIL_CALL_LIMIT: Final = 33
 DEFAULT_FUEL: Final = 1 << 26
 
-SKB_NET_OFFSET, SKB_LINK_OFFSET = -0x10_0000, -0x20_0000  # SKF_NET_OFF, SKF_LL_OFF (uapi/linux/filter.h)
-ETHERNET_HEADER = 14
 MASK = (1 << 64) - 1
 
 Registers = list[int | None]
@@ -117,8 +115,8 @@ class Machine:
         context: Segment | None = None,
     ) -> None:
         self.program = program
-        self.memory = memory or Memory(big_endian=program.big_endian)
-        self.environment = environment or Environment()
+        self.memory = memory if memory is not None else Memory(big_endian=program.big_endian)
+        self.environment = environment if environment is not None else Environment()
         self.context = context
         self.layout = layout_of(program.type)
         self.registers: Registers = [None if self.environment.strict else 0] * 11
@@ -140,8 +138,7 @@ class Machine:
         self.registers[1 : 1 + len(arguments)] = arguments
         self._enter(0, return_slot=-1)
         self._execute(until_depth=0)
-        ret = self.read(R0)
-        return Outcome(ret, self.insns, tuple(self.registers))
+        return Outcome(self.read(R0), self.insns, tuple(self.registers))
 
     def call(self, address: int, *arguments: int) -> int:
         """Call the program's function at `address` from a helper (a callback); its result."""
@@ -224,6 +221,8 @@ class Machine:
 
     def _atomic(self, row: Row, insn: Insn) -> None:
         address = (self.read(insn.dst) + insn.offset) & MASK
+        if self._context_offset(address) is not None:
+            self.trap("bad-context-access", f"atomic operation on {self.layout.name}")
         old, value = self.memory.read(address, row.size), self.read(insn.src)
         if row.meaning is not None:
             self.memory.write(address, row.size, compute(row, self._algebra, old, value))
@@ -237,12 +236,8 @@ class Machine:
     def _packet(self, row: Row, insn: Insn) -> int | None:
         """Read the packet; outside of it, the function returns 0 as the kernel's does (bpf_gen_ld_abs)."""
         index = signed(32, insn.imm + (self.read(insn.src) if row.uses_src else 0))
-        start, end = self._packet_bounds()
-        address = start + index
-        if index < 0:
-            base = start + (ETHERNET_HEADER if index >= SKB_NET_OFFSET else 0)
-            address = base + index - (SKB_NET_OFFSET if index >= SKB_NET_OFFSET else SKB_LINK_OFFSET)
-        if not start <= address <= end - row.size:
+        address = find_in_packet(index, row.size, *self._packet_bounds())
+        if address is None:
             self.registers[R0] = 0
             return self._leave()
         self._clobber_arguments()
@@ -268,20 +263,17 @@ class Machine:
         return None
 
     def _call(self, row: Row, insn: Insn) -> int | None:
-        match row.callee:
-            case Callee.SUBPROGRAM:
-                return self._enter(self.slot + 1 + insn.imm, return_slot=self.slot + 1)
-            case Callee.INDIRECT:
-                address = self.read(insn.dst)
-                if address in self.environment.helpers:
-                    return self._call_helper(self.environment.helpers[address])
-                return self._enter(self._function_at(address), return_slot=self.slot + 1)
-            case Callee.KFUNC:
-                return self._call_kfunc(insn)
-        helper = self.environment.helpers.get(insn.imm)
-        if helper is None:
-            self.trap("missing-helper", f"helper {insn.imm} is not provided")
-        return self._call_helper(helper)
+        if row.callee is Callee.SUBPROGRAM:
+            return self._enter(self.slot + 1 + insn.imm, return_slot=self.slot + 1)
+        if row.callee is Callee.KFUNC:
+            reference = self.program.references.get(self.slot)
+            name = reference.name if reference is not None else f"btf_{insn.imm}"
+            return self._call_helper(self.environment.kfuncs.get(name), f"kfunc '{name}'")
+        number = self.read(insn.dst) if row.callee is Callee.INDIRECT else insn.imm
+        helper = self.environment.helpers.get(number)
+        if row.callee is Callee.INDIRECT and helper is None:
+            return self._enter(self._function_at(number), return_slot=self.slot + 1)
+        return self._call_helper(helper, f"helper {number}")
 
     def _exit(self, row: Row, insn: Insn) -> int:
         self.read(R0)
@@ -294,37 +286,36 @@ class Machine:
 
     def _wide_value(self, insn: Insn) -> int:
         reference = self.program.references.get(self.slot)
+        if reference is None and insn.src == Wide.PLAIN.value:
+            return insn.imm
+        if reference is None and insn.src == Wide.FUNC.value:
+            return FUNCTION_BASE + 8 * (self.slot + 1 + signed(32, insn.imm))
         if reference is not None and reference.kind is ReferenceKind.FUNCTION:
             return FUNCTION_BASE + 8 * reference.offset
-        if reference is not None:
-            if self.environment.resolve is None:
-                self.trap(
-                    "unresolved-reference", f"{reference.kind.value} '{reference.name}' has no value here"
-                )
-            return self.environment.resolve(reference) & MASK
-        if insn.src == Wide.FUNC.value:
-            return FUNCTION_BASE + 8 * (self.slot + 1 + signed(32, insn.imm))
-        if insn.src != Wide.PLAIN.value:
-            self.trap(
-                "unresolved-reference", f"{Wide(insn.src).name.lower()} {insn.imm:#x} names nothing here"
-            )
-        return insn.imm
+        if reference is None or self.environment.resolve is None:
+            what = reference.name if reference is not None else f"{insn.imm:#x}"
+            self.trap("unresolved-reference", f"{Wide(insn.src).name.lower()} '{what}' has no value here")
+        return self.environment.resolve(reference) & MASK
 
     def _place(self, address: int, size: int, is_store: bool = False) -> tuple[int, int]:
         """Where an access goes: to its own address, or into the context as that is laid out."""
+        offset = self._context_offset(address)
+        if offset is None:
+            return address, size
+        moved, size = translate_access(self.layout, offset, size, is_store)
+        return address - offset + moved, size
+
+    def _context_offset(self, address: int) -> int | None:
         context = self.context
         if context is None or self.layout.is_raw or not context.base <= address < context.end:
-            return address, size
-        offset, size = translate_access(self.layout, address - context.base, size, is_store)
-        return context.base + offset, size
+            return None
+        return address - context.base
 
     def _packet_bounds(self) -> tuple[int, int]:
         if self.context is not None and self.layout.pointers:
             self.read(R6)
-            header = self.context.base
-            return self.memory.read(header + Pointer.DATA.value, 8), self.memory.read(
-                header + Pointer.DATA_END.value, 8
-            )
+            data, end = (self.context.base + pointer.value for pointer in (Pointer.DATA, Pointer.DATA_END))
+            return self.memory.read(data, 8), self.memory.read(end, 8)
         if len(self._arguments) >= 2:
             return self._arguments[0], self._arguments[0] + self._arguments[1]
         return 0, 0
@@ -372,14 +363,9 @@ class Machine:
             self.trap("bad-call", f"{address:#x} is not a function or a helper")
         return slot
 
-    def _call_kfunc(self, insn: Insn) -> int | None:
-        reference = self.program.references.get(self.slot)
-        name = reference.name if reference is not None else f"btf_{insn.imm}"
-        if name not in self.environment.kfuncs:
-            self.trap("missing-helper", f"kfunc '{name}' is not provided")
-        return self._call_helper(self.environment.kfuncs[name])
-
-    def _call_helper(self, helper: Helper) -> int | None:
+    def _call_helper(self, helper: Helper | None, name: str) -> int | None:
+        if helper is None:
+            self.trap("missing-helper", f"{name} is not provided")
         arguments = [self.registers[register] or 0 for register in ARGUMENT_REGISTERS]
         try:
             result = helper(self, *arguments) & MASK

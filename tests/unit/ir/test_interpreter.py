@@ -293,6 +293,7 @@ def test_a_packet_pointer_is_loaded_whole_and_other_fields_as_they_stand() -> No
         "r0 = *(u32 *)(r1 + 24)",
         "r0 = *(u64 *)(r1 + 20)",
         "*(u32 *)(r1 + 12) = 1",
+        "lock *(u32 *)(r1 + 12) += r1",
         "*(u32 *)(r1 + 0) = 1",
     ],
 )
