@@ -79,6 +79,8 @@ class Constants:
                 holds = compute(row, self._algebra, x, y)
             elif x is None:
                 holds = laws_of(row, self._algebra.big_endian).right.get(y & (1 << row.bits) - 1)
+        elif x is None and y is None and branch.x is branch.y:
+            holds = laws_of(row, self._algebra.big_endian).same
         elif type(x) is int and y is None:
             holds = laws_of(row, self._algebra.big_endian).left.get(x & (1 << row.bits) - 1)
         return None if holds is None else bool(holds)
@@ -94,6 +96,11 @@ class Constants:
         self._visited.add(block)
         facts = self.facts
         for inst in block.insts:
+            if type(inst) is Const:
+                facts[inst] = inst.value
+                continue
+            if type(inst) is Alu and inst.x not in facts and inst.y not in facts:
+                continue
             fact = self._evaluate(inst)
             if fact is not None:
                 facts[inst] = fact
@@ -114,8 +121,9 @@ class Constants:
         if edge in self.taken:
             return
         self.taken.add(edge)
-        for param, arg in zip(edge.block.params, edge.args, strict=True):
-            self._meet(edge.block, param, arg)
+        if edge.args:
+            for param, arg in zip(edge.block.params, edge.args, strict=True):
+                self._meet(edge.block, param, arg)
         if edge.block not in self._visited:
             heappush(self._waiting, self._number[edge.block])
 
@@ -161,8 +169,6 @@ class Constants:
         return users
 
     def _evaluate(self, inst: Inst) -> Fact | None:
-        if type(inst) is Const:
-            return inst.value
         if type(inst) is Alu:
             return self._alu(inst)
         if type(inst) is Load:

@@ -94,7 +94,7 @@ PASSES: Final[Mapping[str, type[Any]]] = {
     )
 }
 
-DEFAULT_FAST: Final = Pipeline((FoldRodata(), FoldConstants(), PruneBranches(), RemoveDeadCode()))
+DEFAULT_FAST: Final = Pipeline((FoldRodata(), FoldConstants(), RemoveDeadCode()))
 """The fast tier: what decides whether a program loads, and removing what is dearer to compile."""
 
 DEFAULT: Final = Pipeline(

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import compress
 
-from ir.core import Block, Edge, Function, Param, Value, substitute
+from ir.core import Alu, Block, Const, Edge, Function, Load, Param, Value, substitute
 
 
 def rename(function: Function, replaced: Mapping[Value, Value]) -> None:
     """Make every instruction and terminator read `replaced[v]` wherever it read v."""
+    get = replaced.get
     for block in function.blocks:
         for inst in block.insts:
-            substitute(inst, replaced)
+            if (
+                type(inst) is Alu
+            ):  # as `substitute` does, without the calls: most instructions are one of these
+                inst.x, inst.y = get(inst.x, inst.x), get(inst.y, inst.y)
+            elif type(inst) is Load:
+                inst.base = get(inst.base, inst.base)
+            elif type(inst) is not Const:
+                substitute(inst, replaced)
         substitute(block.terminator, replaced)
 
 

@@ -20,23 +20,26 @@ from typing import ClassVar, final
 from ir.core import (
     Address,
     Alu,
+    Branch,
     Call,
     Const,
-    Edge,
     Frame,
     Function,
     Inst,
     Load,
     Module,
     Param,
+    Return,
     Value,
     operands,
 )
 from ir.explain import Notes
 from ir.object import ReferenceKind
 from ir.regions import constant_step
+from ir.rename import drop_params
 
 FRAME_SIZE = 512
+_PURE = (Const, Alu, Frame, Address)
 
 
 @final
@@ -51,28 +54,29 @@ class RemoveDeadCode:
     def run(self, module: Module, notes: Notes) -> bool:
         """Sweep every function, then the functions themselves."""
 
-        def may_go(inst: Inst) -> bool:
-            if type(inst) is Load:
-                return not inst.row.imm and (self.verified or is_in_bounds(inst, module))
-            return type(inst) in (Const, Alu, Frame, Address)
+        def may_go(load: Load) -> bool:
+            return not load.row.imm and (self.verified or is_in_bounds(load, module))
 
         changed = sum(sweep(function, may_go) for function in module.functions.values()) > 0
         return remove_functions(module) or changed
 
 
-def sweep(function: Function, may_go: Callable[[Inst], bool]) -> bool:
-    """Remove the instructions that `may_go` and are not needed, and parameters nobody reads."""
+def sweep(function: Function, may_go: Callable[[Load], bool]) -> bool:
+    """Remove what has no effect and is not needed: instructions, loads that `may_go`, parameters."""
     incoming: dict[Value, list[Value]] = {}
     live: set[Value] = set()
     work: list[Value] = []
     for block in function.blocks:
         for inst in block.insts:
-            if not may_go(inst):
+            if type(inst) not in _PURE and not (type(inst) is Load and may_go(inst)):
                 live.add(inst)
                 work += operands(inst)
-        edges = block.edges()
-        work += operands(block.terminator)[: -sum(len(edge.args) for edge in edges) or None]
-        for edge in edges:
+        terminator = block.terminator
+        if type(terminator) is Branch:
+            work += (terminator.x, terminator.y)
+        elif type(terminator) is Return:
+            work.append(terminator.value)
+        for edge in block.edges():
             for param, arg in zip(edge.block.params, edge.args, strict=True):
                 incoming.setdefault(param, []).append(arg)
     while work:
@@ -80,7 +84,12 @@ def sweep(function: Function, may_go: Callable[[Inst], bool]) -> bool:
         if value in live:
             continue
         live.add(value)
-        work += incoming.get(value, ()) if type(value) is Param else operands(value)
+        if type(value) is Alu:
+            work += (value.x, value.y)
+        elif type(value) is Param:
+            work += incoming.get(value, ())
+        elif type(value) is not Const:
+            work += operands(value)
     return _keep(function, live)
 
 
@@ -129,14 +138,13 @@ def _named_function(inst: Inst) -> str:
 
 def _keep(function: Function, live: set[Value]) -> bool:
     changed = False
-    edges: dict[int, Edge] = {id(edge): edge for block in function.blocks for edge in block.edges()}
-    for edge in edges.values():
-        params = edge.block.params
-        if not all(param in live for param in params):
-            edge.args = [arg for param, arg in zip(params, edge.args, strict=True) if param in live]
+    dead: set[Value] = set()
     for block in function.blocks:
-        kept = [inst for inst in block.insts if inst in live]
-        params = [param for param in block.params if param in live]
-        changed |= len(kept) < len(block.insts) or len(params) < len(block.params)
-        block.insts, block.params = kept, params
-    return changed
+        if not live.issuperset(block.insts):
+            block.insts = [inst for inst in block.insts if inst in live]
+            changed = True
+        if not live.issuperset(block.params):
+            dead.update(param for param in block.params if param not in live)
+    if dead:
+        drop_params(function, dead)
+    return changed or bool(dead)
