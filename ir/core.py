@@ -371,7 +371,7 @@ def substitute(inst: Inst | Terminator, replaced: Mapping[Value, Value]) -> None
             assert_never(inst)
     if isinstance(inst, Branch | Jump | StaticBranch | MayGoto):
         for edge in edges_of(inst):
-            if edge.args:
+            if not replaced.keys().isdisjoint(edge.args):
                 edge.args = [get(arg, arg) for arg in edge.args]
 
 
