@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import time
 from collections.abc import Mapping
-from errno import EFAULT, EINVAL, ENOENT
+from errno import E2BIG, EAGAIN, EFAULT, EINVAL, ENOENT
 from typing import Final
 
 from runtime.formatting import format_text
 from runtime.helpers import HelperCall, Implementation
+from runtime.maps.slots import SlotView
 
 _COMM_SIZE: Final = 16
 
@@ -37,8 +39,6 @@ def snprintf(call: HelperCall) -> int:
 
 def get_current_pid_tgid(call: HelperCall) -> int:
     """tgid << 32 | pid of the calling thread."""
-    import threading
-
     return os.getpid() << 32 | threading.get_native_id()
 
 
@@ -85,6 +85,39 @@ def answer(errno: int) -> Implementation:
     return fail
 
 
+def current_task_under_cgroup(call: HelperCall) -> int:
+    """1 when slot r2 of a cgroup array was filled, for there is one task here; -EAGAIN when it was not."""
+    view = call.map(0)
+    index = call.number(1) & 0xFFFF_FFFF
+    if index >= view.live.declared.max_entries:
+        return -E2BIG
+    return 1 if isinstance(view, SlotView) and index in view else -EAGAIN
+
+
+def rc_keydown(call: HelperCall) -> int:
+    """A line for the run's printk: the key that a remote control sent."""
+    protocol, scancode, toggle = (call.number(index) for index in (1, 2, 3))
+    call.execution.printk.append(f"rc_keydown protocol {protocol} scancode {scancode:#x} toggle {toggle}")
+    return 0
+
+
+def rc_repeat(call: HelperCall) -> int:
+    """A line for the run's printk: the last key once more."""
+    call.execution.printk.append("rc_repeat")
+    return 0
+
+
+def rc_pointer_rel(call: HelperCall) -> int:
+    """A line for the run's printk: how far a pointer moved."""
+    x, y = (number - (1 << 32) if number >> 31 else number for number in map(_low32, call.registers[1:3]))
+    call.execution.printk.append(f"rc_pointer_rel {x} {y}")
+    return 0
+
+
+def _low32(number: int) -> int:
+    return number & 0xFFFF_FFFF
+
+
 def _print(call: HelperCall, arguments: tuple[int, ...]) -> int:
     format = bytes(call.memory(0)).split(b"\0", 1)[0]
     line = format_text(format, arguments, _read).decode(errors="replace")
@@ -116,6 +149,13 @@ HOST_HELPERS: Final[Mapping[str, Implementation]] = {
     "get_current_task": zero,
     "get_current_cgroup_id": zero,
     "get_attach_cookie": zero,
+    "current_task_under_cgroup": current_task_under_cgroup,
+    "rc_keydown": rc_keydown,
+    "rc_repeat": rc_repeat,
+    "rc_pointer_rel": rc_pointer_rel,
+    "get_stackid": answer(EFAULT),
+    "get_stack": answer(EFAULT),
+    "get_task_stack": answer(EFAULT),
     "perf_event_read": answer(ENOENT),
     "send_signal": answer(EINVAL),
     "probe_write_user": answer(EFAULT),

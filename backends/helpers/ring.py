@@ -35,6 +35,15 @@ def perf_event_output(w: Writer, site: Site) -> None:
 
     record: cpu 4, packet bytes 4, data, packet
     """
+    _output(w, site, has_packet=bool(layout_of(site.program_type).pointers))
+
+
+def skb_output(w: Writer, site: Site) -> None:
+    """As perf_event_output, of a packet that only a kernel has: without its bytes."""
+    _output(w, site, has_packet=False)
+
+
+def _output(w: Writer, site: Site, has_packet: bool) -> None:
     flags, size = w["r3"], w["r5"] & 0xFFFF_FFFF
     shape = Shape(site.known_map.type, site.known_map)
     wanted = (flags >> _CONTEXT_SHIFT) & _CONTEXT_BITS
@@ -44,12 +53,11 @@ def perf_event_output(w: Writer, site: Site) -> None:
     index = (flags & _CURRENT_CPU).eq(_CURRENT_CPU).choose(cpu, flags & _CURRENT_CPU)
     with w.if_(index.uge(shape.number(w, w["r2"], MAX_ENTRIES)), likely=False):
         w.ret(-E2BIG)
-    if layout_of(site.program_type).pointers:
+    if has_packet:
         with w.if_(wanted.ugt(length(w)), likely=False):
             w.ret(-EFAULT)
     else:
-        with w.if_(wanted.ne(0), likely=False):
-            w.ret(-EINVAL)
+        wanted = w.i64(0)
     record = reserve_record(w, shape, w["r2"], size + wanted + PERF_HEADER)
     with w.if_(record.eq(0), likely=False):
         w["r2"].at(RING_LOST).exchange(w.i64(1), "monotonic", "add")
@@ -57,7 +65,7 @@ def perf_event_output(w: Writer, site: Site) -> None:
     record.store(index.to("i32"))
     record.store(wanted.to("i32"), 4)
     copy(w, record.at(PERF_HEADER), w["r4"], size, None)
-    if layout_of(site.program_type).pointers:
+    if has_packet:
         copy(w, record.at(PERF_HEADER).at(size), pointer(w, Pointer.DATA).to("ptr"), wanted, None)
     commit(w, record, discards=False)
     w.ret(0)
@@ -77,4 +85,6 @@ RINGS: Final = {
     "ringbuf_submit": HelperRow(ringbuf_submit, may_trap=True, parts=(IN_SEGMENT,)),
     "ringbuf_discard": HelperRow(ringbuf_discard, may_trap=True, parts=(IN_SEGMENT,)),
     "perf_event_output": HelperRow(perf_event_output, is_small=False, needs_map=True),
+    "skb_output": HelperRow(skb_output, is_small=False, needs_map=True),
+    "xdp_output": HelperRow(skb_output, is_small=False, needs_map=True),
 }
