@@ -1,0 +1,246 @@
+"""Static keys: switches that bring branches into one of two forms, in one program or in all that use them.
+
+    key    its static branches in each program, by instruction, and their sites in memory, copies included
+    on     each branch is in the second-named form of its instruction: nop_or_goto jumps, goto_or_nop not
+
+This is bookkeeping and writes no code: it tells the patcher which sites shall have which form, all of one
+update at once. A branch that was deleted as dead code has no site; it can be switched and nothing happens.
+What a branch was last told is remembered here, never read back from code. One lock (the owner's) orders
+updates and unloading.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import final
+
+from backends.native_code import Form, SiteKind
+from ir.diagnostics import Diagnostic, Location, RejectedError
+from runtime.linker import LinkedImage
+from runtime.patch import Patcher, PatchPoint, patch_points, patcher
+
+
+class Polarity(Enum):
+    """What the form that a branch is compiled in means; the posted designs disagree."""
+
+    FIRST_IS_OFF = "the first-named form is off"  # the patches of 2024, and what bpfc's header makes
+    FIRST_IS_ON = "the first-named form is on"  # the RFC of 2025
+
+
+class State(Enum):
+    """What a key's branches are."""
+
+    OFF = "off"
+    ON = "on"
+    MIXED = "mixed"
+
+
+@final
+class Branches:
+    """The static branches of one program in memory, by instruction, and what each was last told.
+
+    `first_forms` has every static branch of the program, also those that the compiler has deleted;
+    `length` counts the program's instructions. `sites` are those that share an instruction's number as
+    their key.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        length: int,
+        first_forms: Mapping[int, Form],
+        image: LinkedImage,
+        patcher: Patcher,
+        polarity: Polarity = Polarity.FIRST_IS_OFF,
+    ) -> None:
+        self.name = name
+        self.length = length
+        self.is_open = True
+        self._first_is_on = polarity is Polarity.FIRST_IS_ON
+        self._forms = dict(first_forms)
+        self._on = dict.fromkeys(first_forms, self._first_is_on)
+        self._patcher = patcher
+        self._points: dict[int, list[PatchPoint]] = {insn: [] for insn in first_forms}
+        for point in patch_points(image, SiteKind.STATIC):
+            self._points[point.site.key].append(point)
+
+    @property
+    def insns(self) -> tuple[int, ...]:
+        """The static branches, as instruction numbers."""
+        return tuple(sorted(self._forms))
+
+    def points(self, insn: int) -> tuple[PatchPoint, ...]:
+        """The sites of a static branch: none when it was deleted, several when it was copied."""
+        return tuple(self._points[insn])
+
+    def is_on(self, insn: int) -> bool:
+        """What a static branch was last told."""
+        return self._on[insn]
+
+    def wanted(self, insns: Sequence[int], on: bool) -> tuple[list[PatchPoint], list[PatchPoint]]:
+        """The sites that are to be NOPs and those that are to be jumps for branches to be on, or off."""
+        jumping = {insn for insn in insns if (self._forms[insn] is Form.JUMP) == (on is self._first_is_on)}
+        nops = [point for insn in insns if insn not in jumping for point in self._points[insn]]
+        jumps = [point for insn in insns if insn in jumping for point in self._points[insn]]
+        return nops, jumps
+
+    def record(self, insns: Iterable[int], on: bool) -> None:
+        """Remember what branches were told."""
+        self._on.update(dict.fromkeys(insns, on))
+
+    def check(self, insn: int, on: int) -> None:
+        """Refuse what BPF_STATIC_BRANCH_UPDATE refuses: EINVAL, ERANGE, EBADF."""
+        if not self.is_open:
+            raise _refused("closed", f"the program '{self.name}' was unloaded", errno.EBADF)
+        if on not in (0, 1):
+            raise _refused("bad-state", f"a static branch is switched to {on}, wanted 0 or 1", errno.EINVAL)
+        at = Location(function=self.name, insn=insn)
+        if not 0 <= insn < self.length:
+            message = f"no instruction {insn} in a program of {self.length}"
+            raise _refused("no-such-insn", message, errno.ERANGE, at)
+        if insn not in self._forms:
+            raise _refused("not-a-static-branch", "the instruction is not a static branch", errno.EINVAL, at)
+
+
+@final
+class Key:
+    """A named switch. Programs join it with their branches and leave it when they are unloaded."""
+
+    def __init__(self, name: str, lock: threading.RLock, patcher: Patcher) -> None:
+        self.name = name
+        self._lock = lock
+        self._patcher = patcher
+        self._members: dict[Branches, tuple[int, ...]] = {}
+        self._told: bool | None = None
+
+    def __repr__(self) -> str:
+        return f"<static key {self.name}: {self.state.value}>"
+
+    @property
+    def state(self) -> State:
+        """Whether the key's branches are on; MIXED when they differ, as after one program was switched."""
+        with self._lock:
+            found = {branches.is_on(insn) for branches, insns in self._members.items() for insn in insns}
+        if len(found) > 1:
+            return State.MIXED
+        return State.ON if True in found or (not found and self._told) else State.OFF
+
+    @property
+    def enabled(self) -> bool | None:
+        """True, False, or None for mixed."""
+        return {State.ON: True, State.OFF: False}.get(self.state)
+
+    @property
+    def sites(self) -> tuple[PatchPoint, ...]:
+        """Every site of the key, in all programs."""
+        with self._lock:
+            return tuple(
+                point
+                for branches, insns in self._members.items()
+                for insn in insns
+                for point in branches.points(insn)
+            )
+
+    def enable(self, only: Branches | None = None) -> None:
+        """Switch the key on, in all programs or in one."""
+        self.switch(True, only)
+
+    def disable(self, only: Branches | None = None) -> None:
+        """Switch the key off, in all programs or in one."""
+        self.switch(False, only)
+
+    def switch(self, on: bool, only: Branches | None = None) -> None:
+        """Bring all branches of the key to one state, all of them or none, published once.
+
+        RejectedError: ENOENT when `only` does not use the key, else what the patcher refuses.
+        """
+        with self._lock:
+            if only is not None and only not in self._members:
+                raise _refused("key-not-used", f"'{only.name}' does not use '{self.name}'", errno.ENOENT)
+            members = self._members if only is None else {only: self._members[only]}
+            _apply(self._patcher, members, on)
+            if only is None:
+                self._told = on
+
+    def join(self, branches: Branches, insns: Iterable[int]) -> None:
+        """Add a program's branches, and bring them to the state that the key was told, if it was."""
+        with self._lock:
+            members = {branches: tuple(insns)}
+            if self._told is not None:
+                _apply(self._patcher, members, self._told)
+            self._members |= members
+
+    def leave(self, branches: Branches) -> None:
+        """Forget a program's branches; as they are, so they stay."""
+        with self._lock:
+            self._members.pop(branches, None)
+
+
+@final
+class StaticKeys(Mapping[str, Key]):
+    """The keys of one started object, by name. Owns the lock of keys and of programs' static branches."""
+
+    def __init__(self, names: Iterable[str] = (), changer: Patcher | None = None) -> None:
+        self._lock = threading.RLock()
+        self._patcher = changer or patcher()
+        self._keys = {name: Key(name, self._lock, self._patcher) for name in names}
+
+    def __getitem__(self, name: str) -> Key:
+        return self._keys[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def load(
+        self,
+        name: str,
+        length: int,
+        first_forms: Mapping[int, Form],
+        image: LinkedImage,
+        keys: Mapping[str, Iterable[int]],
+        polarity: Polarity = Polarity.FIRST_IS_OFF,
+    ) -> Branches:
+        """Take in a program that was just linked; `keys`: which of its static branches belong to which."""
+        with self._lock:
+            branches = Branches(name, length, first_forms, image, self._patcher, polarity)
+            for key, insns in keys.items():
+                self._keys[key].join(branches, insns)
+            return branches
+
+    def unload(self, branches: Branches) -> None:
+        """Forget a program; to be done before its image is closed. Twice is fine."""
+        with self._lock:
+            branches.is_open = False
+            for key in self._keys.values():
+                key.leave(branches)
+
+    def update(self, branches: Branches, insn: int, on: int) -> None:
+        """Switch one static branch of one program, as BPF_STATIC_BRANCH_UPDATE would.
+
+        RejectedError: EINVAL, ERANGE, EBADF; UnsupportedError: EOPNOTSUPP.
+        """
+        with self._lock:
+            branches.check(insn, on)
+            _apply(self._patcher, {branches: (insn,)}, bool(on))
+
+
+def _apply(patcher: Patcher, members: Mapping[Branches, tuple[int, ...]], on: bool) -> None:
+    nops: list[PatchPoint] = []
+    jumps: list[PatchPoint] = []
+    for branches, insns in members.items():
+        to_nop, to_jump = branches.wanted(insns, on)
+        nops += to_nop
+        jumps += to_jump
+    patcher.poke(nops, jumps)
+    for branches, insns in members.items():
+        branches.record(insns, on)
+
+
+def _refused(code: str, message: str, number: int, at: Location | None = None) -> RejectedError:
+    return RejectedError([Diagnostic(code, message, at or Location(), errno=number)])
