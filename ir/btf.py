@@ -171,6 +171,13 @@ class Btf:
             if not kinds or self.kind(id) in kinds:
                 yield id
 
+    def of_kind(self, kind: BtfKind) -> list[int]:
+        """The ids of this section's own types of a kind."""
+        words = self._words
+        return [
+            id for id, start in enumerate(self._starts, self.first_id) if words[start + 1] >> 24 & 31 == kind
+        ]
+
     def find_flavours(self, name: str) -> Iterator[int]:
         """The ids of the types called `name` or a flavour of it (`name___old`), lowest first."""
         if self.base is not None:

@@ -101,13 +101,18 @@ class Reference:
 @final
 @dataclass(frozen=True, slots=True)
 class FunctionInfo:
-    """A function of a program: `start` and `slots` count 8-byte slots, `btf_id` is 0 when it has no type."""
+    """A function of a program: `start` and `slots` count 8-byte slots, `btf_id` is 0 when it has no type.
+
+    It came from byte `offset` of ELF section `section`, '' when from no object.
+    """
 
     name: str
     start: int
     slots: int
     is_global: bool
     btf_id: int = 0
+    section: str = ""
+    offset: int = 0
 
 
 @final
@@ -185,6 +190,13 @@ class Program:
         """The function that slot `slot` is in, None when `functions` is empty."""
         number = bisect_right(self._function_starts, slot) - 1
         return self.functions[number] if number >= 0 else None
+
+    def slot_of(self, section: str, offset: int) -> int | None:
+        """The slot that byte `offset` of an ELF section became, None when it is not in this program."""
+        for function in self.functions:
+            if function.section == section and 0 <= offset - function.offset < 8 * function.slots:
+                return function.start + (offset - function.offset) // 8
+        return None
 
     def location(self, slot: int) -> Location:
         """Where slot `slot` is, with the C line that covers it when there is one."""

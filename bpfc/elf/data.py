@@ -26,9 +26,7 @@ _MIN_SUFFIX = 7
 _ALLOCATED = 0x2
 _DATA = re.compile(r"\.(data|rodata|bss)(\..*)?")
 _READ_ONLY = re.compile(r"\.rodata(\..*)?|\.data\.rel\.ro(\..*)?|\.kconfig")
-_NO_DATA = re.compile(
-    r"\.BTF(\.ext)?|\.debug_.*|\.eh_frame|\.llvm.*|\.symtab|\.strtab|license|version|\.maps"
-)
+_NO_DATA = re.compile(r"\.BTF(\.ext)?|\.z?debug_.*|\.eh_frame|\.llvm.*")
 
 
 def object_name(file: str) -> str:
@@ -77,17 +75,14 @@ def data_map(image: Image, name: str, content: bytes, relocated: tuple[tuple[int
 
 
 def other_data(image: Image) -> dict[str, bytes]:
-    """The content of sections that are loaded but are neither code nor a map, by name."""
+    """The content of sections that are neither code nor a map, by name."""
     return {
         section.name: section.data
         for section in image.file.sections
-        if section.type == "SHT_PROGBITS"
-        and section.flags & _ALLOCATED
-        and section.size
-        and not section.is_code
+        if _is_kept(image, section)
         and not _is_data(section)
         and not is_legacy(section.name)
-        and not _NO_DATA.fullmatch(section.name)
+        and section.name not in (".maps", "license", "version")
     }
 
 
@@ -95,7 +90,7 @@ def data_relocations(image: Image) -> tuple[Relocation, ...]:
     """The relocations of everything but code, types and DWARF."""
     found: list[Relocation] = []
     for section in image.file.sections:
-        if section.is_code or not section.flags & _ALLOCATED or section.type != "SHT_PROGBITS":
+        if not _is_kept(image, section):
             continue
         for relocation in image.relocations(section):
             symbol, addend = relocation.symbol, relocation.addend
@@ -124,6 +119,15 @@ def _relocated_words(image: Image, section: Section) -> tuple[tuple[int, int], .
 def _width(relocation: ElfRelocation) -> int:
     """Bytes of the word that a relocation fills in."""
     return 4 if "32" in RELOCATION_NAMES.get(relocation.type, "") else 8
+
+
+def _is_kept(image: Image, section: Section) -> bool:
+    """Whether a section has content that a loader may want, and that is neither code nor for debuggers."""
+    if section.type != "SHT_PROGBITS" or section.is_code or not section.size:
+        return False
+    if _NO_DATA.fullmatch(section.name):
+        return False
+    return bool(section.flags & _ALLOCATED) or bool(image.relocations(section))
 
 
 def _is_data(section: Section) -> bool:

@@ -138,10 +138,9 @@ def _read_fixed(image: Image, section: Section) -> Btf:
         )
     sizes = {part.name: part.size for part in reversed(image.file.sections)}
     symbols = {symbol.name: symbol for symbol in image.file.symbols if symbol.section > 0}
-    for id in btf.ids():
-        if btf.kind(id) is BtfKind.DATASEC:
-            _fill_section(btf, id, sizes, symbols, data, order)
-    return read_btf(bytes(data), at=at)
+    for id in btf.of_kind(BtfKind.DATASEC):
+        _fill_section(btf, id, sizes, symbols, data, order)
+    return btf if data == btf.data else read_btf(bytes(data), at=at)
 
 
 def _fill_section(

@@ -115,7 +115,17 @@ def _build(image: Image, order: Sequence[Code], by_place: Mapping[tuple[int, int
         references.update((base + code.starts[number], found) for number, found in code.references.items())
         records.update((base + slot, record) for slot, record in code.lines.items())
         core.update((base + slot, relocation) for slot, relocation in code.core.items())
-        functions.append(FunctionInfo(names[id(code)], base, code.starts[-1], code.is_global, code.btf_id))
+        functions.append(
+            FunctionInfo(
+                name=names[id(code)],
+                start=base,
+                slots=code.starts[-1],
+                is_global=code.is_global,
+                btf_id=code.btf_id,
+                section=code.section.name,
+                offset=code.offset,
+            )
+        )
     entry = order[0]
     meaning = section_meaning(entry.section.name)
     if not meaning.is_exact:

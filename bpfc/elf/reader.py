@@ -17,6 +17,7 @@ from bpfc.elf.image import Image, load_types
 from bpfc.elf.legacy import read_legacy
 from bpfc.elf.link import link_programs
 from bpfc.elf.relocate import Targets, relocate_code
+from bpfc.elf.struct_ops import read_struct_ops
 from ir.diagnostics import RejectedError
 from ir.kinds import MapType
 from ir.object import Extern, Map, Object, Program, Symbol
@@ -59,7 +60,7 @@ def read_object(data: bytes, name: str, kconfig: Mapping[str, str] = _NO_VALUES)
 
 
 def _read_maps(image: Image, externs: tuple[Extern, ...], kconfig: Mapping[str, str]) -> list[Map]:
-    """Declared maps, then global data, then .kconfig; no two have one name."""
+    """Declared maps, then global data, then .kconfig, then struct_ops; no two have one name."""
     maps = [*read_declared(image), *read_legacy(image)]
     arena = image.file.find(ARENA_SECTION)
     if arena is not None:
@@ -68,6 +69,7 @@ def _read_maps(image: Image, externs: tuple[Extern, ...], kconfig: Mapping[str, 
     content = kconfig_content(image, externs, kconfig)
     if content:
         maps.append(data_map(image, ".kconfig", content))
+    maps += read_struct_ops(image)
     taken: dict[str, Map] = {}
     for found in maps:
         if found.name in taken and found.initial is not None:
@@ -81,7 +83,7 @@ def _read_maps(image: Image, externs: tuple[Extern, ...], kconfig: Mapping[str, 
 
 def _targets(maps: list[Map], externs: tuple[Extern, ...]) -> Targets:
     declared = {(found.section, found.offset): found for found in maps if found.initial is None}
-    data = {found.section: found for found in maps if found.initial is not None}
+    data = {m.section: m for m in maps if m.initial is not None and m.type is not MapType.STRUCT_OPS}
     for found in maps:
         if found.type is MapType.ARENA:
             declared[found.section, found.offset] = found

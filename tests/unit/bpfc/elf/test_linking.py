@@ -22,8 +22,11 @@ from bpfc.testing.elf_writer import (
     write_elf,
 )
 from ir.asm import assemble
+from ir.btf_encode import encode_btf
+from ir.btf_types import DataSection, Int, Linkage, Member, Pointer, Prototype, SectionEntry, Struct, Variable
 from ir.diagnostics import RejectedError
 from ir.isa import encode
+from ir.kinds import MapType
 from ir.object import FunctionInfo, Object, ReferenceKind, Relocation
 
 R_64_64, R_ABS64, R_64_32 = 1, 2, 10
@@ -65,8 +68,8 @@ def test_a_section_without_symbols_is_one_program_named_after_it() -> None:
 def test_calls_within_a_section_without_symbols_cut_it_into_functions() -> None:
     found = read([code("xdp", bytes_of("call pc+1\nexit\nr0 = 1\nexit"))], [])
     assert found.programs["xdp"].functions == (
-        FunctionInfo("xdp", 0, 2, True),
-        FunctionInfo("xdp_1", 2, 2, False),
+        FunctionInfo("xdp", 0, 2, True, section="xdp", offset=0),
+        FunctionInfo("xdp_1", 2, 2, False, section="xdp", offset=16),
     )
 
 
@@ -230,6 +233,41 @@ def test_relocations_of_data_are_kept_with_what_they_point_at() -> None:
         Relocation(".static_keys", 8, "R_BPF_64_ABS64", "key", 0, ".data", 4),
     )
     assert found.data == {".static_keys": bytes(16)}
+
+
+def test_a_place_in_a_section_is_found_in_each_program() -> None:
+    parts = [
+        code(".text", bytes_of("r0 = 1 ll\nexit")),
+        code("xdp", bytes_of("call pc-1\nexit"), Reloc(0, R_64_32, "helper")),
+    ]
+    program = read(parts, [Sym("helper", ".text", 0, 24), Sym("main", "xdp", 0, 16)]).programs["main"]
+    assert [program.slot_of("xdp", 8), program.slot_of(".text", 16), program.slot_of(".text", 24)] == [
+        1,
+        4,
+        None,
+    ]
+
+
+def test_structs_of_functions_are_maps_whose_slots_name_programs() -> None:
+    of = [
+        Int("int", 4, 32),
+        Prototype(1, ()),
+        Pointer(2),
+        Struct("ops", False, 16, (Member("flags", 1, 0), Member("init", 3, 64))),
+        Variable("mine", 4, Linkage.GLOBAL),
+        DataSection(".struct_ops", 24, (SectionEntry(5, 8, 16),)),
+    ]
+    parts = [
+        code("struct_ops/init", bytes_of(RETURN)),
+        Part(".struct_ops", bytes(8) + b"\x07" + bytes(15), relocations=[Reloc(16, R_ABS64, "init")]),
+        Part(".BTF", encode_btf(of)),
+    ]
+    symbols = [Sym("init", "struct_ops/init", 0, 16), Sym("mine", ".struct_ops", 8, 16, OBJECT)]
+    found = read(parts, symbols)
+    mine = found.maps["mine"]
+    assert (mine.type, mine.value_size, mine.initial) == (MapType.STRUCT_OPS, 16, b"\x07" + bytes(15))
+    assert mine.slots == ((8, "init"),)
+    assert found.programs["init"].attach_target == "init"
 
 
 @pytest.mark.parametrize(
