@@ -79,6 +79,11 @@ class ObjectCache:
             if total <= self.largest * _KEPT:
                 return
 
+    def usage(self) -> tuple[int, int]:
+        """How many entries there are, and their bytes together."""
+        sizes = [size for _, size, _ in self._entries()]
+        return len(sizes), sum(sizes)
+
     def _entries(self) -> list[tuple[float, int, str]]:
         """(time of last use, size, path) of every file, half-written ones of dead writers too."""
         found = []

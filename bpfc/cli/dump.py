@@ -10,18 +10,20 @@ import click
 
 from bpfc.cli.objects import object_argument, open_object, program_argument, select_program, select_programs
 from bpfc.cli.root import Command, Group
-from bpfc.cli.run import LEVELS
 from bpfc.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from bpfc.loaded import Loaded
     from ir.object import Program
 
+LEVELS: Final = ("auto", "O0", "O1", "O2", "O3")
+_SEPARATOR: Final = "\n"
 _lines = click.option("-S", "with_lines", is_flag=True, help="With the lines of C.")
 _visual = click.option("--visual", is_flag=True, help="The control-flow graph, for graphviz' dot.")
-_level = click.option("--level", type=click.Choice(LEVELS), default="auto", help="How hard to optimize.")
+level_option = click.option(
+    "--level", type=click.Choice(LEVELS), default="auto", help="How hard to optimize."
+)
 _arch = click.option("--arch", metavar="A", help="For another machine: bpfc targets lists them.")
-_SEPARATOR: Final = "\n"
 
 
 @click.group(cls=Group)
@@ -62,7 +64,7 @@ def xlated(
 @_subcommand("ir")
 @_lines
 @_visual
-@_level
+@level_option
 @click.option("--passes", metavar="PIPELINE", help="These instead of the level's: bpfc passes lists them.")
 @click.option("--pass-by-pass", is_flag=True, help="The form after each pass that changed something.")
 @click.option("--print-after", metavar="PASS", multiple=True, help="The form after this pass.")
@@ -79,7 +81,7 @@ def ir(terminal: Terminal, /, object_path: str, program: str | None, **wanted: A
 
 
 @_subcommand("llvm")
-@_level
+@level_option
 @_arch
 @click.option("--unoptimized", is_flag=True, help="As lowered, before LLVM's own passes.")
 def llvm(
@@ -101,7 +103,7 @@ def llvm(
 
 
 @_subcommand("jited")
-@_level
+@level_option
 @_arch
 @click.option("--symbols", is_flag=True, help="Only the symbols: offset, size, name.")
 @click.option("--llvm-asm", is_flag=True, help="LLVM's assembly text, even where capstone is installed.")

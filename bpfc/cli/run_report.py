@@ -70,7 +70,7 @@ def packet_json(program: Program, number: int, packet: Packet, result: RunResult
     return said | (dict(_result_json(program, result)) if result is not None else {"verdict": None})
 
 
-def packet_line(
+def packet_lines(
     program: Program, number: int, packet: Packet, result: RunResult | None, trap: Diagnostic | None
 ) -> Iterator[str]:
     """One run of a traced program, and what it printed."""

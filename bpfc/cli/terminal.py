@@ -10,12 +10,14 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, final
 
 import click
 
 Json = Mapping[str, object]
 CHOICES: Final = ("auto", "always", "never")
+_CHUNK: Final = 1024
 
 
 @final
@@ -54,6 +56,12 @@ class Terminal:
     def say(self, text: str) -> None:
         """A text on stdout, in colour where that is wanted."""
         click.echo(text, color=self._in_color(), nl=not text.endswith("\n"))
+
+    def stream(self, lines: Iterable[str]) -> None:
+        """Many lines on stdout, without holding all of them."""
+        rest = iter(lines)
+        while chunk := list(islice(rest, _CHUNK)):
+            self.say("\n".join(chunk))
 
     def note(self, text: str) -> None:
         """A remark on stderr, for people."""

@@ -1,0 +1,34 @@
+"""`bpfc targets`: the machines that code can be made for."""
+
+from __future__ import annotations
+
+import platform
+
+import click
+
+from bpfc.cli.root import Command
+from bpfc.cli.terminal import Terminal, table
+
+
+@click.command(cls=Command)
+@click.pass_obj
+def command(terminal: Terminal, /) -> None:
+    """The machines that code can be made for, by the name that --arch takes."""
+    from backends.registry import NAMES, target_named
+
+    targets = [
+        {
+            "name": target.name,
+            "triple": target.triple,
+            "byte_order": target.byte_order,
+            "host": target.name == platform.machine(),
+            "relocations": sorted(target.relocations),
+        }
+        for target in map(target_named, NAMES)
+    ]
+    rows = [
+        (one["name"], one["triple"], f"{one['byte_order']}-endian", "this machine" if one["host"] else "")
+        for one in targets
+    ]
+    text = "\n".join(table(rows, ("target", "triple", "byte order", "")))
+    terminal.result("bpfc.targets/1", {"targets": targets}, text)
