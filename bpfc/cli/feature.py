@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -101,31 +101,25 @@ def _targets() -> list[str]:
     return list(NAMES)
 
 
-def _lines(data: Mapping[str, object]) -> list[str]:
-    host, kernel, cache, extras = data["host"], data["kernel"], data["cache"], data["extras"]
-    assert isinstance(host, dict) and isinstance(kernel, dict) and isinstance(cache, dict)
-    assert isinstance(extras, dict)
-    targets = data["targets"]
-    assert isinstance(targets, list)
+def _lines(data: Mapping[str, Any]) -> list[str]:
+    host, kernel, cache = data["host"], data["kernel"], data["cache"]
     patching = f"{host['publish']['mode']}: {host['publish']['reason']}" if host["supported"] else host["why"]
     rows = [
         ("bpfc", data["bpfc"]),
         ("python", host["python"]),
         ("LLVM", f"{host['llvm']} (llvmlite {host['llvmlite']})"),
         ("host", f"{host['machine']}, {host.get('cpu', 'no code for it here')}"),
-        ("targets", ", ".join(targets)),
+        ("targets", ", ".join(data["targets"])),
         ("live patching", patching),
         ("kernel", kernel["release"]),
         ("bpf(2)", "permitted" if kernel["bpf"] else f"refused: {kernel['bpf_refusal']}"),
         ("kernel's BTF", "there" if kernel["btf"] else "not there"),
         ("cache", f"{cache['folder']}: {cache['entries']} entries, {cache['bytes'] / 1e6:.1f} MB"),
     ]
-    parts = [
-        (
-            name,
-            f"{one['package']} {one['version']}" if one["version"] else f"pip install 'bpfc[{name}]'",
-            one["for"],
-        )
-        for name, one in extras.items()
-    ]
+    parts = [(name, _installed(name, one), one["for"]) for name, one in data["extras"].items()]
     return [*table(rows), "", bold("extras"), *indent(table(parts))]
+
+
+def _installed(extra: str, said: Mapping[str, Any]) -> str:
+    """The version, or how to get one."""
+    return f"{said['package']} {said['version']}" if said["version"] else f"pip install 'bpfc[{extra}]'"

@@ -1,4 +1,4 @@
-"""What is said on the command line about a program's world: variables, map contents, context fields, packets."""
+"""What the command line says of a program's world: variables, map contents, context fields, packets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def assignments(values: Iterable[str], option: str) -> list[tuple[str, str]]:
 
 
 def set_globals(loaded: Loaded, values: Iterable[str]) -> None:
-    """`--set VAR=V`. Raises RejectedError when there is no such variable, or the value is none of its type."""
+    """`--set VAR=V`. Raises RejectedError for what is no variable, or no value of its type."""
     for name, text in assignments(values, "--set"):
         loaded.globals[name] = read_value(text)
 

@@ -13,8 +13,8 @@ from bpfc.cli.terminal import Terminal, bold, indent, table
 def command(terminal: Terminal, /) -> None:
     """The optimization passes with their options, and the pipeline of each level.
 
-    A pipeline is written as `fold-constants,prune-branches`, options in braces: `pass{option=value}`. `bpfc dump
-    ir --passes` takes one.
+    A pipeline is written as `fold-constants,prune-branches`, options in braces: `pass{option=value}`. It is
+    what `bpfc dump ir --passes` takes.
     """
     from dataclasses import fields
 

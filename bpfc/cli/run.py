@@ -71,13 +71,9 @@ class Tally:
 @click.option("--data-in", metavar="F|hex:..", help="One packet, or raw memory: a file, - or hexadecimal.")
 @click.option("--pcap", metavar="F", help="The packets of a pcap file.")
 @click.option("--pcap-out", metavar="F", help="Write there what is not dropped, as the program left it.")
-@click.option(
-    "--repeat", metavar="N", type=click.IntRange(1), default=1, help="Run N times over each packet."
-)
+@click.option("--repeat", metavar="N", type=click.IntRange(1), default=1, help="Run N times a packet.")
 @click.option("--batch", is_flag=True, help="One native loop over all packets, without head and tail room.")
-@click.option(
-    "--ctx", multiple=True, metavar="FIELD=V", help="Set a field of the context: ingress_ifindex=3."
-)
+@click.option("--ctx", multiple=True, metavar="FIELD=V", help="Set a context field: ingress_ifindex=3.")
 @click.option("--map", multiple=True, metavar="NAME=F.json", help="Fill a map before the run.")
 @click.option("--set", multiple=True, metavar="VAR=V", help="Set a global variable before compiling.")
 @level_option
