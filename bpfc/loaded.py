@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, final
 
-from bpfc.globals import SECTIONS, Globals, find_variables, with_content
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
 from ir.functions import discover_functions
 from ir.isa import Insn, decode
 from ir.kinds import ProgramType
+from ir.map_loads import bind_maps
 from ir.object import Map, Object, Program
 from runtime.limits import Limits
 
 if TYPE_CHECKING:
+    from bpfc.globals import Globals
     from bpfc.running import Runtime
 
 ENOENT = 2
@@ -46,7 +47,7 @@ class Loaded:
     @property
     def globals(self) -> Globals:
         """The global variables of all sections; set ones are the initial values of what is started afterwards."""
-        return self._globals(SECTIONS)
+        return self._globals(("rodata", "data", "bss", "kconfig"))
 
     @property
     def rodata(self) -> Globals:
@@ -96,6 +97,8 @@ class Loaded:
         return Runtime(self, options or Options(), limits or Limits())
 
     def _globals(self, kinds: tuple[str, ...]) -> Globals:
+        from bpfc.globals import Globals, find_variables, with_content  # late: values of BTF types
+
         def read(map: str) -> bytes:
             return self.object.maps[map].initial or b""
 
@@ -133,23 +136,44 @@ def load(source: Source, name: str = "") -> Loaded:
 
 
 def from_insns(
-    insns: tuple[Insn, ...], name: str = "main", type: ProgramType = ProgramType.UNSPEC, maps: Mapping[str, Map] | None = None
+    insns: tuple[Insn, ...],
+    name: str = "main",
+    type: ProgramType = ProgramType.UNSPEC,
+    maps: Mapping[int, Map] | None = None,
+    fd_array: Sequence[int] | None = None,
 ) -> Loaded:
-    """A program of bare instructions. Type UNSPEC runs over raw memory: r1 points at it, r2 is its length."""
+    """A program of bare instructions. Type UNSPEC runs over raw memory: r1 points at it, r2 is its length.
+
+    `maps` by the descriptors that wide loads name them by, `fd_array` descriptors by index. Raises RejectedError.
+    """
     program = Program(name, "", type, insns, discover_functions(insns, name))
-    return Loaded(Object(name, {name: program}, maps or {}))
+    bound = bind_maps(program, maps or {}, fd_array)
+    return Loaded(Object(name, {name: bound}, {map.name: map for map in (maps or {}).values()}))
 
 
-def from_bytes(code: bytes, name: str = "main", type: ProgramType = ProgramType.UNSPEC, big_endian: bool = False) -> Loaded:
+def from_bytes(
+    code: bytes,
+    name: str = "main",
+    type: ProgramType = ProgramType.UNSPEC,
+    big_endian: bool = False,
+    maps: Mapping[int, Map] | None = None,
+    fd_array: Sequence[int] | None = None,
+) -> Loaded:
     """A program of raw bytecode, without an ELF file around it."""
-    return from_insns(decode(code, big_endian), name, type)
+    return from_insns(decode(code, big_endian), name, type, maps, fd_array)
 
 
-def assemble(text: str, name: str = "main", type: ProgramType = ProgramType.UNSPEC) -> Loaded:
-    """A program of assembly text in the kernel's syntax (`r0 = 1`, `exit`)."""
+def assemble(
+    text: str,
+    name: str = "main",
+    type: ProgramType = ProgramType.UNSPEC,
+    maps: Mapping[int, Map] | None = None,
+    fd_array: Sequence[int] | None = None,
+) -> Loaded:
+    """A program of assembly text in the kernel's syntax (`r0 = 1`, `r1 = map_fd(3)`, `exit`)."""
     from ir.asm import assemble as parse  # late: only who writes assembly needs it
 
-    return from_insns(parse(text), name, type)
+    return from_insns(parse(text), name, type, maps, fd_array)
 
 
 def _read(source: Source, name: str) -> tuple[bytes, str]:
