@@ -8,7 +8,7 @@ from pathlib import Path
 from tools.collect_objects import find_objects
 
 
-def debian_objects(folder: Path) -> Iterator[tuple[str, bytes]]:
+def iterate_objects(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every object under `folder`; those inside of executables are cut out and numbered."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file():

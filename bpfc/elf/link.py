@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bpfc.elf.functions import WIDE_OPCODE, Code
 from bpfc.elf.image import Image
-from ir.btf_ext import CoreRelocation, LineRecord
+from ir.btf_ext import CoreRelocation
 from ir.diagnostics import SourceLine
 from ir.isa import Insn
 from ir.lines import LineTable
@@ -20,7 +20,7 @@ from ir.object import FunctionInfo, Program, Reference, ReferenceKind
 from ir.sections import section_meaning
 
 E2BIG = 7
-MAX_LINKED = 1 << 22
+MAX_LINKED = 1 << 21
 """Slots that all programs of an object may have together, subprograms counted once per program."""
 
 
@@ -96,7 +96,6 @@ def _build(image: Image, order: Sequence[Code], by_place: Mapping[tuple[int, int
         total += code.starts[-1]
     insns: list[Insn] = []
     references: dict[int, Reference] = {}
-    records: dict[int, LineRecord] = {}
     core: dict[int, CoreRelocation] = {}
     functions: list[FunctionInfo] = []
     for code in order:
@@ -113,7 +112,6 @@ def _build(image: Image, order: Sequence[Code], by_place: Mapping[tuple[int, int
             else:
                 insns[first + number] = insn._replace(imm=distance)
         references.update((base + code.starts[number], found) for number, found in code.references.items())
-        records.update((base + slot, record) for slot, record in code.lines.items())
         core.update((base + slot, relocation) for slot, relocation in code.core.items())
         functions.append(
             FunctionInfo(
@@ -131,6 +129,7 @@ def _build(image: Image, order: Sequence[Code], by_place: Mapping[tuple[int, int
     if not meaning.is_exact:
         said = f"section name '{entry.section.name}' is from before libbpf 1.0; taken as '{meaning.row.stem}'"
         image.warn("legacy-section-name", said, image.file.at(entry.section))
+    records = [(bases[id(code)], code.lines) for code in order]
     lines: Mapping[int, SourceLine] = LineTable(records, image.btf) if image.btf is not None else {}
     return Program(
         name=entry.name,

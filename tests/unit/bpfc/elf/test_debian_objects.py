@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import tests.debian
 from bpfc.elf.reader import read_object
 from bpfc.testing.read_campaign import read_everything
 from ir.diagnostics import DiagnosticError
+from tests.debian import iterate_objects
 
 REFUSED = {
     "invalid_map-eb.elf": "unknown-map-options",
@@ -20,7 +20,7 @@ REFUSED = {
 
 
 def test_every_object_is_read_or_precisely_refused(debian_objects: Path) -> None:
-    objects = tests.debian.debian_objects(debian_objects)
+    objects = iterate_objects(debian_objects)
     outcomes = {name: read_everything(data, name) for name, data in objects}
     refused = {Path(name).name: outcome for name, outcome in outcomes.items() if outcome != "object"}
     assert outcomes
@@ -28,7 +28,7 @@ def test_every_object_is_read_or_precisely_refused(debian_objects: Path) -> None
 
 
 def test_both_byte_orders_of_an_object_say_the_same(debian_objects: Path) -> None:
-    found = dict(tests.debian.debian_objects(debian_objects))
+    found = dict(iterate_objects(debian_objects))
     little_ones = [name for name in found if name.endswith("-el.elf")]
     pairs = [(found[name], found[name.replace("-el.elf", "-eb.elf")]) for name in little_ones]
     if not pairs:
