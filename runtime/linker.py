@@ -17,7 +17,7 @@ from backends.registry import target_named
 from backends.target import Target
 from runtime.layout import LINE, Layout, layout_of
 from runtime.memory import CodeBlock, DataBlock, Pool, near_pool
-from runtime.region import CODE_LOCK
+from runtime.region import CODE_LOCK, PAGE
 from runtime.relocate import CallReport, Relocated, Resolver, place, relocate
 
 
@@ -168,7 +168,7 @@ def link(
     layout = layout_of(code, target)
     pool = pool or near_pool()
     block = pool.allocate_code(layout.code_size, at)
-    data = pool.allocate_data(layout.data_size) if layout.data_size else None
+    data = pool.allocate_data(layout.data_size, _behind(block, at)) if layout.data_size else None
     image = LinkedImage(code, target, layout, (block, data), dict(slots or {}))
     linked = False
     try:
@@ -178,6 +178,11 @@ def link(
         if not linked:
             image.close()
     return image
+
+
+def _behind(block: CodeBlock, at: int | None) -> int | None:
+    """Where the data of an image goes that has its code at a given address: to the next page."""
+    return None if at is None else -(-(block.address + block.size) // PAGE) * PAGE
 
 
 def _function(resolve: Resolver | Mapping[str, int]) -> Resolver:
