@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ir.isa import Callee, Insn, Kind, Wide, row_of, slot_numbers
+from ir.isa import ROWS, Callee, Insn, Kind, Wide, row_of, slot_numbers
 from ir.object import FunctionInfo
+
+_MAY_NAME_FUNCTION = frozenset(row.opcode for row in ROWS if row.kind in (Kind.CALL, Kind.WIDE))
 
 
 def discover_functions(insns: Sequence[Insn], name: str) -> tuple[FunctionInfo, ...]:
@@ -25,6 +27,8 @@ def discover_functions(insns: Sequence[Insn], name: str) -> tuple[FunctionInfo, 
 
 def called_slot(insn: Insn, slot: int) -> int | None:
     """The slot of the function that the insn at `slot` calls or takes the address of, if it names one."""
+    if insn.opcode not in _MAY_NAME_FUNCTION:
+        return None
     row = row_of(insn)
     if row.kind is Kind.CALL and row.callee is Callee.SUBPROGRAM:
         return slot + 1 + insn.imm

@@ -70,13 +70,17 @@ class Shape:
 @final
 @dataclass(eq=False, slots=True)
 class Structure:
-    """A program's rows, where each insn starts, and its functions keyed by starting slot (main first)."""
+    """A program's rows, where each insn starts, and its functions keyed by starting slot (main first).
+
+    `effects` holds what `_effects` says of an insn, where that does not depend on the way to it.
+    """
 
     program: Program
     rows: list[Row]
     starts: list[int]
     index_of: dict[int, int]
     shapes: dict[int, Shape]
+    effects: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
 
 def analyze_structure(program: Program, entry_registers: int) -> Structure:
@@ -259,7 +263,21 @@ def _call_order(structure: Structure, problems: list[Diagnostic]) -> list[Shape]
 
 def _effects(structure: Structure, shape: Shape, i: int, initialized: int) -> tuple[int, int, int]:
     """Of insn i: the registers it reads, makes unusable and initialises, as masks."""
+    known = structure.effects.get(i)
+    if known is not None:
+        return known
     row, insn = structure.rows[i], structure.program.insns[i]
+    if row.kind is Kind.EXIT:
+        return (1 if shape.info.start == 0 or initialized & 1 else 0), 0, 0
+    if row.kind is Kind.CALL:
+        reads, returns = _call_effects(structure, row, insn, i, initialized)
+        shape.call_reads[i] = reads
+        return reads, _CLOBBERED, 1 if returns else 0
+    structure.effects[i] = _fixed_effects(row, insn)
+    return structure.effects[i]
+
+
+def _fixed_effects(row: Row, insn: Insn) -> tuple[int, int, int]:
     dst, src = 1 << insn.dst, (1 << insn.src if row.uses_src else 0)
     match row.kind:
         case Kind.ALU:
@@ -281,12 +299,8 @@ def _effects(structure: Structure, shape: Shape, i: int, initialized: int) -> tu
             return src | dst, 0, 0
         case Kind.JUMP | Kind.STATIC_BRANCH | Kind.MAY_GOTO:
             return 0, 0, 0
-        case Kind.EXIT:
-            return (1 if shape.info.start == 0 or initialized & 1 else 0), 0, 0
-        case Kind.CALL:
-            reads, returns = _call_effects(structure, row, insn, i, initialized)
-            shape.call_reads[i] = reads
-            return reads, _CLOBBERED, 1 if returns else 0
+        case Kind.EXIT | Kind.CALL:
+            raise AssertionError(f"{row.name} has effects that depend on the way to it")
 
 
 def _call_effects(structure: Structure, row: Row, insn: Insn, i: int, initialized: int) -> tuple[int, bool]:
@@ -331,7 +345,7 @@ def _flow_initialized(structure: Structure, shape: Shape, given: int, problems: 
             if structure.rows[i].kind is Kind.EXIT and not known & 1:
                 shape.returns = False
             missing = reads & ~known
-            for register in range(11):
+            for register in range(11) if missing else ():
                 if missing >> register & 1:
                     said = f"register r{register} is read before it is written"
                     problems.append(_problem(structure, i, "uninitialized-register", said, EACCES))
