@@ -82,6 +82,7 @@ class FunctionLowering:
                 self.operands[param] = f"%{self.labels[block]}p{position}"
         for block in sorted(self.order, key=lambda block: self.order[block]):
             self.text.lines = []
+            self.text.start_block()
             self.label = self.labels[block]
             if self.unit.options.count_insns:
                 self._count(block)
@@ -209,6 +210,7 @@ class FunctionLowering:
     def start_block(self, label: str) -> None:
         """End the LLVM block being written (its terminator is emitted) and start another."""
         self.text.lines.append(f"{label}:")
+        self.text.start_block()
         self.label = label
 
     def trap_unless(self, condition: str, code: abi.Trap, slot: int) -> None:

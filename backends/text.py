@@ -1,7 +1,13 @@
 """LLVM IR as text, one line an operation: the algebra that lowering runs the rows over.
 
-Text and not llvmlite.ir objects: a 16 000-insn program takes a tenth of the time to write down, and LLVM parses it at once.
-Values are operand texts ("%v12", "7"); their types are known where they are used.
+Text and not llvmlite.ir objects: a 16 000-insn program takes a tenth of the time to write down, and LLVM parses
+it at once. Values are operand texts ("%v12", "7"); their types are known where they are used.
+
+32-bit operations on 64-bit values would double what LLVM has to read, so what undoes itself is not written:
+
+    v1 = zext i32 v0 to i64;  trunc i64 v1 to i32   ->  v0
+    trunc i64 v1 to i32, again in the same block    ->  the one that is there
+    v2 = and i64 v1, 63;  and i64 v2, 63            ->  v2
 """
 
 from __future__ import annotations
@@ -19,6 +25,13 @@ class Text:
         self.big_endian = big_endian
         self.lines: list[str] = []
         self._count = 0
+        self._extended: dict[str, tuple[int, str, bool]] = {}  # wide operand: (bits, narrow operand, signed)
+        self._ones: dict[str, int] = {}  # operand: the bits that may be 1
+        self._truncated: dict[tuple[str, int], str] = {}  # of this LLVM block
+
+    def start_block(self) -> None:
+        """What follows is another LLVM block: only what dominates it may be used there."""
+        self._truncated.clear()
 
     def name(self, stem: str = "v") -> str:
         """A name not used yet, without its sigil."""
@@ -61,6 +74,14 @@ class Text:
         return self.emit(f"srem i{bits} {x}, {y}")
 
     def and_(self, bits: int, x: str, y: str) -> str:
+        if _is_literal(y):
+            mask = int(y) & (1 << bits) - 1
+            ones = self._ones.get(x)
+            if ones is not None and ones & ~mask == 0:
+                return x
+            result = self.emit(f"and i{bits} {x}, {y}")
+            self._ones[result] = mask if ones is None else mask & ones
+            return result
         return self.emit(f"and i{bits} {x}, {y}")
 
     def or_(self, bits: int, x: str, y: str) -> str:
@@ -82,13 +103,40 @@ class Text:
         return self.emit(f"call i{bits} @llvm.bswap.i{bits}(i{bits} {x})")
 
     def trunc(self, bits: int, x: str, to: int) -> str:
-        return self.emit(f"trunc i{bits} {x} to i{to}")
+        if _is_literal(x):
+            return str(signed(to, int(x)))
+        known = self._truncated.get((x, to))
+        if known is not None:
+            return known
+        narrow = self._extended.get(x)
+        if narrow is None:
+            result = self.emit(f"trunc i{bits} {x} to i{to}")
+        else:
+            result = self._resize(*narrow, to)
+        self._truncated[x, to] = result
+        return result
 
     def zext(self, bits: int, x: str, to: int) -> str:
-        return self.emit(f"zext i{bits} {x} to i{to}")
+        if _is_literal(x):
+            return str(int(x) & (1 << bits) - 1)
+        result = self.emit(f"zext i{bits} {x} to i{to}")
+        self._extended[result] = bits, x, False
+        self._ones[result] = self._ones.get(x, (1 << bits) - 1)
+        return result
 
     def sext(self, bits: int, x: str, to: int) -> str:
-        return self.emit(f"sext i{bits} {x} to i{to}")
+        if _is_literal(x):
+            return str(signed(bits, int(x)))
+        result = self.emit(f"sext i{bits} {x} to i{to}")
+        self._extended[result] = bits, x, True
+        return result
+
+    def _resize(self, bits: int, x: str, is_signed: bool, to: int) -> str:
+        if bits == to:
+            return x
+        if bits > to:
+            return self.trunc(bits, x, to)
+        return self.sext(bits, x, to) if is_signed else self.zext(bits, x, to)
 
     def eq(self, bits: int, x: str, y: str) -> str:
         return self.emit(f"icmp eq i{bits} {x}, {y}")
@@ -104,3 +152,7 @@ class Text:
 
     def select(self, bits: int, condition: str, x: str, y: str) -> str:
         return self.emit(f"select i1 {condition}, i{bits} {x}, i{bits} {y}")
+
+
+def _is_literal(operand: str) -> bool:
+    return operand[0] in "-0123456789"
