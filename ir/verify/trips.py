@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ir.core import Value
+from ir.core import Alu, Value
 from ir.verify.loops import Loop
 from ir.verify.ranges import FunctionRanges
 from ir.verify.state import State
@@ -47,4 +47,10 @@ def _step(state: State, arg: Value, param: Value) -> int | None:
             return None
         return fact.offset if known.span.umax + fact.offset < 1 << 63 and fact.span.smin >= 0 else None
     symbol, offset = state.symbol(arg)
-    return offset if symbol is param else None
+    if symbol is param:
+        return offset
+    if type(arg) is Alu and arg.row.name == "add64 reg" and param in (arg.x, arg.y):
+        amount = state.number(arg.y if arg.x is param else arg.x)
+        if state.number(param).umax + amount.umax < 1 << 64:
+            return amount.umin
+    return None
