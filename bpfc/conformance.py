@@ -13,18 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TextIO, final
 
-from bpfc.elf.file import read_elf
 from ir.diagnostics import Diagnostic, DiagnosticError, UnreadableError
-from ir.interpreter import Environment, Helper, Machine
 from ir.isa import Insn, decode
 from ir.kinds import ProgramType
 from ir.object import Program
-from ir.segments import Memory, make_segment
 
 Engine = Callable[[tuple[Insn, ...], bytearray], int]
 
 MEMORY_BASE: Final = 0x1000_0000
-HELPERS: Final[Mapping[int, Helper]] = {5: lambda *_: time.monotonic_ns()}  # the one helper the suite calls
+HELPERS: Final[Mapping[int, Callable[..., int]]] = {5: lambda *_: time.monotonic_ns()}  # the one it calls
 
 EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_UNREADABLE = 0, 1, 2, 3
 
@@ -42,6 +39,9 @@ class Request:
 
 def interpret(insns: tuple[Insn, ...], memory: bytearray) -> int:
     """r0 of a program on raw memory, by the reference interpreter; raises TrapError."""
+    from ir.interpreter import Environment, Machine  # late: the other engine does without
+    from ir.segments import Memory, make_segment
+
     program = Program("main", "", ProgramType.UNSPEC, insns, ())
     segments = [make_segment(MEMORY_BASE, memory, "the memory")] if memory else []
     machine = Machine(program, Memory(segments), Environment(HELPERS))
@@ -123,6 +123,8 @@ def _parse(argv: Sequence[str], engine: str) -> Request | str:
 
 def _code_of(data: bytes) -> tuple[Insn, ...]:
     """The insns of an object's only code section, whole: the suite calls into it without naming functions."""
+    from bpfc.elf.file import read_elf  # late: pyelftools, and most requests are raw bytecode
+
     file = read_elf(data, "stdin")
     sections = [section for section in file.sections if section.is_code]
     if len(sections) != 1:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final, final
 from backends.batch import batch_symbol
 from bpfc.batch import Batch, Packets
 from bpfc.compile import Compiled, compile_program
-from bpfc.globals import SECTIONS, Globals, find_variables
 from bpfc.options import Options
 from bpfc.pcap import Packet, PcapWriter, read_pcap
 from bpfc.verdicts import is_dropped
@@ -35,6 +34,7 @@ from runtime.maps.slots import SlotView
 from runtime.world import World
 
 if TYPE_CHECKING:
+    from bpfc.globals import Globals
     from bpfc.loaded import Loaded
 
 Progress = Callable[[int], None]
@@ -70,7 +70,7 @@ class Runtime:
     @property
     def globals(self) -> Globals:
         """The global variables, live; constants and __kconfig are frozen."""
-        return self._globals(SECTIONS)
+        return self._globals(("rodata", "data", "bss", "kconfig"))
 
     @property
     def rodata(self) -> Globals:
@@ -98,6 +98,8 @@ class Runtime:
         return len(self.loaded.programs)
 
     def _globals(self, kinds: tuple[str, ...]) -> Globals:
+        from bpfc.globals import Globals, find_variables  # late: values of BTF types
+
         object = self.loaded.object
         return Globals(find_variables(object, kinds), object, self._read, self._write)
 

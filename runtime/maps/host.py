@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.metadata
 import platform
 import threading
 from collections.abc import Callable
@@ -65,8 +64,10 @@ class HostOperations:
             return image
 
     def _code(self, type: MapType) -> NativeCode:
+        from importlib.metadata import version  # late: 30 ms, and only objects with maps come here
+
         text = host_module(type)
-        said = (importlib.metadata.version("llvmlite"), platform.machine(), platform.processor(), text)
+        said = (version("llvmlite"), platform.machine(), platform.processor(), text)
         key = hashlib.sha256(repr(said).encode()).digest()
         code = self._cache.get(key) if self._cache is not None else None
         if code is None:
