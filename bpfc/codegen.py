@@ -19,6 +19,7 @@ from backends.registry import host
 from backends.target import Target
 from backends.unit import LowerOptions
 from ir.helpers import HELPERS
+from ir.isa import NOP_FIRST, Kind, row_of
 from ir.lift import lift
 from ir.object import Map, Program
 from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
@@ -65,7 +66,7 @@ def generate(
     machine, parsed, lowered = _build(program, maps, options, target, overridden)
     if options.level != "O0":
         machine.optimize(parsed)
-    return Generated(parse_object(machine.emit_object(parsed), target), lowered)
+    return Generated(parse_object(machine.emit_object(parsed), target, _jumps_first(program)), lowered)
 
 
 def emit(program: Program, maps: Mapping[str, Map], options: Options, target: Target, form: Form) -> bytes:
@@ -99,6 +100,15 @@ def _build(
     machine = Machine(target, LEVELS[options.level])
     parsed = machine.parse(_joined(lowered.text, natives.text()))
     return machine, parsed, lowered
+
+
+def _jumps_first(program: Program) -> frozenset[int]:
+    """The slots of static branches that start as jumps: the keys of their sites."""
+    return frozenset(
+        slot
+        for slot, insn in zip(program.starts, program.insns, strict=False)
+        if row_of(insn).kind is Kind.STATIC_BRANCH and not insn.src & NOP_FIRST
+    )
 
 
 @contextmanager

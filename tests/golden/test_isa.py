@@ -20,7 +20,6 @@ from tests.engines import ENGINES
 FOLDER = Path(__file__).parent / "isa"
 NEEDS_MORE = frozenset({"addr_space_cast", "call kfunc"})  # an arena, a kernel's types
 
-START_AS_JUMPS = ("goto_or_nop", "gotol_or_nop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +61,7 @@ def is_raw(row: Row) -> bool:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.place)
-def test_a_program_ends_as_written(case: Case, engine: str, request: pytest.FixtureRequest) -> None:
-    if engine == "native" and any(row_of(insn).name in START_AS_JUMPS for insn in case.insns):
-        reason = "bpfc.codegen does not pass `jumps_first` to parse_object"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_a_program_ends_as_written(case: Case, engine: str) -> None:
     try:
         result: int | str = ENGINES[engine](case.insns, bytearray(case.memory))
     except TrapError as error:
