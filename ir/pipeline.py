@@ -1,27 +1,31 @@
 """Pipelines: passes in order, as values with a text form.
 
-    fold-rodata,prune-branches{max=3},remove-dead-code{verified=true}
+    remove-nops,fold-rodata,prune-branches{max=5},remove-dead-code{verified=true}
 
-Options in braces are the pass's fields, separated by spaces; those at their default are not printed.
+Options in braces are the pass's fields, separated by spaces; those at their default are not printed. Passes
+over bytecode stand before those over the SSA form, as a program is lifted between them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from time import perf_counter_ns
 from typing import Any, ClassVar, Final, Protocol, final
 
+from ir.bytecode import Rewritten, unchanged
 from ir.core import Module
 from ir.diagnostics import Diagnostic, RejectedError
 from ir.explain import Decision, Notes
+from ir.object import Program
 from ir.passes.fold_constants import FoldConstants
 from ir.passes.fold_rodata import FoldRodata
 from ir.passes.merge_blocks import MergeBlocks
 from ir.passes.promote_stack import PromoteStack
 from ir.passes.prune_branches import PruneBranches
 from ir.passes.remove_dead_code import RemoveDeadCode
+from ir.passes.remove_nops import RemoveNops
 from ir.passes.value_numbering import ValueNumbering
 
 EINVAL = 22
@@ -37,6 +41,17 @@ class Pass(Protocol):
 
     def run(self, module: Module, notes: Notes) -> bool:
         """Transform `module`, append what is worth telling to `notes`; whether anything changed."""
+        ...
+
+
+class ProgramPass(Protocol):
+    """A transformation of a program's instructions, otherwise as `Pass`."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def rewrite(self, program: Program) -> Rewritten:
+        """The new program, and where its slots went."""
         ...
 
 
@@ -63,12 +78,21 @@ class Pipeline:
     """Passes in the order they run; `str` gives the text that `parse_pipeline` takes."""
 
     passes: tuple[Pass, ...]
+    program_passes: tuple[ProgramPass, ...] = ()
 
     def __str__(self) -> str:
-        return ",".join(format_pass(each) for each in self.passes)
+        names = [*map(format_pass, self.program_passes), *map(format_pass, self.passes)]
+        return ",".join(names)
+
+    def rewrite(self, program: Program) -> Rewritten:
+        """Run the passes over bytecode: the new program, and where its slots went."""
+        done = unchanged(program)
+        for each in self.program_passes:
+            done = done.then(each.rewrite(done.program))
+        return done
 
     def run(self, module: Module, watchers: Sequence[Watcher] = ()) -> Changes:
-        """Run every pass once, in order, on `module`, in place."""
+        """Run the passes over the SSA form once, in order, on `module`, in place."""
         notes: Notes = []
         changed = False
         for each in self.passes:
@@ -93,6 +117,7 @@ PASSES: Final[Mapping[str, type[Any]]] = {
         ValueNumbering,
     )
 }
+PROGRAM_PASSES: Final[Mapping[str, type[Any]]] = {RemoveNops.name: RemoveNops}
 
 DEFAULT_FAST: Final = Pipeline((FoldRodata(), FoldConstants(), RemoveDeadCode()))
 """The fast tier: what decides whether a program loads, and removing what is dearer to compile."""
@@ -111,7 +136,7 @@ DEFAULT: Final = Pipeline(
 """What the optimizing tiers run before LLVM."""
 
 
-def format_pass(each: Pass) -> str:
+def format_pass(each: Pass | ProgramPass) -> str:
     """`name{option=value ...}`."""
     options = []
     for option in fields(each):  # type: ignore[arg-type]  # every pass is a dataclass; a Protocol cannot say so
@@ -123,34 +148,30 @@ def format_pass(each: Pass) -> str:
 
 def parse_pipeline(text: str) -> Pipeline:
     """The pipeline that `text` names. Raises RejectedError."""
-    passes = []
+    passes: list[Pass] = []
+    program_passes: list[ProgramPass] = []
     position = 0
     while position < len(text):
         match = _ELEMENT.match(text, position)
         position = match.end() if match is not None else position
         if match is None or text[position : position + 1] not in ("", ","):
             raise _rejected("bad-pipeline", f"'{text[position:]}' is not a list of passes")
-        passes.append(_make_pass(match[1], match[2] or ""))
         position += 1
-    return Pipeline(tuple(passes))
+        if match[1] not in PROGRAM_PASSES:
+            passes.append(_make_pass(PASSES, match[1], match[2] or ""))
+        elif passes:
+            said = f"'{match[1]}' works on bytecode and comes after '{passes[-1].name}', which does not"
+            raise _rejected("bad-pipeline", said)
+        else:
+            program_passes.append(_make_pass(PROGRAM_PASSES, match[1], match[2] or ""))
+    return Pipeline(tuple(passes), tuple(program_passes))
 
 
-@final
-@dataclass(slots=True)
-class Timing:
-    """Watcher: nanoseconds by pass, in the order of running."""
-
-    passes: list[tuple[str, int]] = field(default_factory=list)
-
-    def after(self, done: Pass, module: Module, changed: bool, ns: int) -> None:
-        """Note the time."""
-        self.passes.append((format_pass(done), ns))
-
-
-def _make_pass(name: str, text: str) -> Pass:
-    if name not in PASSES:
-        raise _rejected("unknown-pass", f"no pass is named '{name}'", f"known are {', '.join(PASSES)}")
-    kinds = {option.name: type(option.default) for option in fields(PASSES[name])}
+def _make_pass(known: Mapping[str, type[Any]], name: str, text: str) -> Any:
+    if name not in known:
+        names = ", ".join(sorted({*PASSES, *PROGRAM_PASSES}))
+        raise _rejected("unknown-pass", f"no pass is named '{name}'", f"known are {names}")
+    kinds = {option.name: type(option.default) for option in fields(known[name])}
     options: dict[str, int | str] = {}
     for word in text.split():
         match = _OPTION.fullmatch(word)
@@ -158,8 +179,7 @@ def _make_pass(name: str, text: str) -> Pass:
             note = f"its options: {', '.join(kinds) or 'none'}"
             raise _rejected("unknown-option", f"'{word}' is not an option of '{name}'", note)
         options[match[1]] = _parse_value(name, match[1], match[2], kinds[match[1]])
-    made: Pass = PASSES[name](**options)
-    return made
+    return known[name](**options)
 
 
 def _parse_value(name: str, option: str, text: str, kind: type[object]) -> int | str:
