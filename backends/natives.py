@@ -1,7 +1,8 @@
 """Helpers that need no host: which they are, and their definitions for one program's module.
 
-A Natives collects what lowering asks for; `text()` is the IR to put beside the program. A helper that the user overrides, or that
-works on a map nobody knows while compiling, is not native: it goes to the host as `helper.<id>`.
+A Natives collects what lowering asks for; `text()` is the IR to put beside the program. A helper that the
+user overrides, or that works on a map nobody knows while compiling, is not native: it goes to the host as
+`helper.<id>`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 from typing import Final, final
 
 from backends.calls import NativeHelper
-from backends.helpers.table import EMITTERS
 from backends.helpers.memory import READ, read_part
 from backends.helpers.row import Site
 from backends.helpers.segments import IN_SEGMENT, in_segment_part
+from backends.helpers.table import EMITTERS
 from backends.maps.elements import part
 from backends.maps.operation import SIGNATURES
 from backends.maps.registry import emit_known, operation_of

@@ -1,11 +1,13 @@
-"""LLVM functions written as structured code: values with operators, `if_`, `loop` and variables; the result is IR text.
+"""LLVM functions written as structured code: values with operators, `if_`, `loop` and variables; the result
+is IR text.
 
     w = Writer("twice_or_zero", ("i64", "x"), returns="i64")
     with w.if_(w["x"].ult(10)):
         w.ret(w["x"] * 2)
     w.ret(0)                                  # w.text(): define i64 @"twice_or_zero"(i64 %x) { ... }
 
-Variables are stack slots; LLVM turns them into registers. Code after a `ret`, `break_` or `continue_` is dropped.
+Variables are stack slots; LLVM turns them into registers. Code after a `ret`, `break_` or `continue_` is
+dropped.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ INTEGERS: Final = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
-    """An SSA value of type `type`, written `text`; operators append instructions to its writer. Integers are unsigned."""
+    """An SSA value of type `type`, written `text`; operators append instructions to its writer.
+
+    Integers are unsigned.
+    """
 
     writer: Writer
     type: str
@@ -113,7 +118,9 @@ class Value:
         return self.writer.emit("ptr", f"getelementptr i8, ptr {self.text}, i64 {number.text}")
 
     def load(self, type: str, offset: Value | int = 0, align: int = 0, order: str = "") -> Value:
-        """What lies `offset` bytes further on; naturally aligned unless `align` says less; atomic when `order` is given."""
+        """What lies `offset` bytes further on; naturally aligned unless `align` says less; atomic when
+        `order` is given.
+        """
         place = self.at(offset)
         align = align or _BYTES[type]
         if order:
@@ -133,17 +140,19 @@ class Value:
         """Atomically put `value` (or combine it: add, or, and) at this pointer; what was there."""
         return self.writer.emit(
             value.type,
-            f"atomicrmw {operation} ptr {self.text}, {value.type} {value.text} {order}, align {_BYTES[value.type]}",
+            f"atomicrmw {operation} ptr {self.text}, {value.type} {value.text} {order}, "
+            f"align {_BYTES[value.type]}",
         )
 
     def compare_exchange(
         self, expected: Value, new: Value, order: str, failure: str = "monotonic"
     ) -> tuple[Value, Value]:
-        """Atomically put `new` at this pointer if `expected` is there; (what was there, whether it was as expected)."""
+        """Atomically put `new` at this pointer if `expected` is there; (what was there, whether it was)."""
         t = new.type
         pair = self.writer.emit(
             "pair",
-            f"cmpxchg ptr {self.text}, {t} {expected.text}, {t} {new.text} {order} {failure}, align {_BYTES[t]}",
+            f"cmpxchg ptr {self.text}, {t} {expected.text}, {t} {new.text} {order} {failure}, "
+            f"align {_BYTES[t]}",
         )
         old = self.writer.emit(t, f"extractvalue {{ {t}, i1 }} {pair.text}, 0")
         return old, self.writer.emit("i1", f"extractvalue {{ {t}, i1 }} {pair.text}, 1")
@@ -184,7 +193,10 @@ class Variable:
 
 @final
 class Writer:
-    """One function being written. `w["x"]` is parameter x; `externals` are the functions of other modules that it calls."""
+    """One function being written.
+
+    `w["x"]` is parameter x; `externals` are the functions of other modules that it calls.
+    """
 
     def __init__(
         self, name: str, *params: tuple[str, str], returns: str = "i64", attributes: str = ""
@@ -234,7 +246,9 @@ class Writer:
             self._lines.append("  " + operation)
 
     def call(self, returns: str, function: str, *args: Value) -> Value:
-        """Call a function defined in the same text, or an intrinsic (declared by the caller through `externals`)."""
+        """Call a function defined in the same text, or an intrinsic (declared by the caller through
+        `externals`).
+        """
         given = ", ".join(f"{arg.type} {arg.text}" for arg in args)
         operation = f"call {returns} @{quote(function)}({given})"
         if returns == "void":

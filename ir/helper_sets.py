@@ -1,9 +1,10 @@
-"""Which helpers each program type may call, as Linux 6.18 answers when asked (one probe program a helper and type).
+"""Which helpers each program type may call, as Linux 6.18 answers when asked (one probe program a helper and
+type).
 
-A set is text, `1-3 5 7`: helper numbers and ranges. Every type has COMMON and its own row; a type whose attach types differ
-has a row for each that adds something. LSM, LIRC_MODE2, STRUCT_OPS and the fentry kind of TRACING could not be probed and
-follow the kernel's *_func_proto functions; so do 36 and 58, which a locked-down kernel refuses. EXT programs have
-what the program they extend has.
+A set is text, `1-3 5 7`: helper numbers and ranges. Every type has COMMON and its own row; a type whose
+attach types differ has a row for each that adds something. LSM, LIRC_MODE2, STRUCT_OPS and the fentry kind of
+TRACING could not be probed and follow the kernel's *_func_proto functions; so do 36 and 58, which a
+locked-down kernel refuses. EXT programs have what the program they extend has.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Final
 from ir.kinds import AttachType, ProgramType
 
 COMMON: Final = (
-    "1-3 5-8 12 14-17 22 35 37 42 55 80 87-89 93-94 105-106 109 112-115 117-118 120 123 125 130-134 141 148-149 153-154 "
-    "156-158 164-165 169-172 175-177 180-182 191 194-195 197-203 208-211"
+    "1-3 5-8 12 14-17 22 35 37 42 55 80 87-89 93-94 105-106 109 112-115 117-118 120 123 125 130-134 141 "
+    "148-149 153-154 156-158 164-165 169-172 175-177 180-182 191 194-195 197-203 208-211"
 )
 
 _TRACE: Final = "4 25 27 45 67 173"
@@ -25,8 +26,8 @@ _TRACING: Final = f"{_TRACE} 36 46 107-108 111 121 147 162 188 {_SKC_CAST}"
 _LWT: Final = f"24-26 28 33-34 39 160 {_SKC_CAST}"
 _SOCK_ADDR: Final = f"25 46 49 57 81 84-86 99 107-108 122 160 {_SKC_CAST}"
 _CLASSIFIER: Final = (
-    "9-11 13 18-21 23-26 28-34 38-41 43 46-48 50 66 68-69 79 83-86 95-100 107-108 110 122 124 135 151-152 155 160 163 192 "
-    f"204-207 {_SKC_CAST}"
+    "9-11 13 18-21 23-26 28-34 38-41 43 46-48 50 66 68-69 79 83-86 95-100 107-108 110 122 124 135 151-152 155 "
+    f"160 163 192 204-207 {_SKC_CAST}"
 )
 
 BY_TYPE: Final[Mapping[ProgramType, str]] = {

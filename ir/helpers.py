@@ -1,9 +1,9 @@
 """The helper table: number, name and prototype of every helper of Linux 6.18, one row each.
 
-A row reads `id name(arguments) -> result flags`. The kinds are the verifier's (include/linux/bpf.h, enum bpf_arg_type and
-bpf_return_type), spelled short:
+A row reads `id name(arguments) -> result flags`. The kinds are the verifier's (include/linux/bpf.h, enum
+bpf_arg_type and bpf_return_type), spelled short:
 
-    ctx map key value      the context; a map; a pointer to key_size / value_size bytes of the map argument before it
+    ctx map key value      the context; a map; a pointer to key_size, value_size bytes of the map before it
     mem mem8               readable bytes: as many as the size argument that follows, or a fixed number
     rw out out8            the same, also written; only written (need not be initialized, becomes initialized)
     size size0             number of bytes of the mem/rw/out before it, 1.. or 0..
@@ -11,15 +11,16 @@ bpf_return_type), spelled short:
     str func               a constant NUL-ended string in a read-only map; a callback
     lock timer             a struct bpf_spin_lock, bpf_timer in a map value
     record alloc           memory from ringbuf_reserve; constant number of bytes of the memory returned
-    dynptr                 struct bpf_dynptr on the stack: `newdynptr` becomes initialized, `rbdynptr` is of a ring buffer
+    dynptr                 struct bpf_dynptr on the stack: `newdynptr` becomes one, `rbdynptr` is of a ring buffer
     sock skc anysk         struct bpf_sock; bpf_sock_common; either, or a BTF pointer to such
     btf:T percpu kptr      trusted BTF pointer to struct T; per-cpu ksym; a kptr field's address
     stack                  a pointer into the stack, not checked further
     ?  -                   after a kind: may be NULL; before it: the reference it holds is given up
 
-Results: `int`, `void`, `value` (of the map argument), `record` and `mem` (as many bytes as `alloc`), `sock` `tcp` `skc`
-`btf:T` `percpu` `kptr`; `?` may be NULL. Flags: `gpl`, `packet` (may move packet data: packet pointers die), `pkt` (packet
-pointers may be passed as memory), `sleeps`, `variadic` (also passes the registers up to r5, initialized or not).
+Results: `int`, `void`, `value` (of the map argument), `record` and `mem` (as many bytes as `alloc`), `sock`
+`tcp` `skc` `btf:T` `percpu` `kptr`; `?` may be NULL. Flags: `gpl`, `packet` (may move packet data: packet
+pointers die), `pkt` (packet pointers may be passed as memory), `sleeps`, `variadic` (also passes the
+registers up to r5, initialized or not).
 """
 
 from __future__ import annotations
@@ -78,10 +79,10 @@ class ResultKind(Enum):
 @final
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument. `size` bytes for fixed-size memory (0: the next argument says); `btf` the structure's name.
+    """One argument. `size` bytes of memory (0: the next argument says how many); `btf` the structure's name.
 
-    `reads`/`writes`: which way memory is used (written only: it may be uninitialized). `may_be_zero` belongs to SIZE and
-    ALLOC_SIZE, `releases` to arguments whose reference is given up.
+    `reads`/`writes`: which way memory is used (written only: it may be uninitialized). `may_be_zero` belongs
+    to SIZE and ALLOC_SIZE, `releases` to arguments whose reference is given up.
     """
 
     kind: ArgumentKind

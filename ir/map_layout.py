@@ -1,28 +1,30 @@
-"""How a map lies in memory: one position-independent block, a header and then the data, the same for code, host and pin files.
+"""How a map lies in memory: one position-independent block, the same for code, host and pin files.
 
-Offsets, never pointers, so that a block can be pinned to a file, mapped anywhere, or live in an emulator. Everything but the number
-of cpus follows from the map's declaration, so compiled code has the other offsets as constants. Numbers are in the order of
-the machine that runs the program; MAGIC tells.
+Offsets, never pointers, so that a block can be pinned to a file, mapped anywhere, or live in an emulator.
+Everything but the number of cpus follows from the map's declaration, so compiled code has the other offsets
+as constants. Numbers are in the order of the machine that runs the program; MAGIC tells.
 
-    header     0 magic 4     4 version 4   8 type 4     12 key_size 4    16 value_size 4   20 max_entries 4   24 flags 4
-              28 cpus 4     32 value_stride 4          36 element_stride 4                40 bucket_mask 4   44 elements 4
-              48 size 8     56 cpu_stride 8            64 elements_offset 8               72 values_offset 8
-              80 spares_offset 8                       88 seed 8         96 extra 8      104 frozen 4      108 free
-             128 lock 4    132 generation 4           136 count 8        (writers)
-             192 head 8    200 tail 8                 208 fresh 4        (queue positions, LRU hand, elements never used yet)
-    data     256 (4096 when mmapable)
+    header      0 magic 4           4 version 4         8 type 4           12 key_size 4
+               16 value_size 4     20 max_entries 4    24 flags 4          28 cpus 4
+               32 value_stride 4   36 element_stride 4 40 bucket_mask 4    44 elements 4
+               48 size 8           56 cpu_stride 8     64 elements_offset 8
+               72 values_offset 8  80 spares_offset 8  88 seed 8           96 extra 8
+              104 frozen 4
+              128 lock 4          132 generation 4    136 count 8          (of writers)
+              192 head 8          200 tail 8          208 fresh 4          216 lost 8
+    data      256 (4096 when mmapable)
 
     array            values: max_entries x value_stride; for each cpu, cpu_stride apart
     slot array       slots of 16 bytes: handle 8 (0: empty), value 8 (as the host wrote it)
     hash             buckets: u32 x (bucket_mask + 1): element number, LOCKED; 0 empty
-                     elements: next 4 (element number, or END | bucket), link 4 (of free elements), [hash 4, used 4 if LRU],
-                     key, value; numbers start at 1
+                     elements, numbered from 1: next 4 (number, or END | bucket), link 4 (of free elements),
+                     [hash 4, used 4: LRU], key, value
                      values (per-cpu): elements x value_stride for each cpu; spares: 64 bytes for each cpu
     lpm trie         nodes: child {place 4, prefix length 4} x 2, prefix length 4, kind 4, key bytes, value;
                      a place counts 8 bytes from the start of the block, 0: none
-    queue, stack     values: (max_entries + 1) x value_stride
+    queue, stack     values: max_entries x value_stride; head: where the next goes, tail: how many there are
     bloom filter     bits
-    ring buffer      as libbpf maps it, from page 1: consumer page, producer page, data, the same data again
+    ring buffer      as libbpf maps it: consumer page, producer page, data, the same data again
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ ELEMENT_USED: Final = 12
 BUCKET_LOCKED: Final = 1 << 30
 CHAIN_END: Final = 1 << 31
 
-# The line of a cpu in a hash's spares: a stack of free elements (number 4, tag 4), an element kept for replacing updates.
+# The line of a cpu in a hash's spares: a stack of free elements (number 4, tag 4), one kept for replacements.
 SPARE_FREE: Final = 0
 SPARE_ELEMENT: Final = 8
 
@@ -89,7 +91,7 @@ NODE_PREFIX: Final = 16
 NODE_KIND: Final = 20
 NODE_KEY: Final = 24
 
-# A ring buffer: pages from the start of the block, fields from the start of their page, bits of a record's length word.
+# A ring buffer: pages from the start of the block, bits of a record's length word.
 RING_CONSUMER: Final = PAGE
 RING_PRODUCER: Final = 2 * PAGE
 RING_DATA: Final = 3 * PAGE
@@ -105,7 +107,10 @@ PERF_HEADER: Final = 8
 @final
 @dataclass(frozen=True, slots=True)
 class MapLayout:
-    """The numbers of a map's block, all in bytes unless they count. `spares_offset` and `size` need the number of cpus."""
+    """The numbers of a map's block, all in bytes unless they count.
+
+    `spares_offset` and `size` need the number of cpus.
+    """
 
     value_stride: int = 0
     element_stride: int = 0

@@ -1,4 +1,5 @@
-"""Wide loads that name a map by a number, as programs that no ELF file describes have them (kernel: resolve_pseudo_ldimm64).
+"""Wide loads that name a map by a number, as programs that no ELF file describes have them (kernel:
+resolve_pseudo_ldimm64).
 
     kind           low half                  high half
     MAP_FD         map's descriptor          0
@@ -6,8 +7,8 @@
     MAP_IDX        index into the fd array   0
     MAP_IDX_VALUE  index into the fd array   byte offset
 
-Here a descriptor is any number that the caller gave a map. Binding replaces the numbers with references by name;
-`numbered` is the way back.
+Here a descriptor is any number that the caller gave a map. Binding replaces the numbers with references by
+name; `numbered` is the way back.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _LOW: Final = 0xFFFF_FFFF
 def bind_maps(program: Program, maps: Mapping[int, Map], fd_array: Sequence[int] | None = None) -> Program:
     """`program` with its wide loads of maps bound to `maps`, by descriptor or by index into `fd_array`.
 
-    Loads that have a reference already are left alone. Raises RejectedError with Linux's errno: EBADF, EINVAL,
-    EPROTO, EFAULT, EOPNOTSUPP.
+    Loads that have a reference already are left alone. Raises RejectedError with Linux's errno: EBADF,
+    EINVAL, EPROTO, EFAULT, EOPNOTSUPP.
     """
     references = dict(program.references)
     problems: list[Diagnostic] = []
@@ -48,7 +49,9 @@ def bind_maps(program: Program, maps: Mapping[int, Map], fd_array: Sequence[int]
 
 
 def numbered(program: Program, ids: Mapping[str, int]) -> tuple[Insn, ...]:
-    """The instructions with the references to maps as numbers again: `map[id:N]` and `map[id:N][0]+offset` of a dump."""
+    """The instructions with the references to maps as numbers again: `map[id:N]` and `map[id:N][0]+offset` of
+    a dump.
+    """
     insns = list(program.insns)
     for number, (slot, insn) in enumerate(zip(program.starts, program.insns, strict=False)):
         reference = program.references.get(slot)

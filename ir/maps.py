@@ -1,7 +1,8 @@
 """What maps Linux creates: sizes and flags a map type accepts, as rows, and the errno for those it does not.
 
-Sources: the *_alloc_check functions of kernel/bpf/ (arraymap.c, hashtab.c, lpm_trie.c, queue_stack_maps.c, ringbuf.c, devmap.c,
-cpumap.c, bloom_filter.c, local_storage.c, stackmap.c, arena.c) and net/xdp/xskmap.c, Linux 6.18.
+Sources: the *_alloc_check functions of kernel/bpf/ (arraymap.c, hashtab.c, lpm_trie.c, queue_stack_maps.c,
+ringbuf.c, devmap.c, cpumap.c, bloom_filter.c, local_storage.c, stackmap.c, arena.c) and net/xdp/xskmap.c,
+Linux 6.18.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ _HASH_ENTRIES: Final = (1, 1 << 31)
 class MapRule:
     """What a map type accepts: (least, most) sizes in bytes, the flags allowed and those required.
 
-    `value_limit`: values above it are too big (E2BIG, where a size outside `value` is EINVAL); `value_sizes`: when not empty,
-    the only sizes. `is_ring`: max_entries is a size, a power of two of whole pages. `is_per_cpu`: a value for each cpu.
+    `value_limit`: values above it are too big (E2BIG, where a size outside `value` is EINVAL); `value_sizes`:
+    when not empty, the only sizes. `is_ring`: max_entries is a size, a power of two of whole pages.
+    `is_per_cpu`: a value for each cpu.
     """
 
     key: tuple[int, int]
@@ -214,7 +216,8 @@ def is_per_cpu(type: MapType) -> bool:
 def is_template(map: Map) -> bool:
     """Whether `map` stands for the maps in a map of maps (the ELF reader calls it OUTER.inner).
 
-    Such maps have the template's sizes and flags, and any number of entries: all but arrays without BPF_F_INNER_MAP.
+    Such maps have the template's sizes and flags, and any number of entries: all but arrays without
+    BPF_F_INNER_MAP.
     """
     return map.name.endswith(".inner") and (
         map.type is not MapType.ARRAY or bool(map.flags & MapFlag.INNER_MAP)

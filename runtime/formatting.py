@@ -1,4 +1,6 @@
-"""The kernel's printf for programs: bpf_trace_printk, bpf_snprintf, bpf_seq_printf (bpf_bprintf_prepare in kernel/bpf/helpers.c)."""
+"""The kernel's printf for programs: bpf_trace_printk, bpf_snprintf, bpf_seq_printf (bpf_bprintf_prepare in
+kernel/bpf/helpers.c).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from typing import Final
 
 from ir.diagnostics import Diagnostic, RejectedError
 
-_CONVERSION: Final = re.compile(rb"%(?:(%)|([-+ #0]*)(\d*)(?:\.(\d+))?(?:(s|c|[pP][\w]*)|(hh|h|ll|l|)([diuxX])))")
+_CONVERSION: Final = re.compile(
+    rb"%(?:(%)|([-+ #0]*)(\d*)(?:\.(\d+))?(?:(s|c|[pP][\w]*)|(hh|h|ll|l|)([diuxX])))"
+)
 _BITS: Final = {b"hh": 8, b"h": 16, b"": 32, b"l": 64, b"ll": 64}
 _ADDRESS_BYTES: Final = {b"4": 4, b"6": 16}
 

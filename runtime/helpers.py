@@ -1,10 +1,15 @@
-"""Helpers that run on the host: the call as Python sees it, the user's overrides, and the bridge from native code.
+"""Helpers that run on the host: the call as Python sees it, the user's overrides, and the bridge from native
+code.
 
-A program calls `helper.<id>`, a ctypes callback; it finds the Execution by the address of its run state. What Python raises in a
-helper ends the run: the trap code is set, native code leaves at once, and the error comes out of `run`.
+A program calls `helper.<id>`, a ctypes callback; it finds the Execution by the address of its run state. What
+Python raises in a helper ends the run: the trap code is set, native code leaves at once, and the error comes
+out of `run`.
 
-    rt.helpers["bpf_ktime_get_ns"] = lambda: 42                    numbers for numbers,
-    rt.helpers["bpf_probe_read_kernel"] = lambda dst, size, p: ... a writable memoryview for memory, a view for a map
+    rt.helpers["bpf_ktime_get_ns"] = lambda: 42
+    rt.helpers["bpf_probe_read_kernel"] = lambda to, size, address: ...
+
+A user's function gets numbers for numbers, memoryviews for memory (writable where the helper writes), and
+views for maps.
 """
 
 from __future__ import annotations
@@ -19,7 +24,6 @@ from backends import abi
 from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
 from ir.helpers import HELPER_IDS, HELPERS, Argument, ArgumentKind, Helper
 from runtime.execution import Execution
-from runtime.maps.live import LiveMap
 from runtime.maps.view import View
 
 Implementation = Callable[["HelperCall"], int | None]
@@ -100,7 +104,10 @@ class HelperCall:
 
 @final
 class HelperTable(MutableMapping[str, UserHelper]):
-    """The user's own helpers by name (`bpf_ktime_get_ns`); deleting one brings ours back. `calls` counts uses by name."""
+    """The user's own helpers by name (`bpf_ktime_get_ns`); deleting one brings ours back.
+
+    `calls` counts uses by name.
+    """
 
     def __init__(self) -> None:
         self._own: dict[int, UserHelper] = {}
@@ -137,7 +144,9 @@ class HelperTable(MutableMapping[str, UserHelper]):
 
 @final
 class Callbacks:
-    """The addresses of `helper.<id>`: makes one ctypes callback for each helper that is called, and keeps them alive."""
+    """The addresses of `helper.<id>`: makes one ctypes callback for each helper that is called, and keeps
+    them alive.
+    """
 
     def __init__(
         self,

@@ -75,9 +75,8 @@ def _replaced(w: Writer, old: Value, size: Value) -> Value:
     left, right = w["r3"], w["r4"]
     removed = w.var("i64", 0)
     added = w.var("i64", right & 0xFFFF_FFFF)
-    with w.if_(size.eq(0)):
-        with w.if_(left.ne(0), likely=False):
-            w.ret(-EINVAL)
+    with w.if_(size.eq(0)), w.if_(left.ne(0), likely=False):
+        w.ret(-EINVAL)
     with w.unless(size.eq(0)):
         with w.if_(size.ne(2) & size.ne(4), likely=False):
             w.ret(-EINVAL)

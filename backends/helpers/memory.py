@@ -1,7 +1,7 @@
 """Helpers that read memory anywhere without faulting, and compare strings.
 
-What is in the run's segments is copied; anything else is asked of the system, which answers for unmapped memory with an error
-instead of a signal (process_vm_readv(2) on this very process).
+What is in the run's segments is copied; anything else is asked of the system, which answers for unmapped
+memory with an error instead of a signal (process_vm_readv(2) on this very process).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def probe_read(w: Writer, site: Site) -> None:
 
 
 def probe_read_str(w: Writer, site: Site) -> None:
-    """Copy a string of less than r2 bytes from address r3 to r1, with a NUL; its length with the NUL, or -EFAULT."""
+    """Copy a string of less than r2 bytes from address r3 to r1, with a NUL; its length with the NUL, or
+    -EFAULT.
+    """
     to, size = w["r1"], w["r2"] & 0xFFFF_FFFF
     with w.if_(size.eq(0)):
         w.ret(0)
@@ -42,9 +44,8 @@ def probe_read_str(w: Writer, site: Site) -> None:
         with w.if_(w.call("i64", READ, w["run"], to.at(done.get()), some, source).ne(0), likely=False):
             clear_bytes(w, to, size)
             w.ret(-EFAULT)
-        with w.count(0, some) as i:
-            with w.if_(to.load("i8", done.get() + i).eq(0)):
-                w.ret(done.get() + i + 1)
+        with w.count(0, some) as i, w.if_(to.load("i8", done.get() + i).eq(0)):
+            w.ret(done.get() + i + 1)
         done.set(done.get() + some)
     to.store(w.value("i8", 0), size - 1)
     w.ret(size)

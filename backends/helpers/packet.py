@@ -131,12 +131,10 @@ def skb_pull_data(w: Writer, site: Site) -> None:
 
 def move(w: Writer, to: Value, source: Value, size: Value) -> None:
     """Copy bytes that may overlap."""
-    with w.if_(to.to("i64").ult(source.to("i64"))):
-        with w.count(0, size) as i:
-            to.store(source.load("i8", i), i, order="monotonic")
-    with w.unless(to.to("i64").ult(source.to("i64"))):
-        with w.count(0, size) as i:
-            to.store(source.load("i8", size - i - 1), size - i - 1, order="monotonic")
+    with w.if_(to.to("i64").ult(source.to("i64"))), w.count(0, size) as i:
+        to.store(source.load("i8", i), i, order="monotonic")
+    with w.unless(to.to("i64").ult(source.to("i64"))), w.count(0, size) as i:
+        to.store(source.load("i8", size - i - 1), size - i - 1, order="monotonic")
 
 
 def _store(w: Writer, errno: int) -> None:

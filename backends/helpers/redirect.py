@@ -1,6 +1,7 @@
 """Redirect helpers: they note in the run state where the packet shall go; the runtime reports or acts on it.
 
-run + REDIRECT:  kind 4 (RedirectKind), index 4 (interface or map index), flags 8, map 8 (address of its block), unused 8
+run + REDIRECT:  kind 4 (RedirectKind), index 4 (interface or map index), flags 8, map 8 (address of its
+block), unused 8
 """
 
 from __future__ import annotations

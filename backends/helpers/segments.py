@@ -1,4 +1,6 @@
-"""Whether memory is one the program may touch: the run's table of segments (backends/abi.py), walked out of line."""
+"""Whether memory is one the program may touch: the run's table of segments (backends/abi.py), walked out of
+line.
+"""
 
 from __future__ import annotations
 

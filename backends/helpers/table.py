@@ -1,6 +1,7 @@
 """The helpers that have a native form: name (without bpf_) -> how to emit it.
 
-An emitter writes `symbol(ptr run, r1, ..., rN)`, its parameters named run and r1..rN, `ptr` where the prototype asks for an address.
+An emitter writes `symbol(ptr run, r1, ..., rN)`, its parameters named run and r1..rN, `ptr` where the
+prototype asks for an address.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from backends.writer import Writer
 
 
 def tail_call(w: Writer, site: Site) -> None:
-    """The code of program r3 (low 32 bits) in table r2 when there is one and the run has tail calls left, else null."""
+    """The code of program r3 (low 32 bits) in table r2 when there is one and the run has tail calls left,
+    else null.
+    """
     map = site.known_map
     handle = handle_at(w, Shape(map.type, map), w["r2"], w["r3"] & 0xFFFF_FFFF)
     left = w["run"].load("i32", abi.TAIL_CALLS)

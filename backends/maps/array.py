@@ -1,4 +1,6 @@
-"""Operations of arrays and per-cpu arrays: value = map + values_offset + index x value_stride (+ cpu x cpu_stride)."""
+"""Operations of arrays and per-cpu arrays: value = map + values_offset + index x value_stride (+ cpu x
+cpu_stride).
+"""
 
 from __future__ import annotations
 

@@ -26,9 +26,8 @@ def push(w: Writer, shape: Shape) -> None:
 
 def peek(w: Writer, shape: Shape) -> None:
     """0 when *value may be in, -ENOENT when it certainly is not."""
-    with _bits(w, shape) as (word, bit):
-        with w.if_((word.load("i64", order="monotonic") & bit).eq(0)):
-            w.ret(-ENOENT)
+    with _bits(w, shape) as (word, bit), w.if_((word.load("i64", order="monotonic") & bit).eq(0)):
+        w.ret(-ENOENT)
     w.ret(0)
 
 

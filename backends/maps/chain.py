@@ -1,10 +1,12 @@
-"""The chains of a hash map: buckets of element numbers, searched without a lock, changed under the bucket's lock.
+"""The chains of a hash map: buckets of element numbers, searched without a lock, changed under the bucket's
+lock.
 
     bucket  -> element -> element -> END | bucket number
             next        next
 
-A reader that stands on an element while it is deleted and used again in another bucket notices at the end of the chain:
-the end names the bucket. Then it starts again. (The kernel's hlist_nulls; a value once found is never unmapped, only reused.)
+A reader that stands on an element while it is deleted and used again in another bucket notices at the end of
+the chain: the end names the bucket. Then it starts again. (The kernel's hlist_nulls; a value once found is
+never unmapped, only reused.)
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ def find(w: Writer, shape: Shape, map: Value, key: Value, hash: Value) -> Variab
 def find_locked(
     w: Writer, shape: Shape, map: Value, key: Value, first: Value, place: Value
 ) -> tuple[Variable, Variable]:
-    """(element number or 0, the place that holds its number) in a chain whose lock is held; `first` is its first number."""
+    """(element number or 0, the place that holds its number) in a chain whose lock is held; `first` is its
+    first number.
+    """
     number = w.var("i32", first)
     holder = w.var("ptr", place)
     with w.loop():

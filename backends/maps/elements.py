@@ -1,8 +1,10 @@
-"""Where the elements of a hash map come from and go to: a stack of free ones for each cpu, never-used ones, and eviction.
+"""Where the elements of a hash map come from and go to: a stack of free ones for each cpu, never-used ones,
+and eviction.
 
-`take` gives an element's number (0: the map is full), `give` takes it back. A stack's head is {number 4, tag 4}, changed by compare
-and exchange; the tag counts, so that a head seen before is never taken for the same again. An LRU map that is full
-evicts: a hand goes round the elements, forgives those used since it last came by, and takes the first that was not.
+`take` gives an element's number (0: the map is full), `give` takes it back. A stack's head is {number 4, tag
+4}, changed by compare and exchange; the tag counts, so that a head seen before is never taken for the same
+again. An LRU map that is full evicts: a hand goes round the elements, forgives those used since it last came
+by, and takes the first that was not.
 
     element.used     FREE (or being linked or unlinked), LINKED (not used lately), USED
 """
@@ -49,7 +51,10 @@ def line_of(map: Value, cpu: Value) -> Value:
 
 
 def take_spare(w: Writer, map: Value, cpu: Value) -> tuple[Value, Value]:
-    """(an element's number, where it was): the one a cpu keeps so that an update of a full map can replace. Waits for it."""
+    """(an element's number, where it was): the one a cpu keeps so that an update of a full map can replace.
+
+    Waits for it.
+    """
     cpus = map.load("i32", layout.CPUS).to("i64")
     number = w.var("i32", 0)
     turn = w.var("i64", cpu)

@@ -1,8 +1,9 @@
 """Operations of hash maps: plain, per-cpu, LRU and of maps.
 
-Readers take no lock. A writer holds the lock of one bucket (a bit of its word). Updating a key of a plain hash puts a new
-element in the place of the old, as Linux does, so a reader sees the old value or the new one, and what was looked up before
-keeps the old; per-cpu and LRU values are overwritten in place. Elements are preallocated: they are reused, never unmapped.
+Readers take no lock. A writer holds the lock of one bucket (a bit of its word). Updating a key of a plain
+hash puts a new element in the place of the old, as Linux does, so a reader sees the old value or the new one,
+and what was looked up before keeps the old; per-cpu and LRU values are overwritten in place. Elements are
+preallocated: they are reused, never unmapped.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def delete(w: Writer, shape: Shape) -> None:
 
 
 def each(w: Writer, shape: Shape) -> None:
-    """Call back with (map, key, value, context) for each element, bucket by bucket, until it returns non-zero."""
+    """Call back with (map, key, value, context) for each element, bucket by bucket, until it returns
+    non-zero.
+    """
     with w.if_(w["flags"].ne(0)):
         w.ret(-EINVAL)
     map = w["map"]
@@ -125,7 +128,8 @@ def each(w: Writer, shape: Shape) -> None:
 
 
 def collect(w: Writer, shape: Shape) -> None:
-    """Copy whole buckets of (key, value of each cpu) to `out` while they fit, from `bucket`; *next becomes the first left out.
+    """Copy whole buckets of (key, value of each cpu) to `out` while they fit, from `bucket`; *next becomes
+    the first left out.
 
     -ENOSPC when not even the first bucket that has elements fits.
     """
@@ -183,7 +187,9 @@ def _mark_used(w: Writer, shape: Shape, element: Value) -> None:
 
 
 def _new_before_locking(w: Writer, shape: Shape, hash: Value) -> Value:
-    """An element for the key if an LRU map lacks it, else 0: eviction takes another bucket's lock, so it comes first."""
+    """An element for the key if an LRU map lacks it, else 0: eviction takes another bucket's lock, so it
+    comes first.
+    """
     new = w.var("i32", 0)
     if shape.type in LRU_HASHES:
         known = find(w, shape, w["map"], w["key"], hash).get()

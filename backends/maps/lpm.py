@@ -137,7 +137,9 @@ def delete(w: Writer, shape: Shape) -> None:
 @final
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a key belongs: the entry there (0: none) and its slot, the bits it shares with the key, its parent."""
+    """Where a key belongs: the entry there (0: none) and its slot, the bits it shares with the key, its
+    parent.
+    """
 
     slot: Variable
     entry: Variable

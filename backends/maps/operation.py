@@ -1,20 +1,21 @@
 """What a map operation is: a function of fixed signature, emitted for one map or for all maps of a type.
 
-    lookup  ptr (ptr run, ptr map, ptr key)                            the value, or null
-    update  i64 (ptr run, ptr map, ptr key, ptr value, i64 flags)      0 or -errno
+    lookup  ptr (ptr run, ptr map, ptr key)                          the value, or null
+    update  i64 (ptr run, ptr map, ptr key, ptr value, i64 flags)    0 or -errno
     delete  i64 (ptr run, ptr map, ptr key)
     push    i64 (ptr run, ptr map, ptr value, i64 flags)
     pop     i64 (ptr run, ptr map, ptr value)
     peek    i64 (ptr run, ptr map, ptr value)
-    each    i64 (ptr run, ptr map, ptr callback, ptr context, i64 flags)    number of elements visited
-    reserve ptr (ptr run, ptr map, i64 size, i64 flags)                a ring buffer's next record, or null
+    each    i64 (ptr run, ptr map, ptr callback, ptr context, i64 flags)     elements visited
+    reserve ptr (ptr run, ptr map, i64 size, i64 flags)              a ring buffer's next record, or null
     output  i64 (ptr run, ptr map, ptr data, i64 size, i64 flags)
     query   i64 (ptr run, ptr map, i64 flags)
-    locate  ptr (ptr map, ptr key)                                     as lookup for the host: of cpu 0, and unnoticed by an LRU
-    put     i64 (ptr map, i64 index, i64 handle, i64 content)          fill a slot, for the host
-    collect i64 (ptr map, i64 bucket, ptr out, i64 room, ptr next)     elements copied to out, for the host
+    locate  ptr (ptr map, ptr key)              as lookup, for the host: of cpu 0, unnoticed by an LRU
+    put     i64 (ptr map, i64 index, i64 handle, i64 content)        fill a slot, for the host
+    collect i64 (ptr map, i64 bucket, ptr out, i64 room, ptr next)   elements copied to out, for the host
 
-A map's type decides what its operations do (backends/maps/registry.py); here are the pieces that several types share.
+A map's type decides what its operations do (backends/maps/registry.py); here are the pieces that several
+types share.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ Emitter = Callable[[Writer, Shape], None]
 @final
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """How to emit an operation. `is_small`: always worth inlining; `parts`: functions of `PARTS` that it calls."""
+    """How to emit an operation.
+
+    `is_small`: always worth inlining; `parts`: functions of `PARTS` that it calls.
+    """
 
     emit: Emitter
     is_small: bool = False

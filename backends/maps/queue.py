@@ -24,10 +24,9 @@ def push(w: Writer, shape: Shape) -> None:
     entries = shape.number(w, map, layout.MAX_ENTRIES)
     lock(w, map.at(layout.LOCK))
     count = map.load("i64", layout.TAIL)
-    with w.if_(count.uge(entries)):
-        with w.if_(flags.eq(0)):
-            unlock(w, map.at(layout.LOCK))
-            w.ret(-E2BIG)
+    with w.if_(count.uge(entries)), w.if_(flags.eq(0)):
+        unlock(w, map.at(layout.LOCK))
+        w.ret(-E2BIG)
     head = map.load("i64", layout.HEAD)
     copy(
         w,

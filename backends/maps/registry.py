@@ -1,4 +1,6 @@
-"""Every map type's operations, and their definitions as LLVM IR: for one known map, or for all maps of a type."""
+"""Every map type's operations, and their definitions as LLVM IR: for one known map, or for all maps of a
+type.
+"""
 
 from __future__ import annotations
 

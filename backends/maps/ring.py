@@ -1,9 +1,10 @@
-"""Ring buffers, in libbpf's memory layout: a consumer position, a producer position, records of 8-byte aligned sizes.
+"""Ring buffers, in libbpf's memory layout: a consumer position, a producer position, records of 8-byte
+aligned sizes.
 
     record: length 4 | BUSY | DISCARDED      page offset 4      data ...
 
-Producers take the map's lock to reserve and none to submit; the consumer only reads what is not BUSY. The data are mapped twice,
-one after the other, so that no record wraps.
+Producers take the map's lock to reserve and none to submit; the consumer only reads what is not BUSY. The
+data are mapped twice, one after the other, so that no record wraps.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _LARGEST: Final = 0x3FFF_FFFF
 
 
 def reserve(w: Writer, shape: Shape) -> None:
-    """A record of `size` bytes that the consumer does not see before it is submitted, or null when there is no room."""
+    """A record of `size` bytes that the consumer does not see before it is submitted, or null when there is
+    no room.
+    """
     with w.if_(w["flags"].ne(0), likely=False):
         w.ret(w.null())
     w.ret(reserve_record(w, shape, w["map"], w["size"]))

@@ -1,7 +1,8 @@
-"""A map as the code that works on it sees it: its numbers, constants when the map is known, loads from its header when not.
+"""A map as the code that works on it sees it: its numbers, constants when the map is known, loads from its
+header when not.
 
-The same emission gives both: `Shape(known)` for the maps of a program that is compiled, `Shape(None)` for code that serves
-every map of a type (the host's own operations, maps found in maps).
+The same emission gives both: `Shape(known)` for the maps of a program that is compiled, `Shape(None)` for
+code that serves every map of a type (the host's own operations, maps found in maps).
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class Shape:
 
     @cached_property
     def layout(self) -> MapLayout | None:
-        """The constant layout, when the map is known. Its `size` and `spares_offset` still depend on the number of cpus."""
+        """The constant layout, when the map is known.
+
+        Its `size` and `spares_offset` still depend on the number of cpus.
+        """
         return layout_of(self.known) if self.known is not None else None
 
     @property
@@ -89,7 +93,10 @@ def words(size: int) -> list[tuple[int, int]]:
 
 
 def hash_key(w: Writer, key: Value, size: Value, constant: int | None, seed: Value) -> Value:
-    """A 32-bit hash of a key. Each 8-byte word (the last one shorter) is multiplied into 128 bits and folded."""
+    """A 32-bit hash of a key.
+
+    Each 8-byte word (the last one shorter) is multiplied into 128 bits and folded.
+    """
     state = w.var("i64", seed)
     if constant is not None and constant <= INLINE_BYTES:
         for offset, width in _whole_words(constant):

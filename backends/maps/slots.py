@@ -1,7 +1,7 @@
 """Operations of arrays whose entries name something: programs, maps, devices, cpus, sockets.
 
-A slot is {handle 8, value 8}: the handle is 0 when the slot is empty, else what code needs (an address of code or of a map; 1
-for a redirect target); the value is what the host put there.
+A slot is {handle 8, value 8}: the handle is 0 when the slot is empty, else what code needs (an address of
+code or of a map; 1 for a redirect target); the value is what the host put there.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
 _FIXED: Final = 0x10
 _FAILED: Final = ctypes.c_void_p(-1).value
 
-# Safe because the signatures are those of mmap(2) and munmap(2) on every 64-bit Linux, and use_errno keeps errno ours.
+# Safe because the signatures are those of mmap(2) and munmap(2) on every 64-bit Linux.
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = (

@@ -27,7 +27,10 @@ _TYPES: Final = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64}
 
 @final
 class HostOperations:
-    """Owns the images of the host's operations. `run` is the address of a run state for calls from the host (cpu 0)."""
+    """Owns the images of the host's operations.
+
+    `run` is the address of a run state for calls from the host (cpu 0).
+    """
 
     def __init__(self, pool: Pool, cache: ObjectCache | None = None) -> None:
         self._pool, self._cache = pool, cache

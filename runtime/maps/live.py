@@ -1,15 +1,17 @@
 """A map that lives in memory: its block, and the operations of the host on raw keys and values.
 
-Views (runtime/maps/view.py) give it Python's manners. Keys and values are bytes of exactly the map's sizes; a per-cpu map has a list
-of values, one for each cpu.
+Views (runtime/maps/view.py) give it Python's manners. Keys and values are bytes of exactly the map's sizes; a
+per-cpu map has a list of values, one for each cpu.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections.abc import Iterator
-from errno import E2BIG, EBUSY, EINVAL, ENOSPC, EOPNOTSUPP, EPERM
+from contextlib import contextmanager
+from errno import E2BIG, EACCES, EBUSY, EINVAL, ENOSPC, EOPNOTSUPP, EPERM
 from typing import Final, final
 
 from backends.maps.registry import operation_of
@@ -17,7 +19,7 @@ from ir import map_layout
 from ir.diagnostics import RejectedError
 from ir.kinds import MapType
 from ir.map_layout import layout_of
-from ir.maps import HASHES, check_map, is_per_cpu
+from ir.maps import HASHES, MapFlag, check_map, is_per_cpu
 from ir.object import Map
 from runtime.maps.block import MapBlock, allocate
 from runtime.maps.errors import map_error
@@ -38,6 +40,8 @@ class LiveMap:
         self.layout = layout_of(declared, cpus)
         self.host = host
         self.is_frozen = False
+        self._writing = threading.Lock()
+        self._writable_mappings = 0
         self.is_per_cpu = is_per_cpu(declared.type)
         self.value_size = map_layout.value_bytes(declared)
 
@@ -48,6 +52,8 @@ class LiveMap:
 
     def lookup(self, key: bytes) -> bytes | None:
         """A copy of the value (of all cpus, one after the other, for a per-cpu map), or None."""
+        if self.declared.flags & MapFlag.WRONLY:
+            raise map_error(self.declared, EPERM, "was created write-only for the host")
         address = self.locate(key)
         if not address:
             return None
@@ -66,10 +72,16 @@ class LiveMap:
         return self.host.of(self.declared.type, "locate")(self.address, _address(key)) or 0
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
-        """Insert or change; a per-cpu value has the values of all cpus. RejectedError with E2BIG, EEXIST, ENOENT, EPERM."""
+        """Insert or change; a per-cpu value has the values of all cpus.
+
+        RejectedError with E2BIG, EEXIST, ENOENT, EPERM.
+        """
         self._check_key(key)
         self._check_value(value)
-        self._check_frozen()
+        with self._changing():
+            self._update(key, value, flags)
+
+    def _update(self, key: bytes, value: bytes, flags: int) -> None:
         size = self.value_size
         first = value[:size] if self.is_per_cpu else value
         operation = self.host.of(self.declared.type, "update")
@@ -87,8 +99,8 @@ class LiveMap:
     def delete(self, key: bytes) -> None:
         """Take the key out. RejectedError with ENOENT, EINVAL, EPERM."""
         self._check_key(key)
-        self._check_frozen()
-        done = self.host.of(self.declared.type, "delete")(self.host.run, self.address, _address(key))
+        with self._changing():
+            done = self.host.of(self.declared.type, "delete")(self.host.run, self.address, _address(key))
         if done < 0:
             raise map_error(self.declared, -done)
 
@@ -107,10 +119,15 @@ class LiveMap:
                 yield key, value
 
     def push(self, value: bytes, flags: int = 0) -> None:
-        """Append to a queue, stack or bloom filter. RejectedError with E2BIG when full (unless flags has EXIST)."""
+        """Append to a queue, stack or bloom filter.
+
+        RejectedError with E2BIG when full (unless flags has EXIST).
+        """
         self._check_value(value)
-        self._check_frozen()
-        done = self.host.of(self.declared.type, "push")(self.host.run, self.address, _address(value), flags)
+        with self._changing():
+            done = self.host.of(self.declared.type, "push")(
+                self.host.run, self.address, _address(value), flags
+            )
         if done < 0:
             raise map_error(self.declared, -done)
 
@@ -137,11 +154,44 @@ class LiveMap:
         return sum(1 for _ in self.items())
 
     def freeze(self) -> None:
-        """From now on the host may not change the map. RejectedError with EBUSY when it is frozen already."""
-        if self.is_frozen:
-            raise map_error(self.declared, EBUSY, "is frozen already")
-        self.is_frozen = True
-        self.block.view[map_layout.FROZEN] = 1
+        """From now on the host may not change the map.
+
+        RejectedError with EBUSY when it is frozen already, or mapped writable.
+        """
+        with self._writing:
+            if self.is_frozen:
+                raise map_error(self.declared, EBUSY, "is frozen already")
+            if self._writable_mappings:
+                raise map_error(self.declared, EBUSY, "is mapped writable")
+            self.is_frozen = True
+            self.block.view[map_layout.FROZEN] = 1
+
+    @contextmanager
+    def mapped(self, writable: bool = True) -> Iterator[memoryview]:
+        """The bytes of all values, without a copy.
+
+        RejectedError with EINVAL, EPERM, EACCES as mmap(2) on a map.
+        """
+        if not self.declared.flags & MapFlag.MMAPABLE:
+            raise map_error(self.declared, EINVAL, "was not created with BPF_F_MMAPABLE")
+        with self._writing:
+            if writable and self.is_frozen:
+                raise map_error(self.declared, EPERM)
+            if writable and self.declared.flags & MapFlag.RDONLY_PROG:
+                raise map_error(
+                    self.declared, EACCES, "is read-only to programs: it can't be mapped writable"
+                )
+            self._writable_mappings += writable
+        start = self.layout.values_offset
+        view = self.block.view[start : start + self.layout.value_stride * self.declared.max_entries]
+        shown = view if writable else view.toreadonly()
+        try:
+            yield shown
+        finally:
+            shown.release()
+            view.release()
+            with self._writing:
+                self._writable_mappings -= writable
 
     def put_slot(self, index: int, handle: int, content: int) -> None:
         """Fill a slot of a slot array: `handle` for code (0 empties it), `content` as the host sees it."""
@@ -149,8 +199,8 @@ class LiveMap:
             raise map_error(
                 self.declared, E2BIG, f"has {self.declared.max_entries} entries, no index {index}"
             )
-        self._check_frozen()
-        self.host.of(self.declared.type, "put")(self.address, index, handle, content)
+        with self._changing():
+            self.host.of(self.declared.type, "put")(self.address, index, handle, content)
 
     def close(self) -> None:
         """Free the memory; closing twice is fine."""
@@ -199,13 +249,25 @@ class LiveMap:
         if len(value) != wanted:
             raise map_error(self.declared, EINVAL, f"has values of {wanted} bytes, not {len(value)}")
 
-    def _check_frozen(self) -> None:
-        if self.is_frozen:
-            raise map_error(self.declared, EPERM)
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """While inside, the map can't be frozen.
+
+        RejectedError with EPERM when it is, or was created read-only.
+        """
+        with self._writing:
+            if self.is_frozen:
+                raise map_error(self.declared, EPERM)
+            if self.declared.flags & MapFlag.RDONLY:
+                raise map_error(self.declared, EPERM, "was created read-only for the host")
+            yield
 
 
 def create(declared: Map, pool: Pool, host: HostOperations, cpus: int = 1, seed: int = 0) -> LiveMap:
-    """A new map in memory, filled with its initial content. RejectedError with Linux's errno when Linux would refuse it."""
+    """A new map in memory, filled with its initial content.
+
+    RejectedError with Linux's errno when Linux would refuse it.
+    """
     problem = check_map(declared)
     if problem is not None:
         raise RejectedError([problem])

@@ -1,6 +1,7 @@
 """Ring buffers and perf event arrays as Python sees them: events, taken out in order.
 
-Iterating takes what is there and stops; `poll` waits for more. An event is bytes, or what the view's codec makes of them.
+Iterating takes what is there and stops; `poll` waits for more. An event is bytes, or what the view's codec
+makes of them.
 """
 
 from __future__ import annotations

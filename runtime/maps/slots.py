@@ -19,7 +19,9 @@ from runtime.maps.view import View
 @final
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """What the host put into a slot: the object, the handle that code uses and the number that Linux would show."""
+    """What the host put into a slot: the object, the handle that code uses and the number that Linux would
+    show.
+    """
 
     thing: object
     handle: int

@@ -1,13 +1,14 @@
 """Maps as Python sees them: MutableMappings from keys to values, queues and slots, all on the live bytes.
 
-Keys and values go through a codec: bytes as they are, or what BTF says they mean. Numbers are taken for any key or value of 1, 2, 4
-or 8 bytes.
+Keys and values go through a codec: bytes as they are, or what BTF says they mean. Numbers are taken for any
+key or value of 1, 2, 4 or 8 bytes.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import AbstractContextManager
 from errno import ENOENT
 from typing import Final, Protocol, final
 
@@ -67,6 +68,10 @@ class View:
         """From now on only programs may change the map; EBUSY when it is frozen already."""
         self.live.freeze()
 
+    def mmap(self, writable: bool = True) -> AbstractContextManager[memoryview]:
+        """The bytes of all values of an array made with BPF_F_MMAPABLE, as long as the context lasts."""
+        return self.live.mapped(writable)
+
     def __repr__(self) -> str:
         declared = self.live.declared
         sizes = f"{declared.key_size} -> {declared.value_size} bytes, {declared.max_entries} entries"
@@ -105,7 +110,9 @@ class QueueView(View):
 
 @final
 class BloomView(View):
-    """A bloom filter: `add` values, ask with `in`; it may say yes for values never added, never no for ones that were."""
+    """A bloom filter: `add` values, ask with `in`; it may say yes for values never added, never no for ones
+    that were.
+    """
 
     def __init__(self, live: LiveMap, values: Codec | None = None) -> None:
         super().__init__(live)
@@ -120,7 +127,7 @@ class BloomView(View):
 
 
 class MapView(View, MutableMapping[object, object]):
-    """A map of keys and values. Missing keys raise KeyError, refused changes RejectedError with Linux's errno.
+    """Keys and values. Missing keys raise KeyError, refused changes RejectedError with Linux's errno.
 
     A per-cpu map has lists of values, one for each cpu; setting a single value sets it on all.
     """
