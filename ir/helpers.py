@@ -11,7 +11,7 @@ bpf_arg_type and bpf_return_type), spelled short:
     str func               a constant NUL-ended string in a read-only map; a callback
     lock timer             a struct bpf_spin_lock, bpf_timer in a map value
     record alloc           memory from ringbuf_reserve; constant number of bytes of the memory returned
-    dynptr                 struct bpf_dynptr on the stack: `newdynptr` becomes one, `rbdynptr` is of a ring buffer
+    dynptr                 struct bpf_dynptr on the stack: `newdynptr` becomes one, `rbdynptr`: of a ring
     sock skc anysk         struct bpf_sock; bpf_sock_common; either, or a BTF pointer to such
     btf:T percpu kptr      trusted BTF pointer to struct T; per-cpu ksym; a kptr field's address
     stack                  a pointer into the stack, not checked further
@@ -360,7 +360,7 @@ _ARGUMENT: Final = re.compile(r"(-?)(new|rb|out(?=value))?([a-z]+)(\d*)(?::([\w*
 
 
 def helper_by_id(id: int, type: ProgramType = ProgramType.UNSPEC) -> Helper | None:
-    """The prototype of helper `id` as programs of `type` see it, or None when Linux 6.18 has no such helper."""
+    """The prototype of helper `id` as programs of `type` see it; None when Linux 6.18 has none."""
     return VARIANTS.get(type, HELPERS).get(id) or HELPERS.get(id)
 
 

@@ -125,7 +125,7 @@ class MapLayout:
 
 
 def value_bytes(map: Map) -> int:
-    """How many bytes a value takes in the block; a map of maps keeps an address where its user sees a number."""
+    """How many bytes a value takes in the block; a map of maps keeps addresses where users see numbers."""
     return 8 if map.type is MapType.HASH_OF_MAPS else map.value_size
 
 
@@ -233,7 +233,7 @@ def _hash(map: Map, stride: int, cpus: int) -> MapLayout:
 
 
 def _bloom_mask(map: Map) -> int:
-    """The kernel's size: 7/5 bits for each hash of each entry, rounded up to a power of two, at least a word."""
+    """The kernel's size: 7/5 bits for each hash of each entry, rounded up to a power of two."""
     hashes = (map.extra & 0xF) or 5
     bits = map.max_entries * hashes // 5 * 7
     if bits > 1 << 31:

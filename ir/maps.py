@@ -249,7 +249,7 @@ def check_map(map: Map) -> Diagnostic | None:
 
 
 def check_direct_value(map: Map, offset: int) -> Diagnostic | None:
-    """Why a wide load of the address `offset` bytes into the value of `map` is refused; None when it is fine."""
+    """Why a load of the address `offset` bytes into the value of `map` is refused; None when it is not."""
     if offset >= DIRECT_VALUE_LIMIT:
         return _refused(
             map,

@@ -32,7 +32,7 @@ def csum_diff(w: Writer, site: Site) -> None:
 
 
 def l3_csum_replace(w: Writer, site: Site) -> None:
-    """Fix the checksum at offset r2 of the packet for a field that changed from r3 to r4, of (r5 & 15) bytes."""
+    """Fix the checksum at offset r2 of the packet for a field of (r5 & 15) bytes that went from r3 to r4."""
     offset = w["r2"] & 0xFFFF_FFFF
     with w.if_((w["r5"] & ~_FIELD_SIZE).ne(0), likely=False):
         w.ret(-EINVAL)

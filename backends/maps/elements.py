@@ -149,7 +149,7 @@ def _evict() -> str:
 
 
 def _unlink_claimed(w: Writer, map: Value, element: Value, number: Value) -> None:
-    """Take a claimed element out of its chain; whoever deleted it meanwhile saw the claim and left it to us."""
+    """Take a claimed element out of its chain; whoever deletes it now sees the claim and leaves it."""
     bucket = bucket_number(w, _ANY_LRU, map, element.load("i32", layout.ELEMENT_HASH))
     place = bucket_place(map, bucket)
     first = lock_bucket(w, place)

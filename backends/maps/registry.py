@@ -51,7 +51,7 @@ def host_symbol(type: MapType, name: str) -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """A definition, the names of the parts it needs beside it, and the signatures of what it calls elsewhere."""
+    """A definition, the parts it needs beside it, and the signatures of what it calls elsewhere."""
 
     text: str
     parts: tuple[str, ...]

@@ -77,7 +77,7 @@ class RingView(View):
         return ctypes.c_uint64.from_address(self.live.address + RING_LOST).value
 
     def _records(self) -> Iterator[bytes]:
-        """The data of each record; a position that a program made nonsense of skips what was produced so far."""
+        """The data of each record; at a length that makes no sense it skips what was produced so far."""
         view = self.live.block.view
         while (position := self._consumer.value) < (produced := self._producer.value):
             start = RING_DATA + position % self._size
