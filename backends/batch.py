@@ -32,7 +32,8 @@ def batch_text(quoted: str, quoted_program: str, layout: ContextLayout, may_trap
   %fine = icmp eq i32 %trap.code, 0
   br i1 %fine, label %keep, label %stop"""
     return f"""
-define i64 @{quoted}(ptr noalias %run, ptr noalias %ctx, ptr noalias %addresses, ptr noalias %lengths, i64 %first, i64 %count, ptr noalias %rets, i64 %fuel) nounwind {{
+define i64 @{quoted}(ptr noalias %run, ptr noalias %ctx, ptr noalias %addresses, ptr noalias %lengths,
+                     i64 %first, i64 %count, ptr noalias %rets, i64 %fuel) nounwind {{
 entry:
   br label %head
 head:

@@ -136,7 +136,6 @@ def _helper(lowering: FunctionLowering, call: Call) -> str:
             lowering.propagate_trap()
     else:
         pointer = False
-        given = [item if item.startswith("i64") else item for item in given]
         given += ["i64 0"] * (6 - len(given))
         signature = "ptr" + ", i64" * 5
         numbers = [given[0], *(_as_i64(lowering, item) for item in given[1:])]
@@ -179,7 +178,7 @@ def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> 
                     said = f"argument {number + 1} of {helper.full_name} must be a map"
                     lowering.problem("helper-argument", said, call.at)
             case ArgumentKind.CONTEXT:
-                root, offset = lowering.regions.offset(value)
+                _, offset = lowering.regions.offset(value)
                 if region.kind is not RegionKind.CONTEXT or offset:
                     said = f"argument {number + 1} of {helper.full_name} must be the context"
                     lowering.problem("helper-argument", said, call.at)
@@ -238,7 +237,8 @@ def _tail_call(lowering: FunctionLowering, call: Call) -> str:
     context, table, index = call.args
     if native is None:
         find = lowering.unit.declare(f"helper.{TAIL_CALL}", "i64", "ptr" + ", i64" * 5)
-        given = f"ptr %run, i64 {lowering.as_int(context)}, i64 {lowering.as_int(table)}, i64 {lowering.as_int(index)}, i64 0, i64 0"
+        numbers = [f"i64 {lowering.as_int(value)}" for value in (context, table, index)]
+        given = ", ".join(["ptr %run", *numbers, "i64 0", "i64 0"])
         target = text.emit(f"inttoptr i64 {text.emit(f'call i64 {find}({given})')} to ptr")
     else:
         given = f"ptr %run, ptr {lowering.as_ptr(context)}, ptr {lowering.as_ptr(table)}, i64 {lowering.as_int(index)}"

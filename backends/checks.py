@@ -129,11 +129,11 @@ class Checker:
             end = self._context_pointer(Pointer.DATA_END)
             self.lowering.trap_unless(self.text.emit(f"icmp ule ptr {past}, {end}"), abi.Trap.MEMORY, inst.at)
             return align
-        if region.kind is RegionKind.MAP_VALUE and isinstance(region.origin, Call) and root is region.origin:
-            if 0 <= total <= self._map_value_size(region) - size:
-                alive = self.text.emit(f"icmp ne ptr {self.lowering.operands[root]}, null")
-                self.lowering.trap_unless(alive, abi.Trap.MEMORY, inst.at)
-                return align
+        is_found = region.kind is RegionKind.MAP_VALUE and isinstance(root, Call) and root is region.origin
+        if is_found and 0 <= total <= self._map_value_size(region) - size:
+            alive = self.text.emit(f"icmp ne ptr {self.lowering.operands[root]}, null")
+            self.lowering.trap_unless(alive, abi.Trap.MEMORY, inst.at)
+            return align
         number = self.text.emit(f"ptrtoint ptr {address} to i64")
         ok = self._general(region, number, str(size), size, writes)
         self.lowering.trap_unless(ok, abi.Trap.MEMORY, inst.at)

@@ -138,5 +138,6 @@ def _own_version() -> str:
 def _llvmlite_version() -> str:
     """What llvmlite's own version file says: a tenth of the time that importing it, or package metadata, takes."""
     found = importlib.util.find_spec("llvmlite")
-    assert found is not None and found.origin is not None, "llvmlite is a dependency"
+    assert found is not None, "llvmlite is a dependency"
+    assert found.origin is not None, "llvmlite is a package with files"
     return Path(found.origin).with_name("_version.py").read_text()

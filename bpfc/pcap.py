@@ -72,7 +72,7 @@ class PcapWriter:
     """Writes packets to a pcap file; a context manager."""
 
     def __init__(self, path: str | Path, link_type: int = ETHERNET) -> None:
-        self._file = open(path, "wb")
+        self._file = open(path, "wb")  # noqa: SIM115  # closed by close()
         self._file.write(struct.pack("<IHHiIII", _NANOSECONDS, 2, 4, 0, 0, 1 << 18, link_type))
 
     def write(self, packet: Packet) -> None:

@@ -56,7 +56,7 @@ def _fields(text: str) -> dict[str, tuple[int, int]]:
     fields: dict[str, tuple[int, int]] = {}
     offset = 0
     for item in text.split():
-        name, size, *count = (item.split(":") + ["1"])[:3]
+        name, size, *count = [*item.split(":"), "1"][:3]
         align = int(size)
         offset = -(-offset // align) * align
         fields[name] = (offset, align * int(count[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from ir.isa import ROWS, Callee, Insn, Kind, Wide, row_of, slot_numbers
 from ir.object import FunctionInfo
@@ -21,7 +22,7 @@ def discover_functions(insns: Sequence[Insn], name: str) -> tuple[FunctionInfo, 
     bounds = [*sorted(entries), starts[-1]]
     return tuple(
         FunctionInfo(name if begin == 0 else f"subprog_{number}", begin, end - begin, is_global=begin == 0)
-        for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for number, (begin, end) in enumerate(pairwise(bounds))
     )
 
 

@@ -198,7 +198,7 @@ class Regions:
                 place = self.frame_offset(base)
                 if stored is value and row.size == 8 and place is not None:
                     self._spill((function.name, place[1] + offset), region)
-            case Call(callee, target, args):
+            case Call():
                 self._propagate_call(user, value, region)
             case Return():
                 for call in self._callers[function.name]:
