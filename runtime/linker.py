@@ -16,9 +16,10 @@ from backends.native_code import UNDEFINED, NativeCode, PatchSite, SiteKind
 from backends.registry import target_named
 from backends.target import Target
 from runtime.layout import LINE, Layout, layout_of
+from runtime.link_report import CallReport, report_calls
 from runtime.memory import CodeBlock, DataBlock, Pool, near_pool
 from runtime.region import CODE_LOCK, PAGE
-from runtime.relocate import CallReport, Relocated, Resolver, place, relocate
+from runtime.relocate import Relocated, Resolver, place, relocate
 
 
 @final
@@ -50,7 +51,6 @@ class LinkedImage:
         self.target = target
         self.layout = layout
         self.block, self.data = blocks
-        self.calls: tuple[CallReport, ...] = ()
         self.slots = slots
         self._linked: Relocated | None = None
         self._by_name = {symbol.name: symbol for symbol in self.symbols}
@@ -78,6 +78,11 @@ class LinkedImage:
     def functions(self) -> tuple[LinkedSymbol, ...]:
         """The functions among the symbols."""
         return tuple(symbol for symbol in self.symbols if symbol.is_function)
+
+    @property
+    def calls(self) -> tuple[CallReport, ...]:
+        """The link report: each call, near or far and why."""
+        return report_calls(self.code, self.target, self._linked.calls) if self._linked is not None else ()
 
     def address_of(self, name: str) -> int:
         """The address of a defined symbol; KeyError when there is none of that name."""
@@ -110,7 +115,6 @@ class LinkedImage:
         new = relocate(self.code, self.target, self.layout, placement)
         with CODE_LOCK:
             self._write(new)
-        self.calls = new.calls
 
     def close(self) -> None:
         """Poison and free the memory. Patches in progress are waited for, later ones refused."""

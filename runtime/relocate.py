@@ -9,39 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final, TypeAlias, final
 
 from backends.native_code import UNDEFINED, NativeCode, Relocation, SiteKind
 from backends.target import Base, RelocationType, Target
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from runtime.layout import WORD, Layout
+from runtime.link_report import Call, Reach
 
 Resolver: TypeAlias = Callable[[str], int | None]
 
 _ERANGE: Final = 34
 _ENOENT: Final = 2
-
-
-class Reach(Enum):
-    """How a call gets to its callee."""
-
-    NEAR = "near"
-    VENEER = "far, through a veneer"
-    TABLE = "far, through a table"
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class CallReport:
-    """One call or tail call: `offset` of its relocation in the code block, `distance` as the insn counts it."""
-
-    function: str
-    offset: int
-    callee: str
-    distance: int
-    reach: Reach
-    why: str
 
 
 @final
@@ -67,7 +46,7 @@ class Relocated:
 
     code: bytes
     data: bytes
-    calls: tuple[CallReport, ...]
+    calls: tuple[Call, ...]
 
 
 def place(
@@ -104,7 +83,7 @@ class _Relocation:
         self.native, self.target, self.layout, self.placement = code, target, layout, placement
         self.code = bytearray(layout.code_size)
         self.data = bytearray(layout.data_size)
-        self.calls: list[CallReport] = []
+        self.calls: list[Call] = []
         self.problems: list[Diagnostic] = []
 
     def run(self) -> Relocated:
@@ -170,22 +149,19 @@ class _Relocation:
         self, offset: int, type: RelocationType, relocation: Relocation, place: int, direct: int
     ) -> None:
         """A direct branch, to the callee where it is in reach and else to its veneer."""
-        is_near = type.low <= direct < type.high
         veneer = self.layout.veneers.get(relocation.symbol)
-        if is_near or veneer is None:
-            self._report(relocation, offset, direct, Reach.NEAR, "in reach")
+        if type.low <= direct < type.high or veneer is None:
+            self.calls.append(Call(relocation, offset, direct, Reach.NEAR))
             self._store(self.code, offset, type, relocation, direct)
             return
-        self._report(relocation, offset, direct, Reach.VENEER, _out_of_reach(type, direct))
+        self.calls.append(Call(relocation, offset, direct, Reach.VENEER))
         value = self.placement.code + veneer + relocation.addend - place
         self._store(self.code, offset, type, relocation, value)
 
     def _through_table(
         self, offset: int, type: RelocationType, relocation: Relocation, place: int, direct: int
     ) -> None:
-        """An access through the offset table, made direct where that is possible and nobody may change the
-        entry.
-        """
+        """An access through the offset table, made direct where it can be and nobody may change the entry."""
         relax = type.relax
         slot = self.placement.slots.get(relocation.symbol)
         if relax is not None:
@@ -194,9 +170,8 @@ class _Relocation:
             is_near = type.low <= direct < type.high
             new = relax.direct(old, direct) if is_near and slot is None else None
             if relax.is_call(old):
-                reach = Reach.TABLE if new is None else Reach.NEAR
-                why = "in reach" if new else _out_of_reach(type, direct) if slot is None else "retargetable"
-                self._report(relocation, offset, direct, reach, why)
+                reach = Reach.NEAR if new else Reach.TABLE if slot is None else Reach.SLOT
+                self.calls.append(Call(relocation, offset, direct, reach))
             if new is not None:
                 self.code[start:end] = new
                 return
@@ -219,19 +194,3 @@ class _Relocation:
         section = self.native.sections[relocation.section].name
         at = Location(section=section, offset=relocation.offset)
         self.problems.append(Diagnostic("relocation-out-of-range", message, at, errno=_ERANGE))
-
-    def _report(self, relocation: Relocation, offset: int, distance: int, reach: Reach, why: str) -> None:
-        caller = self._function_at(relocation.section, relocation.offset)
-        callee = self.native.symbols[relocation.symbol].name
-        self.calls.append(CallReport(caller, offset, callee, distance, reach, why))
-
-    def _function_at(self, section: int, offset: int) -> str:
-        for symbol in self.native.symbols:
-            is_inside = symbol.offset <= offset < symbol.offset + symbol.size
-            if is_inside and symbol.is_function and symbol.section == section:
-                return symbol.name
-        return ""
-
-
-def _out_of_reach(type: RelocationType, distance: int) -> str:
-    return f"{distance:#x} is not in {type.low:#x} up to {type.high:#x}"

@@ -16,9 +16,9 @@ from backends.registry import host
 from ir.diagnostics import RejectedError
 from runtime.call_table import CallTable
 from runtime.epoch import Epochs
+from runtime.link_report import Reach
 from runtime.linker import LinkedImage, link
 from runtime.memory import Pool
-from runtime.relocate import Reach
 from tests.native import compile_text, function_at
 
 GIB = 1 << 30
@@ -272,7 +272,7 @@ def test_calls_through_the_table_follow_it_though_the_callee_is_near(pool: Pool)
             table["callee"] = image.address_of("callee")
             seen.append(run(4))
         assert seen == [41, 401]
-        assert caller.calls[0].reach is Reach.TABLE
+        assert caller.calls[0].reach is Reach.SLOT
         assert caller.calls[0].why == "retargetable"
 
 
