@@ -102,7 +102,13 @@ class Globals(MutableMapping[str, object]):
 
     def _encode(self, variable: GlobalVariable, value: object) -> bytes:
         if self._btf is not None and variable.type_id:
-            return encode_value(self._btf, variable.type_id, value)
+            try:
+                return encode_value(self._btf, variable.type_id, value)
+            except RejectedError as error:
+                first = error.diagnostics[0]
+                said = f"variable '{variable.name}': {first.message}"
+                at = Location(file=self._object_name)
+                raise RejectedError([replace(first, message=said, at=at)]) from None
         if isinstance(value, bytes | bytearray | memoryview) and len(value) == variable.size:
             return bytes(value)
         if isinstance(value, int) and -(1 << 8 * variable.size - 1) <= value < 1 << 8 * variable.size:

@@ -16,7 +16,7 @@ from errno import EINVAL
 from typing import Any, Final, Literal, final
 
 from ir.btf import Btf
-from ir.btf_types import Array, Enum, Float, Int, Member, Pointer, Struct
+from ir.btf_types import Array, Enum, Float, Int, Member, Pointer, Qualifier, Struct, TypeTag
 from ir.diagnostics import Diagnostic, RejectedError
 
 _FLOATS: Final = {2: "e", 4: "f", 8: "d"}
@@ -209,6 +209,10 @@ def _order(btf: Btf) -> str:
 
 
 def _misfit(btf: Btf, type_id: int, value: object, wanted: str) -> RejectedError:
+    type = btf.type(type_id)
+    while isinstance(type, Qualifier | TypeTag):
+        type_id = type.type_id
+        type = btf.type(type_id)
     name = btf.name(type_id) or f"type {type_id}"
     said = f"{value!r:.80} is no value of '{name}', wanted {wanted}"
     return RejectedError([Diagnostic("bad-value", said, errno=EINVAL)])

@@ -9,12 +9,10 @@ from typing import Final, final
 
 import click
 
+from bpfc.cli.codes import NO, UNREADABLE, UNSUPPORTED, USAGE
 from bpfc.cli.terminal import Json, Terminal
 from ir.diagnostics import Diagnostic, DiagnosticError, Location, UnreadableError, UnsupportedError
 
-OK, NO, USAGE, UNREADABLE, UNSUPPORTED = 0, 1, 2, 3, 4
-INTERRUPTED: Final = 130
-BROKEN_PIPE: Final = 141  # as a shell says it of whom SIGPIPE ended
 _UNREADABLE_ERRNO: Final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
 
 
@@ -32,10 +30,8 @@ class Problem:
 
 
 def problem_of(error: BaseException) -> Problem | None:
-    """The problem an exception stands for; None for our own mistakes, which deserve a traceback."""
+    """The problem that an exception of click or of the system stands for; None for our own mistakes."""
     match error:
-        case DiagnosticError():
-            return _diagnosed(error)
         case click.exceptions.NoArgsIsHelpError():
             return Problem(USAGE, "usage", "no command", "bpfc --help says more", text=error.format_message())
         case click.UsageError():
@@ -43,14 +39,31 @@ def problem_of(error: BaseException) -> Problem | None:
             hint = (
                 f"{context.command_path} --help says more" if context is not None else "bpfc --help says more"
             )
-            return Problem(USAGE, "usage", error.format_message().rstrip("."), hint)
+            return Problem(USAGE, "usage", _said(error), hint)
         case click.ClickException():
-            return Problem(USAGE, "usage", error.format_message().rstrip("."))
+            return Problem(USAGE, "usage", _said(error))
         case OSError() if error.errno in _UNREADABLE_ERRNO:
             said = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
             return Problem(UNREADABLE, "cannot-open", said)
         case _:
             return None
+
+
+def diagnosed(error: DiagnosticError) -> Problem:
+    """The problem that diagnostics are."""
+    code = NO
+    if isinstance(error, UnreadableError):
+        code = UNREADABLE
+    elif isinstance(error, UnsupportedError):
+        code = UNSUPPORTED
+    first = error.diagnostics[0]
+    hint = "; ".join(first.notes)
+    details = {
+        "at": location_json(first.at),
+        "diagnostics": [diagnostic_json(one) for one in error.diagnostics],
+    }
+    text = "\n".join(_colored(one) for one in error.diagnostics)
+    return Problem(code, first.code, first.message, hint, details, text)
 
 
 def report(problem: Problem, terminal: Terminal) -> int:
@@ -91,20 +104,10 @@ def diagnostic_json(diagnostic: Diagnostic) -> Json:
     }
 
 
-def _diagnosed(error: DiagnosticError) -> Problem:
-    code = NO
-    if isinstance(error, UnreadableError):
-        code = UNREADABLE
-    elif isinstance(error, UnsupportedError):
-        code = UNSUPPORTED
-    first = error.diagnostics[0]
-    hint = "; ".join(first.notes)
-    details = {
-        "at": location_json(first.at),
-        "diagnostics": [diagnostic_json(one) for one in error.diagnostics],
-    }
-    text = "\n".join(_colored(one) for one in error.diagnostics)
-    return Problem(code, first.code, first.message, hint, details, text)
+def _said(error: click.ClickException) -> str:
+    """Click's sentence as ours are: lower case, no full stop."""
+    text = error.format_message().rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
 def _colored(diagnostic: Diagnostic) -> str:

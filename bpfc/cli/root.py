@@ -14,9 +14,8 @@ from typing import Any, Final, final
 
 import click
 
-from bpfc.cli.errors import BROKEN_PIPE, INTERRUPTED, OK, problem_of, report
+from bpfc.cli.codes import BROKEN_PIPE, INTERRUPTED, OK
 from bpfc.cli.terminal import CHOICES, Terminal
-from ir.diagnostics import DiagnosticError
 
 SUMMARIES: Final[Mapping[str, str]] = {
     "show": "What is in an object: programs, maps, globals, types.",
@@ -73,6 +72,18 @@ class Command(click.Command):
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.params += global_options(hidden=True)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; what is wrong with its input becomes words and an exit code."""
+        from bpfc.cli.errors import diagnosed, report  # late: help does without
+        from ir.diagnostics import DiagnosticError
+
+        try:
+            return super().invoke(context)
+        except DiagnosticError as error:
+            terminal = context.find_object(Terminal)
+            assert terminal is not None
+            return report(diagnosed(error), terminal)
 
 
 class Group(click.Group):
@@ -136,7 +147,9 @@ def guarded(run: Callable[[], int], terminal: Terminal, words: Sequence[str]) ->
             os.open(os.devnull, os.O_WRONLY), 1
         )  # so that the interpreter's own flush at the end succeeds
         return BROKEN_PIPE
-    except (click.ClickException, DiagnosticError, OSError) as error:
+    except (click.ClickException, OSError) as error:
+        from bpfc.cli.errors import problem_of, report  # late: only when something is wrong
+
         problem = problem_of(error)
         if problem is None:
             raise

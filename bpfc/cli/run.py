@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, final
 
 import click
 
+from bpfc.cli.codes import NO, OK
 from bpfc.cli.dump import level_option
-from bpfc.cli.errors import NO, OK, diagnostic_json
+from bpfc.cli.errors import diagnostic_json
 from bpfc.cli.objects import object_argument, open_object, program_argument, select_program
 from bpfc.cli.root import Command
 from bpfc.cli.terminal import Terminal

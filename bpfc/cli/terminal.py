@@ -5,7 +5,6 @@ A result carries its schema, `{"schema": "bpfc.show/1", ...}`; a stream is one s
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +49,8 @@ class Terminal:
 
     def record(self, schema: str, data: Json) -> None:
         """One JSON object: a line, unless pretty."""
+        import json  # late: most people read text
+
         indent = 2 if self.pretty else None
         self.say(json.dumps({"schema": schema, **data}, indent=indent, default=_plain, ensure_ascii=False))
 
