@@ -142,13 +142,12 @@ class _Finder:
             return
         for position, value in enumerate(call.args):
             if value in places:
-                size = self._passed_size(helper, call, position)
-                start = max(places[value], -FRAME_SIZE)
-                end = 0 if size is None else min(places[value] + size, 0)
-                self.uses.pinned.add(Range(start, end) if size is not None and start < end else WHOLE)
+                start, size = places[value], self._passed_size(helper, call, position)
+                touched = WHOLE if size is None else Range(max(start, -FRAME_SIZE), min(start + size, 0))
+                self.uses.pinned.add(touched if touched.start < touched.end else WHOLE)
 
     def _passed_size(self, helper: Helper, call: Call, position: int) -> int | None:
-        """How many bytes a helper may touch at an argument; None when it may be any number."""
+        """How many bytes from an argument on a helper may touch; None when it may touch others too."""
         if position >= len(helper.arguments):
             return None
         argument = helper.arguments[position]
@@ -156,7 +155,7 @@ class _Finder:
             if argument.size:
                 return argument.size
             size = call.args[position + 1] if position + 1 < len(call.args) else None
-            return size.value if isinstance(size, Const) else None
+            return size.value if isinstance(size, Const) else FRAME_SIZE
         if argument.kind in (ArgumentKind.MAP_KEY, ArgumentKind.MAP_VALUE):
             return self._element_size(helper, call, argument.kind)
         return None

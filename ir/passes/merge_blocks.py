@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ir.core import Block, Function, Jump, Module, Value, operands
+from ir.core import Block, Const, Edge, Function, Jump, Module, Value, operands
 from ir.explain import Notes
 from ir.rename import flatten, rename
 
@@ -44,16 +44,18 @@ def merge_blocks(function: Function) -> bool:
 
 
 def _forward(function: Function) -> bool:
-    """Lead edges past blocks that do nothing but jump."""
-    skipped = {
-        block: block.terminator.edge for block in _empty_blocks(function) if type(block.terminator) is Jump
-    }
+    """Lead edges past blocks that do nothing but jump; constants they pass on are made before."""
+    skipped = _empty_blocks(function)
     if not skipped:
         return False
     for block in function.blocks:
-        for edge in block.edges():
-            while edge.block in skipped and block not in skipped:
+        for edge in block.edges() if block not in skipped else ():
+            while edge.block in skipped:
                 passed: dict[Value, Value] = dict(zip(edge.block.params, edge.args, strict=True))
+                for inst in edge.block.insts:
+                    assert type(inst) is Const
+                    passed[inst] = const = Const(inst.value, inst.at)
+                    block.insts.append(const)
                 onward = skipped[edge.block]
                 edge.block = onward.block
                 edge.args = [passed.get(arg, arg) for arg in onward.args]
@@ -61,31 +63,25 @@ def _forward(function: Function) -> bool:
     return True
 
 
-def _empty_blocks(function: Function) -> list[Block]:
-    """Blocks that only jump on, head no loop, and whose parameters nobody else reads."""
+def _empty_blocks(function: Function) -> dict[Block, Edge]:
+    """Blocks that only pass values on and jump, with their edge; they head no loop, nobody else reads their values."""
     numbers = {block: number for number, block in enumerate(function.reverse_postorder())}
-    headers = {
-        edge.block
-        for block in function.blocks
-        for edge in block.edges()
-        if numbers[edge.block] <= numbers[block]
-    }
-    empty = [
-        block
+    empty = {
+        block: block.terminator.edge
         for block in function.blocks[1:]
-        if not block.insts and type(block.terminator) is Jump and block not in headers
-    ]
-    owners: dict[Value, Block] = {param: block for block in empty for param in block.params}
-    if not owners:
-        return empty
-    kept = {
-        owners[value]
-        for block in function.blocks
-        for item in (*block.insts, block.terminator)
-        for value in operands(item)
-        if value in owners and owners[value] is not block
+        if type(block.terminator) is Jump and all(type(inst) is Const for inst in block.insts)
     }
-    return [block for block in empty if block not in kept]
+    owners: dict[Value, Block] = {value: block for block in empty for value in (*block.params, *block.insts)}
+    for block in function.blocks:
+        for successor in block.successors():
+            if numbers[successor] <= numbers[block]:
+                empty.pop(successor, None)
+        if owners:
+            for item in (*block.insts, block.terminator):
+                for value in operands(item):
+                    if value in owners and owners[value] is not block:
+                        empty.pop(owners[value], None)
+    return empty
 
 
 def _join(function: Function) -> bool:

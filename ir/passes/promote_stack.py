@@ -69,7 +69,7 @@ class _Promotion:
         self.loaded: dict[Block, int] = {}  # before they are stored
         self.joined: dict[Block, list[tuple[int, Param]]] = {}
         self.replaced: dict[Value, Value] = {}
-        self.zero = Const(0, function.entry.start)
+        self.zero: Const | None = None
 
     def run(self) -> bool:
         """Place parameters where different values meet, then put values in place of loads."""
@@ -85,7 +85,8 @@ class _Promotion:
             state.update(self.joined.get(block, ()))
             self._rename(block, state)
             states[block] = state
-        self.function.entry.insts.insert(0, self.zero)
+        if self.zero is not None:
+            self.function.entry.insts.insert(0, self.zero)
         return True
 
     def _summarize(self) -> None:
@@ -140,7 +141,7 @@ class _Promotion:
             if type(inst) is Store and inst in accesses:
                 state[accesses[inst]] = inst.value
             elif type(inst) is Load and inst in accesses:
-                value = state.get(accesses[inst], self.zero)
+                value = state.get(accesses[inst]) or self._zero()
                 replaced[inst], made = extended(value, 8 * inst.row.size, inst.row.signed, inst.at, self.wide)
                 kept += made
             else:
@@ -150,4 +151,10 @@ class _Promotion:
         if replaced:
             substitute(block.terminator, replaced)
         for edge in block.edges():
-            edge.args += [state.get(slot, self.zero) for slot, _ in self.joined.get(edge.block, ())]
+            edge.args += [state.get(slot) or self._zero() for slot, _ in self.joined.get(edge.block, ())]
+
+    def _zero(self) -> Const:
+        """What a slot holds before its first store; made in the entry."""
+        if self.zero is None:
+            self.zero = Const(0, self.function.entry.start)
+        return self.zero
