@@ -1,0 +1,126 @@
+"""Maps and map programs in the running kernel, to compare ours with."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from ir.isa import Wide
+from ir.object import Map, Object, ReferenceKind
+from tests.oracle import KernelError, _bpf, create_map, load_program, run_program
+
+LOOKUP, UPDATE, DELETE, NEXT_KEY, TAKE = 1, 2, 3, 4, 21
+
+
+class KernelMap:
+    """A map of the kernel with the manners of our own LiveMap; refusals are KernelErrors."""
+
+    def __init__(self, descriptor: int, declared: Map) -> None:
+        self.descriptor, self.declared = descriptor, declared
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """The value, or None."""
+        return self._read(LOOKUP, key)
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Insert or change."""
+        self._element(UPDATE, key, value, flags)
+
+    def delete(self, key: bytes) -> None:
+        """Take out."""
+        self._element(DELETE, key, None, 0)
+
+    def push(self, value: bytes, flags: int = 0) -> None:
+        """Append to a queue or stack."""
+        self._element(UPDATE, None, value, flags)
+
+    def take(self, operation: str) -> bytes | None:
+        """`pop` or `peek`."""
+        return self._read(TAKE if operation == "pop" else LOOKUP, None)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every entry."""
+        key: bytes | None = None
+        out = ctypes.create_string_buffer(self.declared.key_size)
+        while True:
+            before = ctypes.create_string_buffer(key, len(key)) if key is not None else None
+            attr = struct.pack("=2I3Q", self.descriptor, 0, _address(before), _address(out), 0)
+            try:
+                _bpf(NEXT_KEY, attr, "next key")
+            except KernelError:
+                return
+            key = out.raw
+            value = self.lookup(key)
+            if value is not None:
+                yield key, value
+
+    def _read(self, command: int, key: bytes | None) -> bytes | None:
+        out = ctypes.create_string_buffer(self.declared.value_size)
+        name = ctypes.create_string_buffer(key, len(key)) if key is not None else None
+        try:
+            attr = struct.pack("=2I3Q", self.descriptor, 0, _address(name), _address(out), 0)
+            _bpf(command, attr, "map element")
+        except KernelError as error:
+            if error.errno == 2:
+                return None
+            raise
+        return out.raw
+
+    def _element(self, command: int, key: bytes | None, value: bytes | None, flags: int) -> None:
+        name = ctypes.create_string_buffer(key, len(key)) if key is not None else None
+        content = ctypes.create_string_buffer(value, len(value)) if value is not None else None
+        attr = struct.pack("=2I3Q", self.descriptor, 0, _address(name), _address(content), flags)
+        _bpf(command, attr, "map element")
+
+
+@contextmanager
+def kernel_map(declared: Map) -> Iterator[KernelMap]:
+    """A new map in the kernel."""
+    sizes = (declared.key_size, declared.value_size, declared.max_entries, declared.flags)
+    with create_map(declared.type, *sizes) as descriptor:
+        yield KernelMap(descriptor, declared)
+
+
+class KernelObject:
+    """An object's maps in the kernel, and its programs there once they are run."""
+
+    def __init__(self, source: Object, stack: ExitStack) -> None:
+        self._source, self._stack = source, stack
+        self.maps = {
+            name: stack.enter_context(kernel_map(declared))
+            for name, declared in source.maps.items()
+            if declared.initial is None
+        }
+        self._programs: dict[str, int] = {}
+
+    def run(self, name: str, packet: bytes) -> tuple[int, bytes]:
+        """(verdict, packet afterwards) of one run."""
+        if name not in self._programs:
+            self._programs[name] = self._stack.enter_context(self._load(name))
+        result = run_program(self._programs[name], packet)
+        return result.ret, result.data
+
+    @contextmanager
+    def _load(self, name: str) -> Iterator[int]:
+        program = self._source.programs[name]
+        insns = list(program.insns)
+        for number, slot in enumerate(program.starts[:-1]):
+            reference = program.references.get(slot)
+            if reference is not None and reference.kind is ReferenceKind.MAP:
+                descriptor = self.maps[reference.name].descriptor
+                insns[number] = insns[number]._replace(src=Wide.MAP_FD.value, imm=descriptor)
+        with load_program(insns, program.type) as descriptor:
+            yield descriptor
+
+
+@contextmanager
+def kernel_object(source: Object) -> Iterator[KernelObject]:
+    """An object in the kernel."""
+    with ExitStack() as stack:
+        yield KernelObject(source, stack)
+
+
+def _address(buffer: ctypes.Array[ctypes.c_char] | None) -> int:
+    return ctypes.addressof(buffer) if buffer is not None else 0

@@ -1,0 +1,122 @@
+/* One map operation for each packet, so that a test can play the same sequence here and in a kernel.
+ *
+ * packet: op 1 | flags 1 | padding 6 | key 24 | value 16         op: 0 lookup, 1 update, 2 delete, 3 push, 4 pop, 5 peek
+ *
+ * The verdict is the helper's result; of a lookup, pop or peek that found something, a hash of the value. The first
+ * bit says that something was found.
+ */
+#include "bpf.h"
+
+#define BPF_MAP_TYPE_PERCPU_HASH 5
+#define BPF_MAP_TYPE_LPM_TRIE 11
+#define BPF_MAP_TYPE_QUEUE 22
+#define BPF_MAP_TYPE_STACK 23
+#define BPF_F_NO_PREALLOC 1
+
+static long (*const bpf_map_push_elem)(void *map, const void *value, __u64 flags) = (void *)87;
+static long (*const bpf_map_pop_elem)(void *map, void *value) = (void *)88;
+static long (*const bpf_map_peek_elem)(void *map, void *value) = (void *)89;
+
+enum op { LOOKUP, UPDATE, DELETE, PUSH, POP, PEEK };
+
+struct request {
+	__u8 op, flags, padding[6];
+	__u8 key[24];
+	__u8 value[16];
+};
+
+static __always_inline __u32 hash(const __u8 *bytes, int size)
+{
+	__u32 sum = 2166136261u;
+
+	for (int i = 0; i < size; i++)
+		sum = (sum ^ bytes[i]) * 16777619u;
+	return sum | 0x80000000;
+}
+
+static __always_inline void copy(__u8 *to, const __u8 *from, int size)
+{
+	for (int i = 0; i < size; i++)
+		to[i] = from[i];
+}
+
+static __always_inline struct request *parse(struct xdp_md *ctx)
+{
+	struct request *request = (void *)(long)ctx->data;
+
+	return (void *)(request + 1) > (void *)(long)ctx->data_end ? 0 : request;
+}
+
+#define KEYED(name_, type_, key_size_, value_size_, entries_, flags_) \
+	struct { \
+		__uint(type, type_); \
+		__uint(key_size, key_size_); \
+		__uint(value_size, value_size_); \
+		__uint(max_entries, entries_); \
+		__uint(map_flags, flags_); \
+	} map_##name_ SEC(".maps"); \
+\
+	SEC("xdp") int name_(struct xdp_md *ctx) \
+	{ \
+		struct request *request = parse(ctx); \
+		__u8 key[key_size_] __attribute__((aligned(8))), value[value_size_] __attribute__((aligned(8))); \
+		__u8 *found; \
+\
+		if (!request) \
+			return -1000; \
+		copy(key, request->key, key_size_); \
+		copy(value, request->value, value_size_); \
+		switch (request->op) { \
+		case LOOKUP: \
+			found = bpf_map_lookup_elem(&map_##name_, key); \
+			return found ? hash(found, value_size_) : 0; \
+		case UPDATE: \
+			return bpf_map_update_elem(&map_##name_, key, value, request->flags) & 0x7fffffff; \
+		case DELETE: \
+			return bpf_map_delete_elem(&map_##name_, key) & 0x7fffffff; \
+		} \
+		return -1001; \
+	}
+
+#define LISTED(name_, type_, value_size_, entries_) \
+	struct { \
+		__uint(type, type_); \
+		__uint(value_size, value_size_); \
+		__uint(max_entries, entries_); \
+	} map_##name_ SEC(".maps"); \
+\
+	SEC("xdp") int name_(struct xdp_md *ctx) \
+	{ \
+		struct request *request = parse(ctx); \
+		__u8 value[value_size_] __attribute__((aligned(8))); \
+\
+		if (!request) \
+			return -1000; \
+		copy(value, request->value, value_size_); \
+		switch (request->op) { \
+		case PUSH: \
+			return bpf_map_push_elem(&map_##name_, value, request->flags) & 0x7fffffff; \
+		case POP: \
+			return bpf_map_pop_elem(&map_##name_, value) ? hash(value, value_size_) & 0x7fffffff : hash(value, value_size_); \
+		case PEEK: \
+			return bpf_map_peek_elem(&map_##name_, value) ? hash(value, value_size_) & 0x7fffffff : hash(value, value_size_); \
+		} \
+		return -1001; \
+	}
+
+KEYED(array, BPF_MAP_TYPE_ARRAY, 4, 8, 8, 0)
+KEYED(array13, BPF_MAP_TYPE_ARRAY, 4, 13, 8, 0)
+KEYED(percpu_array, BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, 8, 0)
+KEYED(hash4, BPF_MAP_TYPE_HASH, 4, 8, 8, 0)
+KEYED(hash7, BPF_MAP_TYPE_HASH, 7, 5, 8, 0)
+KEYED(hash16, BPF_MAP_TYPE_HASH, 16, 16, 8, 0)
+KEYED(hash_lazy, BPF_MAP_TYPE_HASH, 8, 8, 8, BPF_F_NO_PREALLOC)
+KEYED(percpu_hash, BPF_MAP_TYPE_PERCPU_HASH, 4, 8, 8, 0)
+KEYED(lru_hash, BPF_MAP_TYPE_LRU_HASH, 4, 8, 4096, 0)
+KEYED(lpm4, BPF_MAP_TYPE_LPM_TRIE, 8, 8, 8, BPF_F_NO_PREALLOC)
+KEYED(lpm6, BPF_MAP_TYPE_LPM_TRIE, 10, 8, 8, BPF_F_NO_PREALLOC)
+KEYED(lpm16, BPF_MAP_TYPE_LPM_TRIE, 20, 4, 8, BPF_F_NO_PREALLOC)
+LISTED(queue, BPF_MAP_TYPE_QUEUE, 8, 4)
+LISTED(stack, BPF_MAP_TYPE_STACK, 6, 4)
+
+char _license[] SEC("license") = "GPL";
