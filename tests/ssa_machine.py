@@ -171,11 +171,11 @@ class Machine:
             return True
         for memory in self.memories:
             area = known.area
-            if area.kind is not memory.kind or area.name not in ("", memory.name, "caller"):
+            if area.kind.name != memory.kind.name or area.name not in ("", memory.name, "caller"):
                 continue
             if area.name == "caller" or known.span.contains(number - memory.base & U64):
                 return True
-        return known.area.kind is RegionKind.MAP
+        return known.area.kind.name == RegionKind.MAP.name
 
     def step(self, inst: Inst, values: dict[Value, int], frame: Memory) -> int:
         """Execute one instruction; its result, 0 when it has none."""

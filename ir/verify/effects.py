@@ -28,7 +28,7 @@ from ir.regions import RegionKind, Regions
 from ir.verify.scalar import Scalar, between, between_signed, const
 from ir.verify.state import State, pointer_room
 from ir.verify.transfer import ScalarAlgebra
-from ir.verify.values import ANY, Area, Known, Pointer, as_number, length_symbol, start_of
+from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, as_number, length_symbol, start_of
 
 FRAME_SIZE: Final = 512
 _FRAME_TOP: Final = const(64, FRAME_SIZE)
@@ -74,7 +74,7 @@ class World:
     def area(
         self,
         maker: Value | str,
-        kind: RegionKind,
+        kind: AreaKind,
         name: str = "",
         size: int = 0,
         length: Value | None = None,
@@ -88,7 +88,7 @@ class World:
 
     def frame_of(self, function: Function) -> Area:
         """The stack frame of a function."""
-        area = self.area("frame " + function.name, RegionKind.FRAME, function.name, FRAME_SIZE)
+        area = self.area("frame " + function.name, AreaKind.FRAME, function.name, FRAME_SIZE)
         area.is_single = True
         return area
 
@@ -149,11 +149,11 @@ class Effects:
         if map_ is None:
             return ANY
         if reference.kind is ReferenceKind.MAP:
-            return start_of(self.world.area("map " + map_.name, RegionKind.MAP, map_.name))
+            return start_of(self.world.area("map " + map_.name, AreaKind.MAP, map_.name))
         if reference.kind is ReferenceKind.MAP_VALUE and map_.type is MapType.ARRAY:
             writable = not map_.is_read_only and not map_.flags & _READ_ONLY_FLAG
             area = self.world.area(
-                "value " + map_.name, RegionKind.MAP_VALUE, map_.name, map_.value_size, writable=writable
+                "value " + map_.name, AreaKind.MAP_VALUE, map_.name, map_.value_size, writable=writable
             )
             area.is_single = True
             return Pointer(area, None, reference.offset, const(64, reference.offset))
@@ -181,10 +181,8 @@ class Effects:
     ) -> Known:
         if pointer.is_nullable:
             return ANY
-        if sign > 0:
-            span = self.algebra.add(64, pointer.span, amount)
-        else:
-            span = self.algebra.sub(64, pointer.span, amount)
+        moved = self.algebra.add if sign > 0 else self.algebra.sub
+        span = moved(64, pointer.span, amount)
         if not amount.mask:
             return Pointer(pointer.area, pointer.symbol, pointer.offset + sign * amount.smin, span)
         if pointer.symbol is None and sign > 0 and amount.umax < 1 << 62:
@@ -208,7 +206,7 @@ class Effects:
         if type(base) is not Pointer or base.is_nullable or base.span.mask:
             return
         place = base.span.smin + inst.offset
-        if base.area.kind is RegionKind.CONTEXT:
+        if base.area.kind is AreaKind.CONTEXT:
             self._load_context(state, inst, place)
         elif base.area is self.frame:
             slot = state.stack.get(place)
@@ -227,7 +225,7 @@ class Effects:
         if self.world.regions.of(inst).kind not in (RegionKind.PACKET, RegionKind.PACKET_END):
             return
         if state.packet is None:
-            state.start_packet(self.world.area(inst, RegionKind.PACKET, length=length_symbol()))
+            state.start_packet(self.world.area(inst, AreaKind.PACKET, length=length_symbol()))
         packet = state.packet
         assert packet is not None
         assert packet.length is not None
@@ -306,12 +304,12 @@ class Effects:
         if helper.result.kind is not ResultKind.MAP_VALUE or helper.name not in _LOOKUPS:
             return ANY
         pointer = state.of(inst.args[0])
-        if type(pointer) is not Pointer or pointer.area.kind is not RegionKind.MAP:
+        if type(pointer) is not Pointer or pointer.area.kind is not AreaKind.MAP:
             return ANY
         map_ = self.module.maps[pointer.area.name]
         if map_.type not in _PLAIN_VALUES:
             return ANY
-        area = self.world.area(inst, RegionKind.MAP_VALUE, map_.name, map_.value_size)
+        area = self.world.area(inst, AreaKind.MAP_VALUE, map_.name, map_.value_size)
         return start_of(area, is_nullable=helper.result.is_nullable)
 
 
@@ -319,7 +317,7 @@ _OPAQUE: Final = frozenset((ArgumentKind.DYNPTR, ArgumentKind.STACK, ArgumentKin
 
 
 def _may_reach_frame(known: Known) -> bool:
-    return (type(known) is Pointer and known.area.kind is RegionKind.FRAME) or known is ANY
+    return (type(known) is Pointer and known.area.kind is AreaKind.FRAME) or known is ANY
 
 
 def _functions_that_move_packets(module: Module) -> frozenset[str]:

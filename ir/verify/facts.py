@@ -13,7 +13,7 @@ from ir.verify.ranges import FunctionRanges
 from ir.verify.scalar import between
 from ir.verify.state import State, join_states, pointer_room
 from ir.verify.trips import trip_bound
-from ir.verify.values import ANY, MAX_LENGTH, Known, Pointer, start_of
+from ir.verify.values import ANY, MAX_LENGTH, AreaKind, Known, Pointer, start_of
 
 
 @final
@@ -93,10 +93,10 @@ def _main_entry(world: World) -> State:
         memory, length = main.params
         state.limits = (length,)
         state.known[length] = between(64, 0, MAX_LENGTH)
-        state.known[memory] = start_of(world.area(memory, RegionKind.MEMORY, length=length))
+        state.known[memory] = start_of(world.area(memory, AreaKind.MEMORY, length=length))
     elif main.params:
         context = main.params[0]
-        state.known[context] = start_of(world.area(context, RegionKind.CONTEXT))
+        state.known[context] = start_of(world.area(context, AreaKind.CONTEXT))
     return state
 
 
@@ -161,9 +161,9 @@ def _pass_argument(world: World, state: State, passed: State, param: Value, arg:
     if type(fact) is not Pointer:
         passed.known[param] = fact
         return
-    if fact.area.kind is RegionKind.FRAME:
+    if fact.area.kind is AreaKind.FRAME:
         # Of another function's frame only what lies above the pointer counts as there.
-        area = world.area(param, RegionKind.FRAME, "caller", FRAME_SIZE)
+        area = world.area(param, AreaKind.FRAME, "caller", FRAME_SIZE)
         room = fact.area.size - fact.span.smax
         area.size = min(area.size, room) if fact.span.smin >= 0 and not fact.is_nullable else 0
         passed.known[param] = start_of(area, fact.is_nullable)

@@ -14,9 +14,18 @@ from collections.abc import Callable
 from typing import final
 
 from ir.core import Alu, Const, Edge, Param, Value
-from ir.regions import RegionKind
 from ir.verify.scalar import Scalar, const
-from ir.verify.values import ANY, ANY_LENGTH, Area, Known, Pointer, as_number, covers_known, join_known
+from ir.verify.values import (
+    ANY,
+    ANY_LENGTH,
+    Area,
+    AreaKind,
+    Known,
+    Pointer,
+    as_number,
+    covers_known,
+    join_known,
+)
 
 Slot = Callable[[int], Param]
 
@@ -130,7 +139,7 @@ class State:
     def forget_packets(self) -> None:
         """The packet may have moved: nothing is known of pointers into it."""
         for value, known in self.known.items():
-            if type(known) is Pointer and known.area.kind is RegionKind.PACKET:
+            if type(known) is Pointer and known.area.kind is AreaKind.PACKET:
                 self.known[value] = ANY
         if self.packet is not None and self.packet.length is not None:
             self.forget_length(self.packet.length)

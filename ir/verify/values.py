@@ -10,10 +10,11 @@ compared with other offsets whose range is of no use.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final, final
 
 from ir.core import Param, Value
-from ir.regions import RegionKind
+from ir.object import Map
 from ir.verify.scalar import Scalar, between, const, covers, join, unknown
 
 ANY: Final = unknown(64)
@@ -23,20 +24,69 @@ ZERO: Final = const(64, 0)
 MAX_LENGTH: Final = 1 << 40
 
 
+class AreaKind(Enum):
+    """Sorts of memory; the value is what messages call a pointer into one."""
+
+    CONTEXT = "context"
+    FRAME = "stack"
+    PACKET = "packet"
+    PACKET_META = "packet metadata"
+    MAP = "map"
+    MAP_VALUE = "map value"
+    MAP_KEY = "map key"
+    MEMORY = "memory"
+    BUFFER = "buffer"
+    SOCKET_COMMON = "struct bpf_sock_common"
+    SOCKET = "struct bpf_sock"
+    TCP_SOCKET = "struct bpf_tcp_sock"
+    XDP_SOCKET = "struct bpf_xdp_sock"
+    FLOW_KEYS = "flow keys"
+    BTF = "kernel object"
+    PERCPU = "per-cpu variable"
+    FUNCTION = "function"
+    DYNPTR = "dynptr"
+    ARENA = "arena"
+    UNKNOWN = "memory of an unknown sort"
+
+
+class Trust(Enum):
+    """How far a pointer to a kernel object may be relied on."""
+
+    UNTRUSTED = "untrusted"
+    PLAIN = "plain"
+    RCU = "rcu"
+    TRUSTED = "trusted"
+
+
 @final
 class Area:
     """A stretch of memory that pointers point into. `size`: bytes it surely has.
 
-    `length` is a symbol (a value, or a Param that stands for one) for its exact length. An area with a length
-    exists once, so that offsets into it may be compared; any other stands for every object its instruction
-    makes.
+    `length` is a symbol (a value, or a Param that stands for one) for its exact length. A single area (one
+    with a length, a frame, a global variable) exists once, so that offsets into it may be compared; any
+    other stands for every object its instruction makes.
+
+    `map` is whose value or which map it is; `type_id` the BTF type of a kernel object. `is_held`: somebody has
+    to release it; `owner` is the area whose release ends this one too.
     """
 
-    __slots__ = ("is_single", "kind", "length", "name", "size", "writable")
+    __slots__ = (
+        "is_held",
+        "is_single",
+        "kind",
+        "length",
+        "map",
+        "name",
+        "owner",
+        "size",
+        "trust",
+        "type_id",
+        "writable",
+    )
 
     def __init__(
         self,
-        kind: RegionKind,
+        kind: AreaKind,
         name: str = "",
         size: int = 0,
         length: Value | None = None,
@@ -48,9 +98,28 @@ class Area:
         self.length = length
         self.writable = writable
         self.is_single = length is not None
+        self.map: Map | None = None
+        self.type_id = 0
+        self.trust = Trust.PLAIN
+        self.is_held = False
+        self.owner: Area | None = None
 
     def __repr__(self) -> str:
         return f"{self.kind.value} {self.name}".strip()
+
+    def is_like(self, other: Area) -> bool:
+        """Whether pointers into either may be used alike: it does not matter which object it is."""
+        return (
+            self.kind is other.kind
+            and not (self.is_single or other.is_single or self.is_held or other.is_held)
+            and self.owner is other.owner
+            and self.map is other.map
+            and self.size == other.size
+            and self.type_id == other.type_id
+            and self.trust is other.trust
+            and self.writable == other.writable
+            and self.name == other.name
+        )
 
 
 @final
@@ -110,7 +179,7 @@ def join_known(a: Known, b: Known, symbol: Value) -> Known:
         return a
     if type(a) is Scalar and type(b) is Scalar:
         return join(a, b)
-    if type(a) is Pointer and type(b) is Pointer and a.area is b.area:
+    if type(a) is Pointer and type(b) is Pointer and (a.area is b.area or a.area.is_like(b.area)):
         nullable = a.is_nullable or b.is_nullable
         span = join(a.span, b.span)
         if a.symbol is b.symbol and a.offset == b.offset:
@@ -134,8 +203,8 @@ def covers_known(a: Known, b: Known) -> bool:
     if type(b) is Scalar:
         return a.is_nullable and b == ZERO
     return (
-        a.area is b.area
-        and (a.symbol is b.symbol and a.offset == b.offset)
+        (a.area is b.area or a.area.is_like(b.area))
+        and ((a.symbol is b.symbol and a.offset == b.offset) or a.area.length is None)
         and (a.is_nullable or not b.is_nullable)
         and covers(a.span, b.span)
     )
