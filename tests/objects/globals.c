@@ -7,6 +7,7 @@
  * loop      GD-14  a loop that only ends because of what .rodata holds
  * widths    GD-15  loads of every width and sign
  * indexed   GD-16  an index that nobody knows before the run
+ * pointer   GD-20  a word that holds a function's address, once linked
  * store     GD-10  a store into .rodata
  */
 #include "bpf.h"
@@ -117,6 +118,18 @@ SEC("socket") int indexed(struct __sk_buff *skb)
 	__u32 index = skb->mark;
 
 	return index < sizeof(table) ? table[index] : -1;
+}
+
+static __noinline int target(int x)
+{
+	return x + 1;
+}
+
+int (*const volatile where)(int) = target;
+
+SEC("socket") int pointer(struct __sk_buff *skb)
+{
+	return where == 0 ? 1 : 2 + (target(skb->len) == 0);
 }
 
 SEC("?socket") int store(struct __sk_buff *skb)

@@ -274,6 +274,18 @@ def test_gd_19_dead_code_of_every_shape_goes_away(shape: str) -> None:
         assert runtime["main"].run(PACKET).ret == wanted
 
 
+def test_gd_20_a_branch_on_a_function_pointer_is_decided_at_run_time() -> None:
+    with bpfc.load(GLOBALS).start() as runtime:
+        rodata = next(view for name, view in runtime.maps.items() if name.endswith(".rodata"))
+        program = runtime["pointer"]
+        (start, size), *_ = rodata.live.declared.relocated
+        place = rodata.live.layout.values_offset + start
+        rodata.live.block.view[place : place + size] = bytes(size)
+        assert program.run(PACKET).ret == 1
+        rodata.live.block.view[place : place + size] = b"\x01" * size
+        assert program.run(PACKET).ret == 2
+
+
 def test_gd_21_a_dump_by_number_loads_to_the_same_program() -> None:
     loaded = bpfc.assemble("r1 = map_value(3, 8)\nr2 = map_fd(3)\nr0 = 0\nexit", maps={FD: ARRAY})
     program = loaded.programs["main"]
