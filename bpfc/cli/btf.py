@@ -46,19 +46,20 @@ def dump(terminal: Terminal, /, object_path: str, form: str, names: tuple[str, .
 
 
 def open_btf(path: str) -> Btf:
-    """The types of an object, or of a file that holds nothing else. Raises RejectedError when it has none."""
-    from bpfc.loaded import load
+    """The types of an ELF file as they stand in it, or of a file of raw BTF. Raises RejectedError without any."""
+    from bpfc.elf.file import read_elf
     from ir.btf import read_btf
     from ir.diagnostics import Diagnostic, Location, RejectedError
 
     data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     if data[:2] in RAW_MAGICS:
         return read_btf(data, at=Location(file=path))
-    btf = load(data, path).object.btf
-    if btf is None:
+    file = read_elf(data, path)
+    section = file.find(".BTF")
+    if section is None:
         said = "no BTF in it; compile it with clang -g"
         raise RejectedError([Diagnostic("no-btf", said, Location(file=path))])
-    return btf
+    return read_btf(section.data, at=file.at(section))
 
 
 def _ids(btf: Btf, names: tuple[str, ...]) -> list[int] | None:

@@ -1,0 +1,106 @@
+"""The command line as a process: what it imports, how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[4]
+OBJECT = "tests/objects/xdp_stats.o"
+ANSWER = "b7 00 00 00 2a 00 00 00 95 00 00 00 00 00 00 00\n"
+SLOW = {"llvmlite", "networkx", "numpy", "elftools", "rich", "unicorn", "capstone"}
+
+
+def start(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run `bpfc` to its end."""
+    command = [sys.executable, "-m", "bpfc", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]  # options of subprocess.run
+
+
+def imported(*words: str, stdin: str = "") -> set[str]:
+    """The modules that a command has imported when it ends."""
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr));"
+        f"sys.argv = ['bpfc', *{words!r}]; from bpfc.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, input=stdin
+    )
+    return set(done.stderr.split())
+
+
+def test_help_imports_nothing_slow() -> None:
+    assert not SLOW & imported("--help")
+
+
+def test_showing_an_object_needs_no_llvm_and_no_rich() -> None:
+    assert not (SLOW - {"elftools"}) & imported("show", OBJECT)
+
+
+def test_the_conformance_plugin_starts_without_the_command_line() -> None:
+    modules = imported("conformance-plugin", "--engine", "interpreter", stdin=ANSWER)
+    assert "ir.interpreter" in modules
+    assert not {"click", "bpfc.running", *SLOW} & modules
+
+
+@pytest.mark.parametrize("engine", ["native", "interpreter"])
+def test_the_conformance_plugin_answers(engine: str) -> None:
+    done = start("conformance-plugin", "--engine", engine, input=ANSWER)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2a\n", "")
+
+
+def test_the_plugin_is_found_behind_a_global_option_too() -> None:
+    assert (
+        start("-q", "conformance-plugin", "00 01", "--engine", "interpreter", input=ANSWER).stdout == "2a\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("show", OBJECT), 0),
+        (("show", OBJECT, "nope"), 1),
+        (("nope",), 2),
+        ((), 2),
+        (("show", "README.md"), 3),
+        (("compile", OBJECT, "--arch", "vax"), 4),
+    ],
+)
+def test_a_process_ends_with_the_code_of_its_answer(words: tuple[str, ...], code: int) -> None:
+    assert start(*words).returncode == code
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    script = f"{sys.executable} -m bpfc btf dump {OBJECT} | head -1; exit ${{PIPESTATUS[0]}}"
+    command = ["bash", "-c", f"{sys.executable} -c 'import time; time.sleep(0)'; {script}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "[1] PTR '(anon)' type_id=3\n"
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "bpfc", "dump", "xlated", OBJECT]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (141, "")
+
+
+def test_an_interrupt_ends_with_130(tmp_path: Path) -> None:
+    source = tmp_path / "forever.s"
+    source.write_text("again:\nr0 = 0\ngoto again\n")
+    command = [sys.executable, "-m", "bpfc", "run", "-", "--data-in", "hex:00"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(1.5)  # it waits for an object on stdin
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, b"")
