@@ -115,6 +115,10 @@ def _subprogram(lowering: FunctionLowering, call: Call) -> str:
 def _helper(lowering: FunctionLowering, call: Call) -> str:
     assert isinstance(call.target, int)
     helper = helper_by_id(call.target, lowering.module.program.type)
+    poisoned = lowering.module.program.poisoned.get(call.at)
+    if poisoned is not None:
+        lowering.unit.problems.append(poisoned)
+        return "0"
     if helper is None:
         lowering.problem("unknown-helper", f"there is no helper {call.target}", call.at, EINVAL)
         return "0"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ENOENT = 2
 ELF_MAGIC = b"\x7fELF"
+KERNEL_TYPES = "/sys/kernel/btf/vmlinux"
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 
@@ -89,6 +90,23 @@ class Loaded:
             raise RejectedError([Diagnostic("no-such-map", said, Location(file=self.object.name), errno=ENOENT)])
         maps = {**self.maps, name: replace(found, max_entries=max_entries)}
         self.object = replace(self.object, maps=maps)
+
+    def fit(self, types: Source = KERNEL_TYPES) -> None:
+        """Fit every program to a kernel's structures (CO-RE): `types` is BTF, raw or in an ELF file; by default this kernel's.
+
+        Where a program asks for something that `types` does not have, compiling it says so if that instruction can be
+        reached. Raises UnreadableError for bad BTF, RejectedError for relocations that do not fit.
+        """
+        from bpfc.elf.types import read_types  # late: only objects with relocations need it
+        from ir.core_relocation import relocate
+
+        local = self.object.btf
+        if local is None:
+            return
+        data, name = _read(types, "")
+        target = read_types(data, name)
+        programs = {name: relocate(program, local, target) for name, program in self.programs.items()}
+        self.object = replace(self.object, programs=programs)
 
     def start(self, options: Options | None = None, limits: Limits | None = None) -> Runtime:
         """Make it run: a context manager that owns maps and code."""

@@ -31,10 +31,7 @@ from ir.core_access import (
 from ir.core_compatibility import Comparison
 from ir.diagnostics import Diagnostic, DiagnosticError, RejectedError
 from ir.isa import Insn, Kind, Row, find_row, row_of
-from ir.object import Program
-
-POISON_HELPER = 0xBAD2310
-"""The helper that a poisoned instruction calls: 195896080, "bad relo"."""
+from ir.object import POISON_HELPER, Program
 
 _POISON = Insn(0x85, imm=POISON_HELPER)
 _U64 = (1 << 64) - 1

@@ -41,7 +41,7 @@ from ir.functions import called_slot
 from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R1, R2, R6, Callee, Insn, Kind, Row, Wide
 from ir.object import Map, Program, Reference, ReferenceKind
 from ir.rename import remove_trivial_params
-from ir.structure import Shape, Span, Structure, analyze_structure
+from ir.structure import Shape, Span, Structure, analyze_structure, is_poison
 
 U64 = (1 << 64) - 1
 _NOP_FIRST = 2  # flag bit of a static branch: its first form is the nop
@@ -270,7 +270,11 @@ class _Lifter:
             )
         else:
             target = insn.imm
-        self.registers[R0] = self._emit(Call(row.callee, target, args, at))
+        result = self._emit(Call(row.callee, target, args, at))
+        if is_poison(row, insn):
+            self.registers[:] = [result if value is None else value for value in self.registers]
+            return
+        self.registers[R0] = result
         self._clobber()
 
     def _clobber(self) -> None:

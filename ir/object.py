@@ -72,6 +72,10 @@ class Extern:
     offset: int = 0
 
 
+POISON_HELPER = 0xBAD2310
+"""The helper that an instruction calls whose CO-RE relocation could not be resolved (libbpf: 195896080, "bad relo")."""
+
+
 class ReferenceKind(Enum):
     """What a relocated instruction refers to."""
 

@@ -23,7 +23,7 @@ from ir.isa import (
     jump_distance,
     row_of,
 )
-from ir.object import FunctionInfo, Program
+from ir.object import POISON_HELPER, FunctionInfo, Program
 
 EINVAL, E2BIG, EACCES = 22, 7, 13
 MAX_FUNCTIONS = 256
@@ -111,6 +111,11 @@ def analyze_structure(program: Program, entry_registers: int) -> Structure:
 
 def _problem(structure: Structure, insn: int, code: str, message: str, errno: int) -> Diagnostic:
     return Diagnostic(code, message, structure.program.location(structure.starts[insn]), errno=errno)
+
+
+def is_poison(row: Row, insn: Insn) -> bool:
+    """Whether an instruction stands where a CO-RE relocation could not be resolved."""
+    return row.callee is Callee.HELPER and insn.imm == POISON_HELPER
 
 
 def _check_size(structure: Structure, problems: list[Diagnostic]) -> None:
@@ -269,6 +274,9 @@ def _effects(structure: Structure, shape: Shape, i: int, initialized: int) -> tu
     row, insn = structure.rows[i], structure.program.insns[i]
     if row.kind is Kind.EXIT:
         return (1 if shape.info.start == 0 or initialized & 1 else 0), 0, 0
+    if is_poison(row, insn):
+        shape.call_reads[i] = 0
+        return 0, 0, _ALL  # stands where another instruction stood, which may have written any register
     if row.kind is Kind.CALL:
         reads, returns = _call_effects(structure, row, insn, i, initialized)
         shape.call_reads[i] = reads
@@ -281,8 +289,7 @@ def _fixed_effects(row: Row, insn: Insn) -> tuple[int, int, int]:
     dst, src = 1 << insn.dst, (1 << insn.src if row.uses_src else 0)
     match row.kind:
         case Kind.ALU:
-            only_written = row.name.startswith(("mov", "addr_space_cast"))
-            return src if only_written else src | dst, 0, dst
+            return src | dst if row.reads_dst else src, 0, dst
         case Kind.WIDE:
             return 0, 0, dst
         case Kind.LOAD:

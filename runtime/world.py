@@ -144,7 +144,9 @@ class World:
 
 
 def _completed(declared: Map, cpus: int) -> Map:
-    """A perf event array that says no sizes has an entry for each cpu (as libbpf's loader fills it in)."""
+    """Sizes that a loader fills in: a perf event array has an entry for each cpu, a map of maps values of 4 bytes."""
+    if declared.type in (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS) and not declared.value_size:
+        return replace(declared, value_size=4)
     if declared.type is not MapType.PERF_EVENT_ARRAY:
         return declared
     return replace(
