@@ -30,11 +30,11 @@ from ir.btf_types import (
     Type,
     Typedef,
 )
-from ir.core_relocation import POISON_HELPER, relocate
+from ir.core_relocation import relocate
 from ir.diagnostics import RejectedError
 from ir.isa import Insn
 from ir.kinds import ProgramType
-from ir.object import FunctionInfo, Program
+from ir.object import POISON_HELPER, FunctionInfo, Program
 
 OBJECTS = Path(__file__).parents[2] / "objects"
 
