@@ -21,14 +21,15 @@ from ir.core import (
     Value,
 )
 from ir.helpers import Argument, ArgumentKind, Helper, ResultKind, helper_by_id
-from ir.isa import Callee, compute
+from ir.isa import Callee
 from ir.kinds import MapType
 from ir.object import ReferenceKind
 from ir.regions import RegionKind, Regions
-from ir.verify.scalar import Scalar, between, between_signed, const
+from ir.verify.arithmetic import compute_alu
+from ir.verify.scalar import between, between_signed, const
 from ir.verify.state import State, pointer_room
 from ir.verify.transfer import ScalarAlgebra
-from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, as_number, length_symbol, start_of
+from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, length_symbol, start_of
 
 FRAME_SIZE: Final = 512
 _FRAME_TOP: Final = const(64, FRAME_SIZE)
@@ -110,7 +111,7 @@ class Effects:
             case Alu():
                 if inst in state.alias:
                     del state.alias[inst]
-                state.known[inst] = self._alu(state, inst)
+                state.known[inst] = compute_alu(state, inst, self.algebra)
             case Const():
                 pass
             case Load():
@@ -158,42 +159,6 @@ class Effects:
             area.is_single = True
             return Pointer(area, None, reference.offset, const(64, reference.offset))
         return ANY
-
-    def _alu(self, state: State, inst: Alu) -> Known:
-        x, y = state.of(inst.x), state.of(inst.y)
-        if type(x) is Scalar and type(y) is Scalar:
-            return compute(inst.row, self.algebra, x, y)  # type: ignore[no-any-return]  # compute is not generic
-        operation = inst.row.name.split(" ")[0]
-        if operation == "add64":
-            if type(x) is Pointer and type(y) is Scalar:
-                return self._move(state, inst, x, inst.y, y, 1)
-            if type(y) is Pointer and type(x) is Scalar:
-                return self._move(state, inst, y, inst.x, x, 1)
-        elif operation == "sub64" and type(x) is Pointer:
-            if type(y) is Scalar:
-                return self._move(state, inst, x, inst.y, y, -1)
-            if x.area is y.area and x.area.length is not None and not x.is_nullable and not y.is_nullable:
-                return self._distance(state, inst, x, y)
-        return compute(inst.row, self.algebra, as_number(x), as_number(y))  # type: ignore[no-any-return]  # as above
-
-    def _move(
-        self, state: State, inst: Alu, pointer: Pointer, value: Value, amount: Scalar, sign: int
-    ) -> Known:
-        if pointer.is_nullable:
-            return ANY
-        moved = self.algebra.add if sign > 0 else self.algebra.sub
-        span = moved(64, pointer.span, amount)
-        if not amount.mask:
-            return Pointer(pointer.area, pointer.symbol, pointer.offset + sign * amount.smin, span)
-        if pointer.symbol is None and sign > 0 and amount.umax < 1 << 62:
-            symbol, constant = state.symbol(value)
-            return Pointer(pointer.area, symbol, pointer.offset + constant, span)
-        return Pointer(pointer.area, inst, 0, span)
-
-    def _distance(self, state: State, inst: Alu, x: Pointer, y: Pointer) -> Scalar:
-        if y.symbol is None and x.symbol is not None and x.span.smin >= y.offset >= 0:
-            state.alias[inst] = (x.symbol, x.offset - y.offset)
-        return self.algebra.sub(64, x.span, y.span)
 
     def _load(self, state: State, inst: Load) -> None:
         base = state.of(inst.base)

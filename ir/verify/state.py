@@ -6,14 +6,18 @@ alias    value -> (symbol, constant) that it equals, where its own instruction d
 rooms    (symbol, length) -> n: symbol + n <= length, as numbers that do not wrap
 packet   the area that a packet pointer loaded here points into
 limits   the lengths that offsets are compared with
+held     references, locks and the like, which somebody has to give up
+outer    the state of the caller, suspended at its call
+trail    the branches taken on the way, latest first
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import NamedTuple, final
 
-from ir.core import Alu, Const, Edge, Param, Value
+from ir.core import Alu, Branch, Const, Edge, Param, Value
+from ir.verify.held import NOTHING_HELD
 from ir.verify.scalar import Scalar, const
 from ir.verify.values import (
     ANY,
@@ -30,15 +34,25 @@ from ir.verify.values import (
 Slot = Callable[[int], Param]
 
 _CHAIN = 16
+# What is added to stack offsets of a caller, so that they have symbols of their own.
+_OUTER = 1 << 10
 _U32 = 1 << 32
 _U64 = 1 << 64
+
+
+class Trail(NamedTuple):
+    """The branches on the way to a state, latest first."""
+
+    before: Trail | None
+    branch: Branch
+    taken: bool
 
 
 @final
 class State:
     """Mutable while its block is walked, then left alone."""
 
-    __slots__ = ("alias", "known", "limits", "packet", "rooms", "stack")
+    __slots__ = ("alias", "held", "known", "limits", "outer", "packet", "rooms", "stack", "trail")
 
     def __init__(self, packet: Area | None = None, limits: tuple[Value, ...] = ()) -> None:
         self.known: dict[Value, Known] = {}
@@ -47,6 +61,9 @@ class State:
         self.rooms: dict[tuple[Value, Value], int] = {}
         self.packet = packet
         self.limits = limits
+        self.held = NOTHING_HELD
+        self.outer: State | None = None
+        self.trail: Trail | None = None
 
     def copy(self) -> State:
         """A state of its own that says the same."""
@@ -55,6 +72,9 @@ class State:
         new.stack = self.stack.copy()
         new.alias = self.alias.copy()
         new.rooms = self.rooms.copy()
+        new.held = self.held
+        new.outer = self.outer
+        new.trail = self.trail
         return new
 
     def of(self, value: Value) -> Known:
@@ -177,6 +197,7 @@ def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slo
     block = edge.block
     limits = state.limits
     new = State(state.packet, limits)
+    new.held, new.outer, new.trail = state.held, state.outer, state.trail
     known = state.known
     keep: dict[Value, Known] = {value: known[value] for value in live if value in known}
     for offset, (size, value) in state.stack.items():
@@ -247,6 +268,8 @@ def join_states(a: State, b: State, slot: Slot) -> State:
     """
     limits = a.limits if a.limits == b.limits else tuple(limit for limit in a.limits if limit in b.limits)
     new = State(a.packet if a.packet is b.packet else None, limits)
+    new.held, new.trail = a.held, a.trail
+    new.outer = _join_outer(a.outer, b.outer, slot)
     known, other = new.known, b.known
     merged: list[tuple[Value, Value, Value]] = []
     for value, fact in a.known.items():
@@ -278,6 +301,12 @@ def join_states(a: State, b: State, slot: Slot) -> State:
     return new
 
 
+def _join_outer(a: State | None, b: State | None, slot: Slot) -> State | None:
+    if a is b or a is None or b is None:
+        return a
+    return join_states(a, b, lambda offset: slot(offset + _OUTER))
+
+
 def _merge_room(a: State, b: State, new: State, symbol: Value, x: Value, y: Value) -> None:
     """The room of a merged stack slot that holds `x` on one way and `y` on the other."""
     left, right = a.of(x), b.of(y)
@@ -291,6 +320,8 @@ def _merge_room(a: State, b: State, new: State, symbol: Value, x: Value, y: Valu
 
 def covers_state(a: State, b: State) -> bool:
     """Whether everything `a` says also holds by what `b` says."""
+    if a is b:
+        return True
     for value, fact in a.known.items():
         if fact is not ANY and not covers_known(fact, b.known.get(value, ANY)):
             return False
@@ -303,4 +334,6 @@ def covers_state(a: State, b: State) -> bool:
     for value, alias in a.alias.items():
         if b.alias.get(value) != alias:
             return False
-    return (a.packet is b.packet or a.packet is None) and set(a.limits) <= set(b.limits)
+    if a.outer is not None and b.outer is not None and not covers_state(a.outer, b.outer):
+        return False
+    return (a.packet is b.packet or a.packet is None) and set(a.limits) <= set(b.limits) and a.held == b.held

@@ -1,0 +1,63 @@
+"""What a program holds and has to give up before it ends: references, a lock, critical sections, stack objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import final
+
+from ir.verify.values import Area
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StackObject:
+    """An object that the kernel keeps in the stack of `frame`: a dynptr or an iterator.
+
+    `area` is what it stands for: the memory a dynptr gives access to, the iterator. `is_owned`: it holds a
+    reference, which has to be given up.
+    """
+
+    frame: Area
+    offset: int
+    size: int
+    kind: str
+    area: Area
+    is_owned: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Everything held. `locked`: the area whose spin lock is held; sections count how deeply they are nested."""
+
+    references: frozenset[Area] = field(default_factory=frozenset)
+    locked: Area | None = None
+    rcu: int = 0
+    preempt: int = 0
+    objects: frozenset[StackObject] = field(default_factory=frozenset)
+
+    def with_reference(self, area: Area) -> Held:
+        """And a reference to `area`."""
+        return replace(self, references=self.references | {area})
+
+    def without_reference(self, area: Area) -> Held:
+        """`area` was released, or is NULL."""
+        return replace(self, references=self.references - {area})
+
+    def object_at(self, frame: Area, offset: int) -> StackObject | None:
+        """The stack object that starts there."""
+        for found in self.objects:
+            if found.frame is frame and found.offset == offset:
+                return found
+        return None
+
+    def objects_in(self, frame: Area, low: int, high: int) -> list[StackObject]:
+        """The stack objects that bytes [low, high) of `frame` touch."""
+        return [
+            found
+            for found in self.objects
+            if found.frame is frame and found.offset < high and low < found.offset + found.size
+        ]
+
+
+NOTHING_HELD = Held()
