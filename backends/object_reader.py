@@ -52,8 +52,10 @@ def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) 
     }
     contents = {index: bytearray(elf.sections[index].data) for index in kept}
     symbols, numbers = _symbols(elf, kept)
-    sites = _entry_sites(symbols, [bytes(contents[index]) for index in kept], target)
-    for site in static_sites(elf, target, numbers, kept, jumps_first):
+    branches = static_sites(elf, target, numbers, kept, jumps_first)
+    taken = {(site.record.section, site.region_offset) for site in branches}
+    sites = _entry_sites(symbols, [bytes(contents[index]) for index in kept], target, taken)
+    for site in branches:
         sites.append(site.record)
         start = site.region_offset
         contents[site.elf_section][start : start + len(site.code)] = site.code
@@ -115,13 +117,16 @@ def _symbols(elf: ElfObject, kept: dict[int, int]) -> tuple[list[Symbol], dict[i
     return symbols, numbers
 
 
-def _entry_sites(symbols: list[Symbol], contents: list[bytes], target: Target) -> list[PatchSite]:
-    """The functions that begin with the entry NOP; LLVM itself starts none with one."""
+def _entry_sites(
+    symbols: list[Symbol], contents: list[bytes], target: Target, taken: Container[tuple[int, int]]
+) -> list[PatchSite]:
+    """The functions that begin with the entry NOP, but not with a static branch; LLVM starts no other so."""
     length = len(target.patching.entry)
     return [
         PatchSite(SiteKind.ENTRY, symbol.section, symbol.offset, length, number)
         for number, symbol in enumerate(symbols)
         if symbol.is_function
         and symbol.section != UNDEFINED
+        and (symbol.section, symbol.offset) not in taken
         and contents[symbol.section][symbol.offset : symbol.offset + length] == target.patching.entry
     ]

@@ -119,9 +119,9 @@ class Patching:
 class Target:
     """A machine, as far as code for it is emitted, linked and patched.
 
-    `machine` is e_machine of its ELF objects; `abi`, `cpu` and `features` are LLVM's words for what to
-    emit when it is not the host, `disassembly` capstone's for how to read it. `poison` fills code memory that must not run. `numbers` gives
-    relocations their official names, `relocations` says how each is applied.
+    `machine` is e_machine of its ELF objects; `abi`, `cpu` and `features` are LLVM's words for what to emit
+    when it is not the host, `disassembly` capstone's for how to read it. `poison` fills code memory that must
+    not run. `numbers` gives relocations their official names, `relocations` says how each is applied.
     """
 
     name: str

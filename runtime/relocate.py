@@ -84,6 +84,8 @@ class _Relocation:
         self.code = bytearray(layout.code_size)
         self.data = bytearray(layout.data_size)
         self.calls: list[Call] = []
+        self.low_parts: list[Relocation] = []
+        self.values: dict[tuple[int, int], int] = {}  # what was stored, by (section, offset)
         self.problems: list[Diagnostic] = []
 
     def run(self) -> Relocated:
@@ -96,6 +98,8 @@ class _Relocation:
         self._write_table()
         for relocation in self.native.relocations:
             self._apply(relocation)
+        for relocation in self.low_parts:
+            self._apply_low_part(relocation)
         if self.problems:
             raise RejectedError(self.problems)
         return Relocated(bytes(self.code), bytes(self.data), tuple(self.calls))
@@ -132,18 +136,27 @@ class _Relocation:
         block = self.data if is_data else self.code
         direct = self.placement.symbols[relocation.symbol] + relocation.addend - place
         match type.base:
-            case Base.ABSOLUTE:
+            case Base.ABSOLUTE | Base.ADD | Base.SUBTRACT:  # the latter two encode by what stands there
                 self._store(block, offset, type, relocation, direct + place)
             case Base.RELATIVE:
                 self._store(block, offset, type, relocation, direct)
             case Base.BRANCH:
                 self._branch(offset, type, relocation, place, direct)
-            case Base.GOT:
+            case Base.PAGE:
+                self._store(block, offset, type, relocation, _page(direct + place) - _page(place))
+            case Base.GOT | Base.GOT_PAGE | Base.GOT_LOW:
                 self._through_table(offset, type, relocation, place, direct)
+            case Base.PAIRED:
+                self.low_parts.append(relocation)
             case Base.HINT:
                 pass
-            case _:
-                raise AssertionError(f"{relocation.type} needs a rule")
+
+    def _apply_low_part(self, relocation: Relocation) -> None:
+        """The second instruction of a pair: its symbol is the place of the first one."""
+        first = self.native.symbols[relocation.symbol]
+        value = self.values[first.section, first.offset]
+        offset = self.layout.sections[relocation.section] + relocation.offset
+        self._store(self.code, offset, self.target.relocations[relocation.type], relocation, value)
 
     def _branch(
         self, offset: int, type: RelocationType, relocation: Relocation, place: int, direct: int
@@ -176,7 +189,13 @@ class _Relocation:
                 self.code[start:end] = new
                 return
         entry = self.placement.code + self.layout.table[relocation.symbol] if slot is None else slot
-        self._store(self.code, offset, type, relocation, entry + relocation.addend - place)
+        entry += relocation.addend
+        values = {
+            Base.GOT: entry - place,
+            Base.GOT_LOW: entry - _page(entry),
+            Base.GOT_PAGE: _page(entry) - _page(place),
+        }
+        self._store(self.code, offset, type, relocation, values[type.base])
 
     def _store(
         self, block: bytearray, offset: int, type: RelocationType, relocation: Relocation, value: int
@@ -184,6 +203,7 @@ class _Relocation:
         if not type.low <= value < type.high:
             self._out_of_range(relocation, type, value)
             return
+        self.values[relocation.section, relocation.offset] = value
         order = self.target.byte_order
         old = int.from_bytes(block[offset : offset + type.size], order)
         block[offset : offset + type.size] = type.encode(old, value).to_bytes(type.size, order)
@@ -194,3 +214,7 @@ class _Relocation:
         section = self.native.sections[relocation.section].name
         at = Location(section=section, offset=relocation.offset)
         self.problems.append(Diagnostic("relocation-out-of-range", message, at, errno=_ERANGE))
+
+
+def _page(address: int) -> int:
+    return address & ~0xFFF
