@@ -11,12 +11,15 @@ from ir.diagnostics import Diagnostic, UnsupportedError
 
 _FILES: Final = {
     "x86_64": "X86_64",
+    "aarch64": "AARCH64",
+    "riscv64": "RISCV64",
+    "s390x": "S390X",
 }
 _ALIASES: Final = {
     "amd64": "x86_64",
     "x86-64": "x86_64",
     "arm64": "aarch64",
-    "ppc64le": "powerpc64le",
+    "powerpc64le": "ppc64le",
 }
 
 NAMES: Final = tuple(_FILES)
