@@ -53,7 +53,7 @@ class World:
             name: create(declared, self.pool, self._host, self.cpus, secrets.randbits(64))
             for name, declared in self.declared.items()
         }
-        self.maps: Mapping[str, View] = {name: view_of(live) for name, live in self.live.items()}
+        self.maps: Mapping[str, View] = {name: view_of(live, source.btf) for name, live in self.live.items()}
         self._by_address = {view.live.address: view for view in self.maps.values()}
         self._running: dict[int, Execution] = {}
         self._callbacks = Callbacks(self.helpers, HOST_HELPERS, self, self._running.__getitem__)

@@ -10,8 +10,11 @@ import ctypes
 import sys
 import time
 from collections.abc import Callable, Iterator
+from errno import ENOENT
 from typing import Final, final
 
+from ir.btf import Btf
+from ir.btf_types import BtfKind
 from ir.kinds import MapType
 from ir.map_layout import (
     PERF_HEADER,
@@ -23,8 +26,10 @@ from ir.map_layout import (
     RING_LOST,
     RING_PRODUCER,
 )
+from runtime.maps.codec import BtfCodec, Codec
+from runtime.maps.errors import map_error
 from runtime.maps.live import LiveMap
-from runtime.maps.view import Codec, View
+from runtime.maps.view import View
 
 _SHORTEST_WAIT: Final = 20e-6
 _LONGEST_WAIT: Final = 2e-3
@@ -34,14 +39,25 @@ _LONGEST_WAIT: Final = 2e-3
 class RingView(View):
     """The consumer of a ring buffer or of a perf event array's events. One thread consumes at a time."""
 
-    def __init__(self, live: LiveMap, events: Codec | None = None) -> None:
-        super().__init__(live)
-        self._events = events
+    def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
+        super().__init__(live, btf)
+        self._events: Codec | None = None
+        if btf is not None and live.declared.value_btf_id and btf.size_of(live.declared.value_btf_id) > 4:
+            self._events = BtfCodec(btf, live.declared.value_btf_id)
         # Safe because the three words are in pages of the block, which the live map keeps.
         self._consumer = ctypes.c_uint64.from_address(live.address + RING_CONSUMER)
         self._producer = ctypes.c_uint64.from_address(live.address + RING_PRODUCER)
         self._size = live.layout.mirrored
         self._skipped = PERF_HEADER if live.declared.type is MapType.PERF_EVENT_ARRAY else 0
+
+    def typed(self, name: str) -> RingView:
+        """The same events, decoded as the structure `name` of the object's BTF. RejectedError when it has none."""
+        found = next(self.btf.find(name, BtfKind.STRUCT), None) if self.btf is not None else None
+        if self.btf is None or found is None:
+            raise map_error(self.live.declared, ENOENT, f"has no structure '{name}' in its object's BTF")
+        other = RingView(self.live, self.btf)
+        other._events = BtfCodec(self.btf, found)
+        return other
 
     def __iter__(self) -> Iterator[object]:
         for record in self._records():

@@ -9,6 +9,7 @@ from errno import EINVAL
 from typing import final
 
 from ir import map_layout
+from ir.btf import Btf
 from ir.kinds import MapType
 from ir.maps import is_template
 from runtime.maps.errors import map_error
@@ -32,8 +33,8 @@ class Occupant:
 class SlotView(View, MutableMapping[int, object]):
     """Index -> program (prog arrays), map (arrays of maps) or number (interface, queue size, socket)."""
 
-    def __init__(self, live: LiveMap) -> None:
-        super().__init__(live)
+    def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
+        super().__init__(live, btf)
         self._occupants: dict[int, Occupant] = {}
 
     def __getitem__(self, index: int) -> object:
@@ -90,8 +91,8 @@ def inner_occupant(outer: LiveMap, thing: object) -> Occupant:
 class MapOfMapsView(View, MutableMapping[bytes, object]):
     """A hash from keys to maps."""
 
-    def __init__(self, live: LiveMap) -> None:
-        super().__init__(live)
+    def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
+        super().__init__(live, btf)
         self._occupants: dict[bytes, Occupant] = {}
 
     def __getitem__(self, key: bytes) -> object:

@@ -1,58 +1,32 @@
 """Maps as Python sees them: MutableMappings from keys to values, queues and slots, all on the live bytes.
 
-Keys and values go through a codec: bytes as they are, or what BTF says they mean. Numbers are taken for any
-key or value of 1, 2, 4 or 8 bytes.
+Keys and values go through a codec (runtime/maps/codec.py): bytes as they are, or what BTF says they mean.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from errno import ENOENT
-from typing import Final, Protocol, final
+from typing import TYPE_CHECKING, Any, final
 
+from ir.btf import Btf
 from ir.diagnostics import RejectedError
 from ir.kinds import MapType
 from ir.maps import UpdateFlag
+from runtime.maps.codec import codec_of
 from runtime.maps.errors import map_error
 from runtime.maps.live import LiveMap
 
-
-class Codec(Protocol):
-    """How a key or value of a map looks in Python."""
-
-    def encode(self, value: object) -> bytes:
-        """The bytes of a value; RejectedError when it does not fit."""
-
-    def decode(self, data: bytes) -> object:
-        """The value of some bytes."""
-
-
-@final
-class BytesCodec:
-    """Keys or values as plain bytes of `size`; numbers are encoded in the machine's order."""
-
-    def __init__(self, live: LiveMap, what: str, size: int) -> None:
-        self._live, self._what, self._size = live, what, size
-
-    def encode(self, value: object) -> bytes:
-        if isinstance(value, int) and self._size in (1, 2, 4, 8):
-            return (value & (1 << 8 * self._size) - 1).to_bytes(self._size, sys.byteorder)
-        if isinstance(value, bytes | bytearray | memoryview):
-            return bytes(value)
-        said = f"takes a {self._what} of {self._size} bytes, not {value!r}"
-        raise map_error(self._live.declared, 22, said)
-
-    def decode(self, data: bytes) -> object:
-        return data
+if TYPE_CHECKING:
+    import numpy
 
 
 class View:
     """What every view has: the live map behind it, its name and type."""
 
-    def __init__(self, live: LiveMap) -> None:
-        self.live = live
+    def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
+        self.live, self.btf = live, btf
 
     @property
     def name(self) -> str:
@@ -82,9 +56,9 @@ class View:
 class QueueView(View):
     """A queue (first in, first out) or a stack (last in, first out) of values."""
 
-    def __init__(self, live: LiveMap, values: Codec | None = None) -> None:
-        super().__init__(live)
-        self._values: Final = values or BytesCodec(live, "value", live.declared.value_size)
+    def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
+        super().__init__(live, btf)
+        self._values = codec_of(live.declared, btf, "value")
 
     def push(self, value: object, replace: bool = False) -> None:
         """Append; RejectedError with E2BIG when it is full, unless the oldest value may be replaced."""
@@ -114,9 +88,9 @@ class BloomView(View):
     that were.
     """
 
-    def __init__(self, live: LiveMap, values: Codec | None = None) -> None:
-        super().__init__(live)
-        self._values: Final = values or BytesCodec(live, "value", live.declared.value_size)
+    def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
+        super().__init__(live, btf)
+        self._values = codec_of(live.declared, btf, "value")
 
     def add(self, value: object) -> None:
         """Put a value in."""
@@ -132,11 +106,10 @@ class MapView(View, MutableMapping[object, object]):
     A per-cpu map has lists of values, one for each cpu; setting a single value sets it on all.
     """
 
-    def __init__(self, live: LiveMap, keys: Codec | None = None, values: Codec | None = None) -> None:
-        super().__init__(live)
-        declared = live.declared
-        self._keys: Final = keys or BytesCodec(live, "key", declared.key_size)
-        self._values: Final = values or BytesCodec(live, "value", declared.value_size)
+    def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
+        super().__init__(live, btf)
+        self._keys = codec_of(live.declared, btf, "key")
+        self._values = codec_of(live.declared, btf, "value")
 
     def __getitem__(self, key: object) -> object:
         found = self.live.lookup(self._keys.encode(key))
@@ -168,6 +141,12 @@ class MapView(View, MutableMapping[object, object]):
     def update_elem(self, key: object, value: object, flags: UpdateFlag | int = 0) -> None:
         """Set with flags: NOEXIST (EEXIST if the key is there), EXIST (ENOENT if it is not)."""
         self.live.update(self._keys.encode(key), self._encode(value), int(flags))
+
+    def to_numpy(self) -> numpy.ndarray[Any, Any]:
+        """The values of an array, in place; the entries of other maps, copied (runtime/maps/arrays.py)."""
+        from runtime.maps.arrays import to_numpy  # late: numpy is optional
+
+        return to_numpy(self.live, self.btf)
 
     def lookup_batch(self) -> list[tuple[object, object]]:
         """All entries."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ir.btf import Btf
 from ir.kinds import MapType
 from ir.maps import SLOT_ARRAYS
 from runtime.maps.live import LiveMap
@@ -10,18 +11,18 @@ from runtime.maps.slots import MapOfMapsView, SlotView
 from runtime.maps.view import BloomView, MapView, QueueView, View
 
 
-def view_of(live: LiveMap) -> View:
+def view_of(live: LiveMap, btf: Btf | None = None) -> View:
     """The view that fits the map's type."""
     match live.declared.type:
         case MapType.QUEUE | MapType.STACK:
-            return QueueView(live)
+            return QueueView(live, btf)
         case MapType.BLOOM_FILTER:
-            return BloomView(live)
+            return BloomView(live, btf)
         case MapType.RINGBUF | MapType.PERF_EVENT_ARRAY:
-            return RingView(live)
+            return RingView(live, btf)
         case MapType.HASH_OF_MAPS:
-            return MapOfMapsView(live)
+            return MapOfMapsView(live, btf)
         case type if type in SLOT_ARRAYS:
-            return SlotView(live)
+            return SlotView(live, btf)
         case _:
-            return MapView(live)
+            return MapView(live, btf)
