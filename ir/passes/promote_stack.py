@@ -25,7 +25,7 @@ from ir.core import Block, Const, Function, Inst, Load, Module, Param, Store, Va
 from ir.dominators import Dominators
 from ir.explain import Notes
 from ir.frame_uses import find_frame_uses
-from ir.passes.fold_constants import extended
+from ir.passes.widths import Widths
 
 MOST_FRONTIERS: Final = 32
 """Joins that a block may reach on average; only deeply nested loops have more, and they keep their stack."""
@@ -51,7 +51,7 @@ def promote_stack(function: Function, module: Module) -> bool:
     if not slots:
         return False
     accesses = {inst: slots[place] for inst, place in uses.accesses.items() if place in slots}
-    promotion = _Promotion(function, accesses, frozenset(module.context.pointers))
+    promotion = _Promotion(function, accesses, Widths(module.context))
     return promotion.run()
 
 
@@ -59,8 +59,8 @@ def promote_stack(function: Function, module: Module) -> bool:
 class _Promotion:
     """The promotion of one function. Slots are numbers, `accesses` say which one an instruction is about."""
 
-    def __init__(self, function: Function, accesses: dict[Load | Store, int], wide: frozenset[int]) -> None:
-        self.function, self.accesses, self.wide = function, accesses, wide
+    def __init__(self, function: Function, accesses: dict[Load | Store, int], widths: Widths) -> None:
+        self.function, self.accesses, self.widths = function, accesses, widths
         self.tree = Dominators(function)
         self.entering = {
             block: [source for source, _ in edges] for block, edges in function.predecessors().items()
@@ -142,7 +142,7 @@ class _Promotion:
                 state[accesses[inst]] = inst.value
             elif type(inst) is Load and inst in accesses:
                 value = state.get(accesses[inst]) or self._zero()
-                replaced[inst], made = extended(value, 8 * inst.row.size, inst.row.signed, inst.at, self.wide)
+                replaced[inst], made = self.widths.extend(value, 8 * inst.row.size, inst.row.signed, inst.at)
                 kept += made
             else:
                 kept.append(inst)
