@@ -60,12 +60,20 @@ def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) 
         start = site.region_offset
         contents[site.elf_section][start : start + len(site.code)] = site.code
     relocations = tuple(
-        Relocation(position, offset, target.numbers[type], numbers[symbol], addend)
+        Relocation(position, offset, _name(target, type), numbers[symbol], addend)
         for index, position in kept.items()
         for offset, type, symbol, addend in elf.sections[index].relocations
     )
     sections = tuple(_section(elf.sections[index], bytes(contents[index])) for index in kept)
     return NativeCode(target.name, sections, tuple(symbols), relocations, tuple(sites))
+
+
+def _name(target: Target, number: int) -> str:
+    """The official name of a relocation; `backends/targets/` says which of them LLVM emits."""
+    assert number in target.numbers, (
+        f"LLVM emits relocation {number} for {target.name}, which has no row for it"
+    )
+    return target.numbers[number]
 
 
 def _all(elf: ElfObject) -> range:
