@@ -6,11 +6,14 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import bpfc
+from benchmarks.command import CommandPeer
 from benchmarks.costs import measure_costs
+from benchmarks.kernel import KernelPeer
 from benchmarks.measure import ROUNDS
 from benchmarks.native import Compiler, UnavailableError, find_compiler
 from benchmarks.report import Report, cost_line, describe_host, row, table, to_json
@@ -26,12 +29,12 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"benchmarks: no program {error}", file=sys.stderr)
         return 2
     compiler = _compiler(arguments.cc)
-    peers: list[Peer] = []
     report = Report(describe_host(compiler))
-    others = ["bpfc", *(peer.name for peer in peers)]
-    print(table((), ["native", *others])[0])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        peers = list(_peers(arguments.peer, compiler, folder))
+        others = ["bpfc", *(peer.name for peer in peers)]
+        print(table((), ["native", *others])[0])
         try:
             report.speeds.extend(
                 measure_speed(
@@ -69,8 +72,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, help="batches of each contestant (default: %(default)s)"
     )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="another runtime (docs/benchmarks.md)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     return parser
+
+
+def _peers(commands: Sequence[str], compiler: Compiler | None, folder: Path) -> Iterator[Peer]:
+    makers: list[tuple[str, Callable[[], Peer]]] = [("kernel", KernelPeer)]
+    for given in commands:
+        name, _, command = given.partition("=")
+        makers.append((name, partial(CommandPeer, name, command, compiler, folder)))
+    for name, make in makers:
+        try:
+            yield make()
+        except UnavailableError as error:
+            print(f"benchmarks: {name} does not take part: {error}", file=sys.stderr)
 
 
 def _compiler(name: str | None) -> Compiler | None:

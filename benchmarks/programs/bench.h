@@ -16,9 +16,19 @@
 
 char _license[] SEC("license") = "GPL";
 
+#ifdef FLAT /* for runtimes that know no contexts: r1 points at the packet's two bounds */
+struct bounds {
+	void *data;
+	void *data_end;
+};
+#define PROGRAM SEC("flat") int bench(struct bounds *ctx)
+#define DATA (ctx->data)
+#define DATA_END (ctx->data_end)
+#else
 #define PROGRAM SEC("xdp") int bench(struct xdp_md *ctx)
 #define DATA ((void *)(long)ctx->data)
 #define DATA_END ((void *)(long)ctx->data_end)
+#endif
 #define random32() bpf_get_prandom_u32()
 #define ARRAY(name, count, kind) \
 	struct { \
