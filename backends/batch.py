@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 from backends import abi
+from backends.unit import quote
 from ir.context import HEADER, ContextLayout, Pointer
 
 SUFFIX: Final = ".batch"
+HOOKED: Final = ".batch.hooked"
 
 
 def batch_symbol(program: str) -> str:
@@ -20,21 +22,46 @@ def batch_symbol(program: str) -> str:
     return program + SUFFIX
 
 
-def batch_text(quoted: str, quoted_program: str, layout: ContextLayout, may_trap: bool) -> str:
-    """LLVM IR of `i64 batch(run, ctx, addresses, lengths, first, count, rets, fuel)`; lengths and rets are u32 arrays."""
+def hooked_batch_symbol(program: str) -> str:
+    """The symbol of the batch loop that enters `program` through its entry, as hooks want it."""
+    return program + HOOKED
+
+
+def batch_texts(program: str, layout: ContextLayout, may_trap: bool) -> list[str]:
+    """LLVM IR of both batch loops: one that may take the program's body in, and one that calls its entry."""
+    quoted = quote(program)
+    return [
+        _batch_text(quote(batch_symbol(program)), f"@{quoted}", layout, may_trap),
+        _batch_text(quote(hooked_batch_symbol(program)), "%entered", layout, True, f"@{quoted}"),
+    ]
+
+
+def _batch_text(symbol: str, callee: str, layout: ContextLayout, may_trap: bool, entry: str = "") -> str:
+    """LLVM IR of `i64 batch(run, ctx, addresses, lengths, first, count, rets, fuel)`; lengths and rets are u32 arrays.
+
+    With `entry` the callee is its address, stored where LLVM can't see that it never changes.
+    """
     if layout.is_raw:
         prepare, given = "", "ptr %packet, i64 %length"
     else:
         prepare, given = _prepare(layout), "ptr %ctx"
+    opaque = (
+        f"""
+  %box = alloca ptr
+  store volatile ptr {entry}, ptr %box
+  %entered = load volatile ptr, ptr %box"""
+        if entry
+        else ""
+    )
     check = f"""
   %trap.at = getelementptr i8, ptr %run, i64 {abi.TRAP_CODE}
   %trap.code = load i32, ptr %trap.at, align 4
   %fine = icmp eq i32 %trap.code, 0
   br i1 %fine, label %keep, label %stop"""
     return f"""
-define i64 @{quoted}(ptr noalias %run, ptr noalias %ctx, ptr noalias %addresses, ptr noalias %lengths,
+define i64 @{symbol}(ptr noalias %run, ptr noalias %ctx, ptr noalias %addresses, ptr noalias %lengths,
                      i64 %first, i64 %count, ptr noalias %rets, i64 %fuel) nounwind {{
-entry:
+entry:{opaque}
   br label %head
 head:
   %i = phi i64 [ %first, %entry ], [ %more, %keep ]
@@ -50,7 +77,7 @@ body:
   %short = load i32, ptr %length.at, align 4
   %length = zext i32 %short to i64
 {prepare}
-  %wide = call i64 @{quoted_program}(ptr %run, {given}){check if may_trap else chr(10) + "  br label %keep"}
+  %wide = call i64 {callee}(ptr %run, {given}){check if may_trap else chr(10) + "  br label %keep"}
 keep:
   %ret = trunc i64 %wide to i32
   %ret.at = getelementptr i32, ptr %rets, i64 %i

@@ -107,7 +107,7 @@ def _subprogram(lowering: FunctionLowering, call: Call) -> str:
         f"call i64 @{lowering.quoted(call.target)}({', '.join(['ptr %run', *given])})"
     )
     lowering.reload_fuel()
-    if call.target in lowering.unit.may_trap:
+    if call.target in lowering.unit.may_trap or lowering.unit.is_replaceable(call.target):
         lowering.propagate_trap()
     return result
 

@@ -103,16 +103,26 @@ class FunctionLowering:
         arguments = ["ptr noalias %run"]
         for position, param in enumerate(function.params):
             kind = self.type_of(param)
-            noalias = " noalias" if self.is_main and kind == "ptr" and not self.module.context.is_raw else ""
+            layout = self.module.context
+            is_own = self.is_main and kind == "ptr" and not layout.is_raw and layout.entry is None
+            noalias = " noalias" if is_own else ""
             arguments.append(f"{kind}{noalias} %a{position}")
-        linkage = "" if self.is_main or function.info.is_global else "internal "
+        linkage, prologue = self._linkage()
         attributes = "nounwind" if not self.static else ""
         personality = " personality ptr @__bpfc_personality" if self.static else ""
         if personality:
             self.unit.declare("__bpfc_personality", "i32", "...")
         if function.info.is_global and not self.is_main:
             attributes += " noinline"
-        return f"define {linkage}i64 @{quote(function.name)}({', '.join(arguments)}) {attributes}{personality} {{"
+        return f"define {linkage}i64 @{quote(function.name)}({', '.join(arguments)}) {attributes}{prologue}{personality} {{"
+
+    def _linkage(self) -> tuple[str, str]:
+        """Linkage and entry NOP. A weak definition may be replaced by another: LLVM concludes nothing from its body."""
+        if not self.is_main and not self.function.info.is_global:
+            return "internal ", ""
+        prologue = self.unit.options.prologue
+        is_weak = self.unit.is_replaceable(self.function.name)
+        return "weak dso_local " if is_weak else "", f" {prologue}" if prologue else ""
 
     def _prologue(self) -> None:
         if any(isinstance(inst, Frame) for inst in self.function.insts()):

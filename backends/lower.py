@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from backends.batch import batch_symbol, batch_text
+from backends.batch import batch_texts
 from backends.calls import Natives, NoNatives
 from backends.checks import IN_SEGMENT
 from backends.function import FunctionLowering
@@ -50,8 +50,8 @@ def lower(
     declarations = [f"declare {signature}" for _, signature in sorted(unit.declared.items())]
     globals_ = [f"@{quote(name)} = external global i8" for name in sorted(unit.globals)]
     main = module.main.name
-    loop = batch_symbol(main)
-    bodies.append(batch_text(quote(loop), quote(main), module.context, main in unit.may_trap))
+    if module.context.entry is None:
+        bodies += batch_texts(main, module.context, main in unit.may_trap)
     if unit.needs_segments:
         bodies.append(IN_SEGMENT)
     metadata = ['!1 = !{!"branch_weights", i32 1048575, i32 1}']

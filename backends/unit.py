@@ -34,12 +34,16 @@ class NothingProved:
 @final
 @dataclass(frozen=True, slots=True)
 class LowerOptions:
-    """How to lower. `count_insns` adds up executed instructions; `site_bytes` is the target's static-branch region."""
+    """How to lower. `count_insns` adds up executed instructions; `site_bytes` is the target's static-branch region.
+
+    With a `prologue` (the target's entry NOP), main and global functions can be hooked and replaced while they run.
+    """
 
     big_endian: bool = False
     count_insns: bool = False
     site_bytes: int = 9
     callx_helpers: frozenset[int] = frozenset()
+    prologue: str = ""
 
 
 @final
@@ -70,6 +74,11 @@ class Unit:
             }
         )
 
+    def is_replaceable(self, name: str) -> bool:
+        """Whether the function that runs when `name` is called may be another one by then, which nothing is known of."""
+        function = self.module.functions[name]
+        return bool(self.options.prologue) and function.info.is_global and function is not self.module.main
+
     def declare(self, name: str, result: str, arguments: str, attributes: str = "") -> str:
         """Declare an external function once; its operand."""
         self.declared.setdefault(name, f"{result} @{quote(name)}({arguments}) {attributes}".rstrip())
@@ -85,12 +94,22 @@ def _needs_run_stack(module: Module, regions: Regions, facts: Facts) -> bool:
     """Whether some unproved access may be through a pointer to another function's frame."""
     for name, function in module.functions.items():
         for inst in function.insts():
+            if isinstance(inst, Call) and _lends_frame(module, regions, inst):
+                return True
             if not isinstance(inst, Load | Store | Atomic) or facts.is_proved(inst):
                 continue
             region = regions.of(inst.base)
             if region.kind is RegionKind.UNKNOWN or (region.kind is RegionKind.FRAME and region.name != name):
                 return True
     return False
+
+
+def _lends_frame(module: Module, regions: Regions, call: Call) -> bool:
+    """Whether a global function gets a pointer to the caller's frame: what replaces it may have to check accesses."""
+    if not isinstance(call.target, str) or call.target not in module.functions:
+        return False
+    is_global = module.functions[call.target].info.is_global
+    return is_global and any(regions.of(arg).kind is RegionKind.FRAME for arg in call.args)
 
 
 def _callees_first(module: Module) -> list[str]:

@@ -95,7 +95,12 @@ def _build(
         regions = Regions(module)
         facts = analyze(module, regions)
         natives = NativeHelpers(overridden, program.type)
-        lower_options = LowerOptions(program.big_endian, options.count_insns, callx_helpers=CALLX_HELPERS)
+        lower_options = LowerOptions(
+            program.big_endian,
+            options.count_insns,
+            callx_helpers=CALLX_HELPERS,
+            prologue=target.prologue,
+        )
         lowered = lower(module, regions, facts, lower_options, natives)
     machine = Machine(target, LEVELS[options.level])
     parsed = machine.parse(_joined(lowered.text, natives.text()))

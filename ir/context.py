@@ -21,6 +21,16 @@ from ir.kinds import ProgramType
 HEADER: Final = 64
 
 
+class Argument(Enum):
+    """What a register holds when a program starts."""
+
+    CONTEXT = "context"
+    MEMORY = "memory"  # raw memory, as long as the next one says
+    LENGTH = "length"
+    NUMBER = "number"
+    ADDRESS = "address"  # of memory that nothing is known of
+
+
 class Pointer(Enum):
     """Packet pointers kept in the header; the value is the offset there."""
 
@@ -36,7 +46,8 @@ class Pointer(Enum):
 class ContextLayout:
     """A context structure: its `size` in bytes, `pointers` by field offset, writable byte ranges (start, end).
 
-    `is_raw`: r1 points at plain memory of r2 bytes instead, and nothing is converted.
+    `is_raw`: r1 points at plain memory of r2 bytes instead, and nothing is converted. `entry` says what r1... hold where
+    that is another function's signature (an extension); `returns`, what r0 must lie in (a tracing program).
     """
 
     name: str
@@ -45,6 +56,15 @@ class ContextLayout:
     writable: tuple[tuple[int, int], ...] = ()
     fields: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     is_raw: bool = False
+    entry: tuple[Argument, ...] | None = None
+    returns: tuple[int, int] | None = None
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        """What r1, r2, ... hold at the start."""
+        if self.entry is not None:
+            return self.entry
+        return (Argument.MEMORY, Argument.LENGTH) if self.is_raw else (Argument.CONTEXT,)
 
     def is_writable(self, offset: int, size: int) -> bool:
         """Whether a store of `size` bytes at `offset` of the user's structure is allowed."""

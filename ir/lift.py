@@ -38,7 +38,7 @@ from ir.core import (
     Value,
 )
 from ir.functions import called_slot
-from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R1, R2, R6, Callee, Insn, Kind, Row, Wide
+from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R1, R6, Callee, Insn, Kind, Row, Wide
 from ir.object import Map, Program, Reference, ReferenceKind
 from ir.rename import remove_trivial_params
 from ir.structure import Shape, Span, Structure, analyze_structure, is_poison
@@ -50,7 +50,7 @@ _NOP_FIRST = 2  # flag bit of a static branch: its first form is the nop
 def lift(program: Program, maps: Mapping[str, Map], context: ContextLayout | None = None) -> Module:
     """The SSA form of `program`. Raises RejectedError when its structure is not sound."""
     context = context or layout_of(program.type)
-    entry_registers = 1 << R1 | (1 << R2 if context.is_raw else 0)
+    entry_registers = (2 << len(context.arguments)) - 2
     structure = analyze_structure(program, entry_registers)
     functions = {
         shape.info.name: _Lifter(structure, shape, is_main=shape.info.start == 0, context=context).run()
@@ -70,7 +70,7 @@ class _Lifter:
         self.entry_counts = [0] * len(shape.spans)
         self.params = [Param(register) for register in ARGUMENT_REGISTERS if shape.reads >> register & 1]
         if is_main:
-            self.params = [Param(R1), Param(R2)] if context.is_raw else [Param(R1)]
+            self.params = [Param(R1 + number) for number in range(len(context.arguments))]
         self.registers: list[Value | None] = [None] * 11
         self.out: list[Inst] = []
 

@@ -107,7 +107,8 @@ class Reference:
 class FunctionInfo:
     """A function of a program: `start` and `slots` count 8-byte slots, `btf_id` is 0 when it has no type.
 
-    It came from byte `offset` of ELF section `section`, '' when from no object.
+    It came from byte `offset` of ELF section `section`, '' when from no object. `parameters` are those of its type: callers
+    of a global function pass them all, for it may be replaced by one that reads more of them.
     """
 
     name: str
@@ -117,6 +118,7 @@ class FunctionInfo:
     btf_id: int = 0
     section: str = ""
     offset: int = 0
+    parameters: int = 0
 
 
 @final

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import final
 
-from ir.context import Pointer
+from ir.context import Argument, Pointer
 from ir.core import (
     Address,
     Alu,
@@ -68,6 +68,11 @@ class Region:
 INNER = "[]"  # after a map's name: a map found in it
 UNKNOWN = Region(RegionKind.UNKNOWN)
 SCALAR = Region(RegionKind.SCALAR)
+_ENTRY_REGIONS = {
+    Argument.CONTEXT: Region(RegionKind.CONTEXT),
+    Argument.MEMORY: Region(RegionKind.MEMORY),
+    Argument.ADDRESS: UNKNOWN,
+}
 _PACKET_POINTERS = {
     Pointer.DATA: Region(RegionKind.PACKET),
     Pointer.DATA_END: Region(RegionKind.PACKET_END),
@@ -143,10 +148,9 @@ class Regions:
                 for edge in block.edges():
                     for param, arg in zip(edge.block.params, edge.args, strict=True):
                         self._incoming[param].append(arg)
-        for param in module.main.params:
-            if param.register == 1:
-                kind = RegionKind.MEMORY if module.context.is_raw else RegionKind.CONTEXT
-                self._set(param, Region(kind))
+        for param, argument in zip(module.main.params, module.context.arguments, strict=False):
+            if argument in _ENTRY_REGIONS:
+                self._set(param, _ENTRY_REGIONS[argument])
         taken = {
             inst.reference.name
             for f in module.functions.values()

@@ -100,13 +100,18 @@ def analyze_structure(program: Program, entry_registers: int) -> Structure:
         _split_spans(structure, shape, problems)
     order = [] if problems else _call_order(structure, problems)
     for shape in order:
-        given = entry_registers if shape.info.start == 0 else _ARGUMENTS
+        given = entry_registers if shape.info.start == 0 else _declared(shape.info)
         _flow_initialized(structure, shape, given | 1 << FRAME_POINTER, problems)
         if not problems:
             _flow_live(structure, shape)
     if problems:
         raise RejectedError(problems)
     return structure
+
+
+def _declared(info: FunctionInfo) -> int:
+    """The registers that callers surely pass: those that the type of a global function says, else any may be."""
+    return ((2 << info.parameters) - 2) & _ARGUMENTS if info.is_global and info.btf_id else _ARGUMENTS
 
 
 def _problem(structure: Structure, insn: int, code: str, message: str, errno: int) -> Diagnostic:
@@ -384,6 +389,8 @@ def _flow_live(structure: Structure, shape: Shape) -> None:
                     queued.add(previous)
                     work.append(previous)
     shape.reads = _ARGUMENTS if shape.address_taken else spans[0].live_in & _ARGUMENTS
+    if shape.info.is_global and shape.info.start:
+        shape.reads |= _declared(shape.info) if shape.info.btf_id else 0
 
 
 def _summary(structure: Structure, shape: Shape, span: Span) -> tuple[int, int]:

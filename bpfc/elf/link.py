@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from bpfc.elf.functions import WIDE_OPCODE, Code
 from bpfc.elf.image import Image
 from ir.btf_ext import CoreRelocation
+from ir.btf_types import Function as BtfFunction
+from ir.btf_types import Prototype
 from ir.diagnostics import SourceLine
 from ir.isa import Insn
 from ir.lines import LineTable
@@ -122,6 +124,7 @@ def _build(image: Image, order: Sequence[Code], by_place: Mapping[tuple[int, int
                 btf_id=code.btf_id,
                 section=code.section.name,
                 offset=code.offset,
+                parameters=_parameters(image, code),
             )
         )
     entry = order[0]
@@ -148,3 +151,12 @@ def _build(image: Image, order: Sequence[Code], by_place: Mapping[tuple[int, int
         file=image.file.name,
         big_endian=image.file.big_endian,
     )
+
+
+def _parameters(image: Image, code: Code) -> int:
+    """How many parameters a function has by its type, 0 when it has none."""
+    if image.btf is None or not code.btf_id:
+        return 0
+    function = image.btf.type(code.btf_id)
+    prototype = image.btf.type(function.type_id) if isinstance(function, BtfFunction) else None
+    return len(prototype.parameters) if isinstance(prototype, Prototype) else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+from ir.context import Argument
 from ir.core import Atomic, Block, Branch, Call, Inst, Load, Module, Param, Store, Value
 from ir.isa import Callee
 from ir.regions import RegionKind, Regions
@@ -94,9 +95,10 @@ def _main_entry(world: World) -> State:
         state.limits = (length,)
         state.known[length] = between(64, 0, MAX_LENGTH)
         state.known[memory] = start_of(world.area(memory, AreaKind.MEMORY, length=length))
-    elif main.params:
-        context = main.params[0]
-        state.known[context] = start_of(world.area(context, AreaKind.CONTEXT))
+        return state
+    for param, argument in zip(main.params, world.module.context.arguments, strict=False):
+        if argument is Argument.CONTEXT:
+            state.known[param] = start_of(world.area(param, AreaKind.CONTEXT))
     return state
 
 

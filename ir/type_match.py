@@ -1,0 +1,89 @@
+"""Whether one function may stand for another by their types, as btf_check_type_match of kernel/bpf/btf.c says.
+
+long g(struct xdp_md *, int)    matches    int h(struct xdp_md *, int)      names may differ, and sizes of results
+"""
+
+from __future__ import annotations
+
+from errno import EFAULT, EINVAL
+from typing import Final
+
+from ir.btf import Btf
+from ir.btf_types import Enum, Int, Pointer, Prototype, Struct, Type, Void
+from ir.diagnostics import Diagnostic, RejectedError, Severity
+from ir.function_model import is_global, prototype_of
+
+_NAMES: Final = {
+    Int: "an integer",
+    Enum: "an enum",
+    Pointer: "a pointer",
+    Struct: "a struct",
+    Void: "nothing",
+}
+
+
+def match_functions(target: tuple[Btf, int], extension: tuple[Btf, int]) -> list[Diagnostic]:
+    """What is odd but allowed when `extension` replaces `target`, each (BTF, id of the function).
+
+    Raises RejectedError: EINVAL when they do not match, EFAULT when a function has no prototype.
+    """
+    (target_btf, target_id), (btf, id) = target, extension
+    name, target_name = btf.name(id), target_btf.name(target_id)
+    wanted, given = prototype_of(target_btf, target_id), prototype_of(btf, id)
+    if wanted is None or given is None:
+        nobody = target_name if wanted is None else name
+        raise _refused("bad-function-type", f"'{nobody}' has no prototype in its BTF", EFAULT)
+    for side, number, called in ((target_btf, target_id, target_name), (btf, id, name)):
+        if not is_global(side, number):
+            raise _mismatch(
+                name, target_name, f"'{called}' is static; only global functions replace each other"
+            )
+    if len(wanted.parameters) != len(given.parameters):
+        counts = f"{len(given.parameters)} parameters, wanted {len(wanted.parameters)}"
+        raise _mismatch(name, target_name, counts)
+    for number in range(len(wanted.parameters)):
+        said = _parameter(target_btf, wanted, btf, given, number)
+        if said:
+            raise _mismatch(name, target_name, f"parameter {number + 1}: {said}")
+    return _results(target_btf, wanted, btf, given, name)
+
+
+def _parameter(target_btf: Btf, wanted: Prototype, btf: Btf, given: Prototype, number: int) -> str:
+    """Why a parameter does not match; '' when it does."""
+    first = target_btf.strip(wanted.parameters[number].type_id)
+    second = btf.strip(given.parameters[number].type_id)
+    a, b = target_btf.type(first), btf.type(second)
+    if type(a) is not type(b):
+        return f"{_said(b)}, wanted {_said(a)}"
+    if isinstance(a, Int | Enum) and isinstance(b, Int | Enum):
+        return "" if a.size == b.size else f"{b.size} bytes, wanted {a.size}"
+    if not isinstance(a, Pointer) or not isinstance(b, Pointer):
+        return f"{_said(b)}, wanted a number or a pointer to a struct"
+    first, second = target_btf.strip(a.type_id), btf.strip(b.type_id)
+    x, y = target_btf.type(first), btf.type(second)
+    if not isinstance(x, Struct) or not isinstance(y, Struct):
+        return "a pointer to something that is no struct"
+    return "" if x.name == y.name else f"a pointer to struct {y.name}, wanted struct {x.name}"
+
+
+def _results(target_btf: Btf, wanted: Prototype, btf: Btf, given: Prototype, name: str) -> list[Diagnostic]:
+    a = target_btf.type(target_btf.strip(wanted.returns))
+    b = btf.type(btf.strip(given.returns))
+    if type(a) is not type(b):
+        raise _mismatch(name, "the target", f"it returns {_said(b)}, wanted {_said(a)}")
+    if isinstance(a, Int | Enum) and isinstance(b, Int | Enum) and a.size != b.size:
+        said = f"'{name}' returns {b.size} bytes where {a.size} are expected"
+        return [Diagnostic("result-size", said, severity=Severity.WARNING)]
+    return []
+
+
+def _said(type_: Type) -> str:
+    return _NAMES.get(type(type_), type(type_).__name__.lower())
+
+
+def _mismatch(name: str, target: str, why: str) -> RejectedError:
+    return _refused("type-mismatch", f"'{name}' can't replace '{target}': {why}", EINVAL)
+
+
+def _refused(code: str, message: str, errno: int) -> RejectedError:
+    return RejectedError([Diagnostic(code, message, errno=errno)])
