@@ -17,17 +17,15 @@ import errno
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Final, Literal, final
+from typing import final
 
 from backends.native_code import Form, PatchSite, SiteKind
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from runtime.layout import WORD
 from runtime.linker import LinkedImage
 from runtime.memory import CodeBlock
-from runtime.publish import Publisher, publisher
+from runtime.publish import WORD_FORMATS, Publisher, publisher
 from runtime.region import CODE_LOCK
-
-_FORMATS: Final[dict[int, Literal["B", "I", "Q"]]] = {1: "B", 4: "I", 8: "Q"}
 
 
 @final
@@ -128,7 +126,7 @@ def patch_points(image: LinkedImage, kind: SiteKind) -> tuple[PatchPoint, ...]:
 
     Ask once an image: points remember what was stored, and two of one site would not know of each other.
     """
-    words = image.block.words(_FORMATS[image.target.patching.unit])
+    words = image.block.words(WORD_FORMATS[image.target.patching.unit])
     return tuple(PatchPoint(image, site, words) for site in image.code.sites if site.kind is kind)
 
 

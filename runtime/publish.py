@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable
 from enum import Enum
 from functools import cache
-from typing import Final, final
+from typing import Final, Literal, final
 
 from backends.registry import host
 from backends.target import Target
@@ -35,6 +35,7 @@ _MEMBARRIER: Final = {
 }
 _SYNC_CORE: Final = 32
 _REGISTER_SYNC_CORE: Final = 64
+WORD_FORMATS: Final[dict[int, Literal["B", "I", "Q"]]] = {1: "B", 4: "I", 8: "Q"}
 _CANARY: Final = ctypes.CFUNCTYPE(ctypes.c_int)
 
 
@@ -109,9 +110,16 @@ class Publisher:
             function = _CANARY(block.address)
             if function() != 1:
                 return False
-            block.words("Q")[0] = int.from_bytes(after, sys.byteorder)
+            _store_unit(block, before, after, self.target.patching.unit)
             self.publish([block])
             return bool(function() == 2)
+
+
+def _store_unit(block: CodeBlock, before: bytes, after: bytes, unit: int) -> None:
+    """Make the one store that turns one canary into the other."""
+    index = next(i for i in range(len(before)) if before[i] != after[i]) // unit
+    word = after[index * unit : (index + 1) * unit]
+    block.words(WORD_FORMATS[unit])[index] = int.from_bytes(word, sys.byteorder)
 
 
 @cache

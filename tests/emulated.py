@@ -34,6 +34,7 @@ class Emulated:
         self.uc = u.Uc(*machines[name])
         self.uc.mem_map(STACK - 0x10000, 0x20000)
         self.uc.mem_map(RETURN, PAGE)
+        self.uc.mem_write(RETURN, self.target.patching.fill(60))
         # A hook and not `until`: Unicorn's s390x raises an exception when it arrives at the end it was given.
         self.uc.hook_add(u.UC_HOOK_CODE, lambda uc, *_: uc.emu_stop(), begin=RETURN, end=RETURN + 1)
 
@@ -85,6 +86,7 @@ class Emulated:
                 result = names[0]
             case "s390x":
                 names = [u.s390x_const.UC_S390X_REG_R2 + i for i in range(3)]
+                uc.reg_write(u.s390x_const.UC_S390X_REG_PSWM, 0x1_8000_0000)  # 64-bit addresses
                 uc.reg_write(u.s390x_const.UC_S390X_REG_R15, STACK - 160)
                 uc.reg_write(u.s390x_const.UC_S390X_REG_R14, RETURN)
                 result = names[0]
