@@ -18,6 +18,7 @@ from ir.context import Pointer
 ETH_HLEN: Final = 14
 XDP_FRAME: Final = 40  # the kernel keeps a struct xdp_frame at the start of the head room
 _INT_MAX: Final = 0x7FFF_FFFF
+_XDP_LIMIT: Final = 0xFFFF
 _META_LIMIT: Final = 255
 _STORE_FLAGS: Final = 3
 
@@ -61,8 +62,9 @@ def skb_store_bytes(w: Writer, site: Site) -> None:
 
 
 def xdp_load_bytes(w: Writer, site: Site) -> None:
-    """Copy r4 bytes at offset r2 to r3; -EINVAL when they are not all in the packet."""
+    """Copy r4 bytes at offset r2 to r3; -EINVAL when they are not all in the packet, -EFAULT far off."""
     offset, size = w["r2"] & 0xFFFF_FFFF, w["r4"] & 0xFFFF_FFFF
+    _refuse_large(w, offset, size)
     with w.unless(is_inside(w, offset, size), likely=False):
         w.ret(-EINVAL)
     copy(w, w["r3"], pointer(w, Pointer.DATA).to("ptr").at(offset), size, None)
@@ -71,6 +73,7 @@ def xdp_load_bytes(w: Writer, site: Site) -> None:
 
 def xdp_store_bytes(w: Writer, site: Site) -> None:
     """Copy r4 bytes from r3 to offset r2."""
+    _refuse_large(w, w["r2"] & 0xFFFF_FFFF, w["r4"] & 0xFFFF_FFFF)
     _store(w, EINVAL)
 
 
@@ -135,6 +138,11 @@ def move(w: Writer, to: Value, source: Value, size: Value) -> None:
         to.store(source.load("i8", i), i, order="monotonic")
     with w.unless(to.to("i64").ult(source.to("i64"))), w.count(0, size) as i:
         to.store(source.load("i8", size - i - 1), size - i - 1, order="monotonic")
+
+
+def _refuse_large(w: Writer, offset: Value, size: Value) -> None:
+    with w.if_(offset.ugt(_XDP_LIMIT) | size.ugt(_XDP_LIMIT), likely=False):
+        w.ret(-EFAULT)
 
 
 def _store(w: Writer, errno: int) -> None:

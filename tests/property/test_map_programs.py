@@ -16,9 +16,10 @@ OBJECT = Path(__file__).parent.parent / "objects" / "map_ops.o"
 OPERATIONS = int(os.environ.get("BPFC_MAP_OPERATIONS", "4000"))
 LOOKUP, UPDATE, DELETE, PUSH, POP, PEEK = range(6)
 ANY, NOEXIST, EXIST, TOO_MUCH = 0, 1, 2, 3
-KEYED = (
-    "array array13 percpu_array hash4 hash7 hash16 hash_lazy percpu_hash lru_hash lpm4 lpm6 lpm16".split()
-)
+KEYED = [
+    *("array", "array13", "percpu_array", "hash4", "hash7", "hash16", "hash_lazy", "percpu_hash", "lru_hash"),
+    *("lpm4", "lpm6", "lpm16"),
+]
 LISTED = ["queue", "stack"]
 
 pytestmark = [
@@ -43,7 +44,9 @@ def keyed_request(random: random.Random, name: str) -> bytes:
 def listed_request(random: random.Random) -> bytes:
     """An operation on a queue or stack."""
     op = random.choices([PUSH, POP, PEEK], [5, 3, 2])[0]
-    return request(op, random.choices([ANY, EXIST, NOEXIST, TOO_MUCH], [6, 2, 1, 1])[0], b"", random.randbytes(16))
+    return request(
+        op, random.choices([ANY, EXIST, NOEXIST, TOO_MUCH], [6, 2, 1, 1])[0], b"", random.randbytes(16)
+    )
 
 
 def request(op: int, flags: int, key: bytes, value: bytes) -> bytes:
