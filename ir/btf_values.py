@@ -1,7 +1,7 @@
 """Values of BTF types: bytes to what Python has for them, and back.
 
     integer, pointer, address   int              char[n]                str up to the first zero
-    bool                        bool             u8[n]                  bytes
+    bool                        bool             u8[n]                  bytes, taken as hexadecimal too
     float                       float            other arrays           list
     enum                        name, or int     struct, union          Record, anonymous members as its own
 
@@ -139,6 +139,10 @@ def _encode_array(btf: Btf, type_id: int, type: Array, value: object) -> bytes:
     size = btf.size_of(type_id)
     if isinstance(value, str) and _is_text(btf, type_id):
         return encode_value(btf, type_id, value.encode())
+    if isinstance(value, str) and _is_bytes(btf, type):
+        raw = _from_hex(value)
+        if raw is not None and len(raw) == size:
+            return raw
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > type.count:
         raise _misfit(btf, type_id, value, f"at most {type.count} elements")
     return b"".join(encode_value(btf, type.element_id, one) for one in value).ljust(size, b"\0")
@@ -189,6 +193,18 @@ def _is_text(btf: Btf, type_id: int) -> bool:
     array = btf.type(btf.strip(type_id))
     element = btf.type(btf.strip(array.element_id)) if isinstance(array, Array) else None
     return isinstance(element, Int) and element.name in _CHARS
+
+
+def _is_bytes(btf: Btf, array: Array) -> bool:
+    element = btf.type(btf.strip(array.element_id))
+    return isinstance(element, Int) and element.size == 1 and not element.is_bool
+
+
+def _from_hex(text: str) -> bytes | None:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return None
 
 
 def _size_or(btf: Btf, type_id: int, size: int) -> int:

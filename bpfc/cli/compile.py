@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from bpfc.cli.dump import emit_bytes, level_option
-from bpfc.cli.objects import object_argument, open_object, program_argument, select_program
+from bpfc.cli.dump import arch_option, emit_bytes, level_option
+from bpfc.cli.objects import select_program, with_object
 from bpfc.cli.root import Command
 from bpfc.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from bpfc.loaded import Loaded
 
 EMITS: Final = ("obj", "asm", "llvm")
 
 
 @click.command(cls=Command)
-@object_argument
-@program_argument
-@click.option("--arch", metavar="A", help="For another machine: bpfc targets lists them.")
+@with_object
+@arch_option
 @click.option("--emit", type=click.Choice(EMITS), default="obj", help="What to write.  [default: obj]")
 @click.option("-o", "output", metavar="F", default="-", help="Where to; - is stdout.  [default: -]")
-@click.option("--set", "assignments", multiple=True, metavar="VAR=V", help="Set a global variable first.")
 @level_option
-@click.pass_obj
 def command(
-    terminal: Terminal, /, object_path: str, program: str | None, arch: str | None, emit: str, output: str,
-    assignments: tuple[str, ...], level: str,
+    terminal: Terminal, loaded: Loaded, program: str | None, arch: str | None, emit: str, output: str, level: str
 ) -> None:  # fmt: skip
     """Compile a program: an ELF object, assembly text, or LLVM IR.
 
@@ -36,11 +35,8 @@ def command(
     """
     if emit == "obj" and output == "-" and sys.stdout.isatty() and not terminal.speaks_json:
         raise click.UsageError("an object is nothing for a terminal: name a file with -o")
-    from bpfc.cli.inputs import set_globals
-    from bpfc.codegen import Form
+    from bpfc.codegen import Form  # late: llvmlite
 
-    loaded = open_object(object_path)
-    set_globals(loaded, assignments)
     chosen = select_program(loaded, program)
     code = emit_bytes(loaded, chosen, level, arch, Form(emit))
     if output != "-":

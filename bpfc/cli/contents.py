@@ -1,34 +1,58 @@
-"""What is in the maps: entries with their BTF types, for people, for JSON, and from JSON files."""
+"""What is in the maps: entries with their BTF types, for people and for JSON."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from errno import EINVAL
-from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from bpfc.cli.terminal import Json, dim
-from bpfc.cli.values import read_value, show_value, type_name
-from ir.btf_values import decode_value, encode_value
-from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
+from bpfc.cli.values import show_value, type_name
+from ir.btf_values import decode_value
 from ir.kinds import MapType
-from ir.maps import HASHES, SLOT_ARRAYS
+from ir.maps import HASHES
+from runtime.maps.ring import RingView
+from runtime.maps.slots import MapOfMapsView, SlotView
+from runtime.maps.view import QueueView, View
 
 if TYPE_CHECKING:
     from ir.btf import Btf
     from runtime.maps.live import LiveMap
 
-_LISTED: Final = HASHES | {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.LPM_TRIE}
+_LISTED: Final = (HASHES | {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.LPM_TRIE}) - {MapType.HASH_OF_MAPS}
 SHOWN: Final = 10
 
 
-def describe_map(btf: Btf | None, live: LiveMap) -> Json | None:
+def describe_map(btf: Btf | None, view: View) -> Json | None:
+    """What is in a map; None for one that has nothing to show. The events of a ring buffer are taken out of it."""
+    declared = view.live.declared
+    if declared.initial is not None:
+        return None
+    if declared.type in _LISTED:
+        return _describe_entries(btf, view.live)
+    entries: list[Json]
+    match view:
+        case SlotView() | MapOfMapsView():
+            entries = [{"key": key, "value": _name_of(thing)} for key, thing in view.items()]
+        case RingView():
+            entries = [{"key": number, "value": event} for number, event in enumerate(view)]
+        case QueueView():
+            entries = [{"key": number, "value": view.pop()} for number in range(len(view))]
+        case _:
+            return None
+    return {
+        "type": declared.type.name.lower(),
+        "key": "",
+        "value": "",
+        "max_entries": declared.max_entries,
+        "per_cpu": False,
+        "entries": entries,
+    }
+
+
+def _describe_entries(btf: Btf | None, live: LiveMap) -> Json:
     """The entries of a map that has keys and values: those that are not zero, in the order of their keys."""
     declared = live.declared
-    if declared.type not in _LISTED - SLOT_ARRAYS or declared.initial is not None:
-        return None
     key_type = type_name(btf, declared.key_btf_id)
     order: Literal["big", "little"] = "big" if "__be" in key_type else sys.byteorder
     items = sorted(live.items(), key=lambda item: int.from_bytes(item[0], order))
@@ -58,8 +82,7 @@ def describe_map(btf: Btf | None, live: LiveMap) -> Json | None:
 def map_lines(name: str, said: Mapping[str, Any], limit: int | None = SHOWN) -> Iterator[str]:
     """A map for people; per-cpu numbers are added up."""
     entries = said["entries"]
-    what = "entries" if "hash" in said["type"] or "trie" in said["type"] else "entries not zero"
-    yield f"{name}: {said['type']}, {len(entries)} of {said['max_entries']} {what}"
+    yield f"{name}: {said['type']}, {_count(said)}"
     for entry in entries[:limit]:
         value = _across_cpus(entry["value"]) if said["per_cpu"] else show_value(entry["value"], said["value"])
         yield f"  {show_value(entry['key'], said['key'])}: {value}"
@@ -67,49 +90,16 @@ def map_lines(name: str, said: Mapping[str, Any], limit: int | None = SHOWN) -> 
         yield dim(f"  and {len(entries) - limit} more (-v shows all)")
 
 
-def fill_map(btf: Btf | None, live: LiveMap, path: str) -> None:
-    """Put the entries of a JSON file into a map.
-
-    It holds an object of keys and values, a list of {"key", "value"}, or for a queue a list of values. Raises
-    UnreadableError when it is something else, RejectedError when its entries are none of this map's.
-    """
-    try:
-        with open(path) as file:
-            content = json.load(file)
-    except ValueError as error:
-        raise UnreadableError([Diagnostic("bad-json", f"not JSON: {error}", Location(file=path))]) from None
-    if isinstance(content, dict) and isinstance(content.get("entries"), list):
-        content = content["entries"]
-    declared = live.declared
-    if declared.type in (MapType.QUEUE, MapType.STACK, MapType.BLOOM_FILTER):
-        for value in content:
-            live.push(_encode(btf, declared.value_btf_id, declared.value_size, value))
-        return
-    for key, value in _pairs(content, path):
-        raw_key = _encode(btf, declared.key_btf_id, declared.key_size, key, declared.type is MapType.LPM_TRIE)
-        live.update(raw_key, _encode_values(btf, live, value))
-
-
-def _pairs(content: object, path: str) -> Iterator[tuple[object, object]]:
-    if isinstance(content, dict):
-        yield from content.items()
-        return
-    for entry in content if isinstance(content, list) else [None]:
-        if not isinstance(entry, dict) or not {"key", "value"} <= set(entry):
-            said = 'wanted {"KEY": VALUE, ...} or [{"key": KEY, "value": VALUE}, ...]'
-            raise UnreadableError([Diagnostic("bad-map-file", said, Location(file=path))])
-        yield entry["key"], entry["value"]
-
-
-def _encode_values(btf: Btf | None, live: LiveMap, value: object) -> bytes:
-    """A value, or for a per-cpu map a list with one for each cpu, or one for all."""
-    declared = live.declared
-    id, size = declared.value_btf_id, declared.value_size
-    if not live.is_per_cpu:
-        return _encode(btf, id, size, value)
-    if isinstance(value, list) and len(value) == live.cpus:
-        return b"".join(_encode(btf, id, size, one) for one in value)
-    return _encode(btf, id, size, value) * live.cpus
+def _count(said: Mapping[str, Any]) -> str:
+    """How many entries are meant by what is shown of a map of this type."""
+    count, room = len(said["entries"]), said["max_entries"]
+    match said["type"]:
+        case "ringbuf" | "perf_event_array":
+            return f"{count} events"
+        case "array" | "percpu_array":
+            return f"{count} of {room} entries not zero"
+        case _:
+            return f"{count} of {room} entries"
 
 
 def _decode(btf: Btf | None, id: int, raw: bytes) -> object:
@@ -118,41 +108,9 @@ def _decode(btf: Btf | None, id: int, raw: bytes) -> object:
     return int.from_bytes(raw, sys.byteorder) if len(raw) in (1, 2, 4, 8) else raw
 
 
-def _encode(btf: Btf | None, id: int, size: int, value: object, is_prefix: bool = False) -> bytes:
-    """A key or value from JSON: by BTF, a number, hexadecimal, a list of bytes or an IP address."""
-    if isinstance(value, str):
-        address = _address(value, size, is_prefix)
-        if address is not None:
-            return address
-        read = read_value(value)
-        value = read if not isinstance(read, str) or btf is None or not id else value
-    if btf is not None and id:
-        return encode_value(btf, id, value)
-    if isinstance(value, int) and -(1 << 8 * size - 1) <= value < 1 << 8 * size:
-        return (value & (1 << 8 * size) - 1).to_bytes(size, sys.byteorder)
-    if isinstance(value, bytes) and len(value) == size:
-        return value
-    if (
-        isinstance(value, list)
-        and len(value) == size
-        and all(type(one) is int and 0 <= one < 256 for one in value)
-    ):
-        return bytes(value)
-    said = f"{value!r:.80} is no key or value of {size} bytes"
-    raise RejectedError([Diagnostic("bad-value", said, errno=EINVAL)])
-
-
-def _address(text: str, size: int, is_prefix: bool) -> bytes | None:
-    """An IP address, or an LPM trie's key from `10.0.0.0/8`, when it is `size` bytes long."""
-    try:
-        if is_prefix:
-            network = ip_network(text, strict=False)
-            raw = network.prefixlen.to_bytes(4, sys.byteorder) + network.network_address.packed
-        else:
-            raw = ip_address(text).packed
-    except ValueError:
-        return None
-    return raw if len(raw) == size else None
+def _name_of(thing: object) -> object:
+    """A program or map by its name, a number as it is."""
+    return getattr(getattr(thing, "program", thing), "name", thing)
 
 
 def _across_cpus(values: Sequence[object]) -> str:

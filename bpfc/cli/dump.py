@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bpfc.cli.objects import object_argument, open_object, program_argument, select_program, select_programs
-from bpfc.cli.root import Command, Group
+from bpfc.cli.objects import select_program, select_programs, with_object
+from bpfc.cli.root import Group
 from bpfc.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ _visual = click.option("--visual", is_flag=True, help="The control-flow graph, f
 level_option = click.option(
     "--level", type=click.Choice(LEVELS), default="auto", help="How hard to optimize."
 )
-_arch = click.option("--arch", metavar="A", help="For another machine: bpfc targets lists them.")
+arch_option = click.option("--arch", metavar="A", help="For another machine: bpfc targets lists them.")
 
 
 @click.group(cls=Group)
@@ -31,27 +30,15 @@ def command() -> None:
     """A program as BPF instructions, SSA form, LLVM IR or native code."""
 
 
-def _subcommand(name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    def make(function: Callable[..., Any]) -> click.Command:
-        wrapped = object_argument(program_argument(click.pass_obj(function)))
-        made = command.command(name)(wrapped)
-        assert isinstance(made, Command)
-        return made
-
-    return make
-
-
-@_subcommand("xlated")
+@command.command("xlated")
+@with_object
 @_lines
 @_visual
-def xlated(
-    terminal: Terminal, /, object_path: str, program: str | None, with_lines: bool, visual: bool
-) -> None:
+def xlated(terminal: Terminal, loaded: Loaded, program: str | None, with_lines: bool, visual: bool) -> None:
     """The instructions, in the syntax of LLVM and the kernel's verifier."""
     from bpfc.cli.graphs import draw_xlated
     from bpfc.cli.listings import list_xlated, xlated_json
 
-    loaded = open_object(object_path)
     chosen = select_programs(loaded, program)
     if visual:
         _say(terminal, "dot", [(one, draw_xlated(one, loaded.maps)) for one in chosen])
@@ -61,7 +48,8 @@ def xlated(
         terminal.say(_SEPARATOR.join(list_xlated(one, with_lines) for one in chosen))
 
 
-@_subcommand("ir")
+@command.command("ir")
+@with_object
 @_lines
 @_visual
 @level_option
@@ -70,64 +58,56 @@ def xlated(
 @click.option("--print-after", metavar="PASS", multiple=True, help="The form after this pass.")
 @click.option("--explain-branches", is_flag=True, help="Which branches read-only data decided.")
 @click.option("--slots", is_flag=True, help="With the instructions that values come from.")
-def ir(terminal: Terminal, /, object_path: str, program: str | None, **wanted: Any) -> None:
+def ir(terminal: Terminal, loaded: Loaded, program: str | None, **wanted: Any) -> None:
     """The SSA form, after the passes."""
     from bpfc.cli.passes_report import Request, optimize
 
-    loaded = open_object(object_path)
     request = Request(**wanted)
     texts = [(one, optimize(one, loaded.maps, request)) for one in select_programs(loaded, program)]
     _say(terminal, "dot" if request.visual else "ir", texts)
 
 
-@_subcommand("llvm")
+@command.command("llvm")
+@with_object
 @level_option
-@_arch
+@arch_option
 @click.option("--unoptimized", is_flag=True, help="As lowered, before LLVM's own passes.")
 def llvm(
-    terminal: Terminal,
-    /,
-    object_path: str,
-    program: str | None,
-    level: str,
-    arch: str | None,
-    unoptimized: bool,
+    terminal: Terminal, loaded: Loaded, program: str | None, level: str, arch: str | None, unoptimized: bool
 ) -> None:
     """The LLVM IR."""
     from bpfc.codegen import Form
 
-    loaded = open_object(object_path)
     form = Form.LOWERED if unoptimized else Form.LLVM
     chosen = select_programs(loaded, program)
     _say(terminal, "llvm", [(one, emit_text(loaded, one, level, arch, form)) for one in chosen])
 
 
-@_subcommand("jited")
+@command.command("jited")
+@with_object
 @level_option
-@_arch
+@arch_option
 @click.option("--symbols", is_flag=True, help="Only the symbols: offset, size, name.")
 @click.option("--llvm-asm", is_flag=True, help="LLVM's assembly text, even where capstone is installed.")
 def jited(
-    terminal: Terminal, /, object_path: str, program: str | None, level: str, arch: str | None,
+    terminal: Terminal, loaded: Loaded, program: str | None, level: str, arch: str | None,
     symbols: bool, llvm_asm: bool,
 ) -> None:  # fmt: skip
     """The native code, disassembled by capstone (extra: dis), else LLVM's assembly text."""
     from bpfc.cli import native
     from bpfc.codegen import Form
 
-    loaded = open_object(object_path)
     one = select_program(loaded, program)
+    if llvm_asm or not (symbols or terminal.speaks_json or native.can_disassemble()):
+        terminal.say(emit_text(loaded, one, level, arch, Form.ASSEMBLY))
+        if not llvm_asm:
+            terminal.note("capstone would show the bytes too: pip install 'bpfc[dis]'")
+        return
     code = native.compile_for(loaded, one, level, arch)
     if terminal.speaks_json:
         terminal.record("bpfc.dump.jited/1", native.code_json(one, code))
-    elif symbols:
-        terminal.say("\n".join(native.symbol_lines(code)))
-    elif llvm_asm or not native.can_disassemble():
-        terminal.say(emit_text(loaded, one, level, arch, Form.ASSEMBLY))
-        if not llvm_asm:
-            terminal.detail("capstone shows the bytes too: pip install 'bpfc[dis]'")
     else:
-        terminal.say("\n".join(native.disassemble(code)))
+        terminal.stream(native.symbol_lines(code) if symbols else native.disassemble(code))
 
 
 def emit_text(loaded: Loaded, program: Program, level: str, arch: str | None, form: Any) -> str:

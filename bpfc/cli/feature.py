@@ -30,11 +30,11 @@ def command(terminal: Terminal, /) -> None:
     data = {
         "bpfc": _version("bpfc"),
         "host": _host(),
+        "targets": _targets(),
         "extras": _extras(),
         "kernel": _kernel(),
         "cache": _cache(),
     }
-    data["targets"] = _targets()
     terminal.result("bpfc.feature/1", data, "\n".join(_lines(data)))
 
 

@@ -29,32 +29,47 @@ def assignments(values: Iterable[str], option: str) -> list[tuple[str, str]]:
 
 
 def set_globals(loaded: Loaded, values: Iterable[str]) -> None:
-    """`--set VAR=V`. Raises RejectedError for what is no variable, or no value of its type."""
+    """`--set VAR=V`, `--set VAR.MEMBER=V`. Raises RejectedError for what is no variable or no value of its type."""
     for name, text in assignments(values, "--set"):
-        loaded.globals[name] = read_value(text)
+        variables, value = loaded.globals, read_value(text)
+        whole, _, member = name.partition(".")
+        if name not in variables and whole in variables and member:
+            name, value = whole, _with_member(name, variables[whole], member, value)
+        variables[name] = value
 
 
-def fill_maps(loaded: Loaded, runtime: Runtime, values: Iterable[str]) -> None:
+def fill_maps(runtime: Runtime, values: Iterable[str]) -> None:
     """`--map NAME=F.json`."""
-    from bpfc.cli.contents import fill_map  # late: only who fills maps
+    from bpfc.cli.fill import fill_map  # late: only who fills maps
 
     for name, path in assignments(values, "--map"):
-        live = runtime.world.live.get(name)
-        if live is None:
-            known = ", ".join(runtime.world.live) or "none"
+        if name not in runtime.world.maps:
+            known = ", ".join(runtime.world.maps) or "none"
             raise click.UsageError(f"no map '{name}' (there are: {known})")
-        fill_map(loaded.object.btf, live, path)
+        fill_map(runtime, name, path)
+
+
+def _with_member(name: str, whole: object, member: str, value: object) -> object:
+    """`whole` with one member, or element, of it set; `member` is a path with dots."""
+    first, _, rest = member.partition(".")
+    if isinstance(whole, dict) and first in whole:
+        inner = _with_member(name, whole[first], rest, value) if rest else value
+        return {**whole, first: inner}
+    if isinstance(whole, list) and first.isdecimal() and int(first) < len(whole):
+        inner = _with_member(name, whole[int(first)], rest, value) if rest else value
+        return [*whole[: int(first)], inner, *whole[int(first) + 1 :]]
+    raise click.UsageError(f"--set {name}: there is no '{first}' in it")
+
+
+def resize_maps(loaded: Loaded, values: Iterable[str]) -> None:
+    """`--resize NAME=N`. Raises RejectedError when there is no such map."""
+    for name, entries in _numbers(values, "--resize"):
+        loaded.resize(name, entries)
 
 
 def context_fields(values: Iterable[str]) -> dict[str, int]:
     """`--ctx FIELD=V`."""
-    fields = {}
-    for name, text in assignments(values, "--ctx"):
-        number = read_value(text)
-        if not isinstance(number, int):
-            raise click.UsageError(f"--ctx {name} wants a number, not '{text}'")
-        fields[name] = number
-    return fields
+    return dict(_numbers(values, "--ctx"))
 
 
 def packets(data_in: str | None, pcap: str | None) -> Iterator[Packet]:
@@ -70,3 +85,11 @@ def packets(data_in: str | None, pcap: str | None) -> Iterator[Packet]:
     elif data_in is not None:
         data = read_hex(data_in[4:]) if data_in.startswith("hex:") else Path(data_in).read_bytes()
     yield Packet(data)
+
+
+def _numbers(values: Iterable[str], option: str) -> Iterator[tuple[str, int]]:
+    for name, text in assignments(values, option):
+        number = read_value(text)
+        if not isinstance(number, int):
+            raise click.UsageError(f"{option} {name} wants a number, not '{text}'")
+        yield name, number

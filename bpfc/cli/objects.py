@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bpfc.cli.terminal import Terminal
 from ir.diagnostics import Diagnostic, Location, RejectedError
 
 if TYPE_CHECKING:
@@ -30,14 +31,54 @@ def program_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("program", metavar="[PROG]", required=False, shell_complete=_complete)(command)
 
 
-def open_object(path: str) -> Loaded:
-    """The object in a file, `-` for stdin. Raises what `bpfc.load` and `bpfc.assemble` raise."""
-    from bpfc.loaded import assemble, load  # late: the reader
+def with_object(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a command's function of `function(terminal, loaded, program, **options)`.
 
-    if path == "-":
-        return load(sys.stdin.buffer, "<stdin>")
-    if not path.endswith(ASSEMBLY):
-        return load(path)
+    Adds OBJ, PROG, --btf and --set; `program` stays the text of PROG, None when it is left out.
+    """
+
+    def run(
+        terminal: Terminal,
+        /,
+        object_path: str,
+        program: str | None,
+        btf: str | None,
+        set: tuple[str, ...],
+        **options: Any,
+    ) -> Any:
+        from bpfc.cli.inputs import set_globals  # late, as the reader
+
+        loaded = open_object(object_path, btf)
+        set_globals(loaded, set)
+        return function(terminal, loaded, program, **options)
+
+    for attribute in ("__doc__", "__name__", "__click_params__"):
+        setattr(run, attribute, getattr(function, attribute, []))
+    kernel = "Fit CO-RE programs to these kernel types: a file of BTF, or 'kernel' for the running kernel's."
+    command = click.option("--btf", metavar="F|kernel", help=kernel)(click.pass_obj(run))
+    variable = "Set a global variable before compiling."
+    command = click.option("--set", multiple=True, metavar="VAR=V", help=variable)(command)
+    return object_argument(program_argument(command))
+
+
+def open_object(path: str, btf: str | None = None) -> Loaded:
+    """The object in a file, `-` for stdin, fitted to the types in `btf`.
+
+    Raises what `bpfc.load`, `bpfc.assemble` and `Loaded.fit` raise.
+    """
+    from bpfc.loaded import KERNEL_TYPES, load  # late: the reader
+
+    if path.endswith(ASSEMBLY):
+        return _assemble(path)
+    loaded = load(sys.stdin.buffer, "<stdin>") if path == "-" else load(path)
+    if btf is not None:
+        loaded.fit(KERNEL_TYPES if btf == "kernel" else btf)
+    return loaded
+
+
+def _assemble(path: str) -> Loaded:
+    from bpfc.loaded import assemble
+
     with open(path) as file:
         return assemble(file.read())
 

@@ -14,11 +14,12 @@ import click
 from bpfc.cli.codes import NO, OK
 from bpfc.cli.dump import level_option
 from bpfc.cli.errors import diagnostic_json
-from bpfc.cli.objects import object_argument, open_object, program_argument, select_program
+from bpfc.cli.objects import select_program, with_object
 from bpfc.cli.root import Command
 from bpfc.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from bpfc.loaded import Loaded
     from bpfc.pcap import Packet
     from bpfc.running import RunningProgram
     from ir.diagnostics import Diagnostic
@@ -39,7 +40,7 @@ class Request:
     trace: bool
     ctx: tuple[str, ...]
     map: tuple[str, ...]
-    set: tuple[str, ...]
+    resize: tuple[str, ...]
     level: str
     no_cache: bool
 
@@ -67,8 +68,7 @@ class Tally:
 
 
 @click.command(cls=Command)
-@object_argument
-@program_argument
+@with_object
 @click.option("--data-in", metavar="F|hex:..", help="One packet, or raw memory: a file, - or hexadecimal.")
 @click.option("--pcap", metavar="F", help="The packets of a pcap file.")
 @click.option("--pcap-out", metavar="F", help="Write there what is not dropped, as the program left it.")
@@ -76,28 +76,26 @@ class Tally:
 @click.option("--batch", is_flag=True, help="One native loop over all packets, without head and tail room.")
 @click.option("--ctx", multiple=True, metavar="FIELD=V", help="Set a context field: ingress_ifindex=3.")
 @click.option("--map", multiple=True, metavar="NAME=F.json", help="Fill a map before the run.")
-@click.option("--set", multiple=True, metavar="VAR=V", help="Set a global variable before compiling.")
+@click.option("--resize", multiple=True, metavar="NAME=N", help="Give a map room for N entries.")
 @level_option
 @click.option("--trace", is_flag=True, help="A line for each run; with -j a JSON object.")
 @click.option("--no-cache", is_flag=True, help="Compile, whether it was compiled before or not.")
-@click.pass_obj
-def command(terminal: Terminal, /, object_path: str, program: str | None, **options: Any) -> int:
+def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: Any) -> int:
     """Run a program over packets: what it answered, what is in its maps, how long it took.
 
     PROG may be left out when there is only one. Without input it runs once, over nothing. Exit code 1: a run
     ended at a check.
     """
-    from bpfc.cli.inputs import context_fields, fill_maps, set_globals  # late, as what follows: the reader
+    from bpfc.cli.inputs import context_fields, fill_maps, resize_maps  # late, as what follows: the reader
     from bpfc.cli.run_report import report_json, report_text
     from bpfc.options import Options
 
     request = Request(**options)
     request.check()
-    loaded = open_object(object_path)
     chosen = select_program(loaded, program)
-    set_globals(loaded, request.set)
+    resize_maps(loaded, request.resize)
     with loaded.start(Options(level=request.level, cache=not request.no_cache)) as runtime:
-        fill_maps(loaded, runtime, request.map)
+        fill_maps(runtime, request.map)
         tally = _run(terminal, runtime[chosen.name], context_fields(request.ctx), request)
         data = report_json(loaded, runtime, runtime[chosen.name], tally)
     if terminal.speaks_json or not request.trace:

@@ -26,7 +26,7 @@ _UNITS: Final = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"), (1, "ns
 def report_json(loaded: Loaded, runtime: Runtime, running: RunningProgram, tally: Tally) -> Json:
     """Everything, for machines."""
     btf = loaded.object.btf
-    described = {name: describe_map(btf, live) for name, live in runtime.world.live.items()}
+    described = {name: describe_map(btf, view) for name, view in runtime.world.maps.items()}
     ordered = sorted(tally.verdicts.items(), key=lambda item: (-item[1], item[0]))
     return {
         "program": tally.program.name,

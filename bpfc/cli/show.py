@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,8 @@ from bpfc.cli.values import show_value, type_name
 
 if TYPE_CHECKING:
     from ir.object import Map, Object, Program
+
+_WIDEST: Final = 60
 
 
 @click.command(cls=Command)
@@ -134,12 +136,16 @@ def _text(data: Mapping[str, Any]) -> Iterator[str]:
         return
     yield from _listed("maps", *_map_rows(data["maps"]))
     variables = [
-        (one["name"], one["type"], one["section"], one["size"], show_value(one["value"]))
+        (one["name"], one["type"], one["section"], one["size"], _cut(show_value(one["value"])))
         for one in data["globals"]
     ]
     yield from _listed("globals", ("name", "type", "section", "bytes", "value"), variables)
     externs = [(one["name"], one["section"], "weak" if one["weak"] else "") for one in data["externs"]]
     yield from _listed("externs", ("name", "section", ""), externs)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}..."
 
 
 def _summary(data: Mapping[str, Any]) -> Iterator[str]:

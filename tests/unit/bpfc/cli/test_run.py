@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from bpfc.cli import fill
 from bpfc.pcap import Packet, read_pcap
+from ir.diagnostics import RejectedError
 
 Run = Callable[..., Result]
 RunJson = Callable[..., dict[str, Any]]
@@ -179,3 +181,41 @@ def test_debian_s_xdp_filters_run(bpfc_json: RunJson, debian_objects: Path, pcap
         assert {numbers[name]: count for name, count in said["verdicts"].items()} == {
             key: sum(value["packets"] for value in values) for key, values in counted.items()
         }
+
+
+def test_keys_and_values_are_written_in_many_ways(bpfc_json: RunJson, objects: Path, tmp_path: Path) -> None:
+    path = tmp_path / "blocklist.json"
+    entries = {"192.0.2.1": 1, "0x02": "0xff", "3": -1}
+    for content in (entries, {"entries": [{"key": key, "value": value} for key, value in entries.items()]}):
+        path.write_text(json.dumps(content))
+        said = bpfc_json("run", objects / "tc_classify.o", "--map", f"blocklist={path}")
+        found = {entry["key"]: entry["value"] for entry in said["maps"]["blocklist"]["entries"]}
+        assert found == {0x010200C0: 1, 2: 255, 3: 0xFFFF_FFFF}
+
+
+def test_a_map_without_types_takes_numbers_and_bytes(tmp_path: Path) -> None:
+    encode = fill._encode
+    assert encode(None, 0, 4, "258") == b"\2\1\0\0"
+    assert encode(None, 0, 6, "020000000001") == b"\2\0\0\0\0\1"
+    assert encode(None, 0, 3, [1, 2, 3]) == b"\1\2\3"
+    assert encode(None, 0, 16, "2001:db8::1")[:4].hex() == "20010db8"
+    assert encode(None, 0, 8, "10.0.0.0/8", is_prefix=True) == b"\x08\0\0\0\x0a\0\0\0"
+    for wrong in ("0g", 1 << 32, [1, 2], None, 1.5):
+        with pytest.raises(RejectedError):
+            encode(None, 0, 4, wrong)
+
+
+def test_a_member_of_a_variable_is_set(bpfc: Run, debian_objects: Path) -> None:
+    (dispatcher,) = debian_objects.rglob("xdp-dispatcher.o")
+    words = ("dump", "ir", dispatcher, "xdp_dispatcher", "--set")
+    none, one = (bpfc(*words, f"conf.num_progs_enabled={count}").stdout for count in (0, 1))
+    assert len(one) > len(none)
+    assert "call subprogram" in one
+    assert bpfc(*words, "conf.nope=1").exit_code == 2
+    assert bpfc(*words, "conf.run_prios.3=1").exit_code == 0
+    assert bpfc(*words, "conf.run_prios.10=1").exit_code == 2
+
+
+def test_a_map_is_given_room(bpfc_json: RunJson, objects: Path) -> None:
+    said = bpfc_json("run", objects / "tc_classify.o", "--resize", "blocklist=7")
+    assert said["maps"]["blocklist"]["max_entries"] == 7
