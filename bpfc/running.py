@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from dataclasses import replace
 from errno import EPERM
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from backends.batch import batch_symbol
 from bpfc.batch import Batch, Packets
@@ -58,7 +58,7 @@ class Runtime:
         self._closed = False
 
     @property
-    def maps(self) -> Mapping[str, object]:
+    def maps(self) -> Mapping[str, Any]:
         """The live maps by name."""
         return self.world.maps
 
