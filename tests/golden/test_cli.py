@@ -53,3 +53,8 @@ def without_timing(text: str) -> str:
     for head in TIMING:
         text = text.partition(head)[0]
     return text
+
+
+def test_the_readme_shows_what_the_command_prints() -> None:
+    shown = (FOLDER / "run.txt").read_text()
+    assert shown in (ROOT / "README.md").read_text()
