@@ -16,6 +16,7 @@ from benchmarks.costs import measure_costs
 from benchmarks.kernel import KernelPeer
 from benchmarks.measure import ROUNDS
 from benchmarks.native import Compiler, UnavailableError, find_compiler
+from benchmarks.page import page
 from benchmarks.report import Report, cost_line, describe_host, row, table, to_json
 from benchmarks.speed import Peer, WrongError, find_micros, measure_speed
 
@@ -57,8 +58,12 @@ def main(given: Sequence[str] | None = None) -> int:
             for cost in measure_costs(compiler, folder):
                 report.costs.append(cost)
                 print(cost_line(cost), flush=True)
+    values = to_json(report)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(to_json(report), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(values, indent=1) + "\n")
+    if arguments.html is not None:
+        earlier = json.loads(arguments.compare.read_text()) if arguments.compare is not None else None
+        arguments.html.write_text(page(values, earlier))
     return 0
 
 
@@ -80,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         help="another runtime (docs/benchmarks.md)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the results as a page with charts")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="JSON of an earlier run, drawn into the page's chart"
+    )
     return parser
 
 

@@ -77,7 +77,7 @@ def batch_overhead(compiler: Compiler | None, folder: Path) -> Iterator[Cost]:
     base = seen["native"].best
     yield Cost("batch overhead a packet", seen["ready"].best - base, "ns", OVERHEAD_TARGET_NS)
     if "rows" in seen:
-        name = "batch overhead a packet, given as a numpy array"
+        name = "batch overhead, from a numpy array"
         yield Cost(name, seen["rows"].best - base, "ns", OVERHEAD_TARGET_NS)
 
 
