@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import click
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ir.diagnostics import Diagnostic
     from ir.object import Program
     from runtime.execution import RunResult
+
+_LONG: Final = 4 << 20  # bytes of packets that take seconds
 
 
 @final
@@ -114,7 +116,7 @@ def _run(terminal: Terminal, running: RunningProgram, ctx: dict[str, int], reque
         return tally
     writer = PcapWriter(request.pcap_out) if request.pcap_out else None
     try:
-        for number, packet in enumerate(_progress(terminal, given, request.pcap)):
+        for number, packet in enumerate(_progress(terminal, given, request)):
             result = None
             for _ in range(request.repeat):
                 result = _once(running, packet, ctx, tally)
@@ -163,13 +165,16 @@ def _run_batch(
         tally.runs += len(given)
 
 
-def _progress(terminal: Terminal, given: Iterator[Packet], pcap: str | None) -> Iterator[Packet]:
-    """The packets, with a bar for those who wait."""
-    if pcap is None or not terminal.shows_progress:
+def _progress(terminal: Terminal, given: Iterator[Packet], request: Request) -> Iterator[Packet]:
+    """The packets, with a bar for those who wait long."""
+    if request.pcap is None or request.trace or not terminal.shows_progress:
+        return given
+    size = Path(request.pcap).stat().st_size
+    if size * request.repeat < _LONG:
         return given
     from bpfc.cli.progress import with_bar  # late: rich
 
-    return with_bar(given, Path(pcap).stat().st_size)
+    return with_bar(given, size, no_color=terminal.color == "never")
 
 
 def _trace(terminal: Terminal, tally: Tally, number: int, packet: Packet, result: RunResult | None) -> None:

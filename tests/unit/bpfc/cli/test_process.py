@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -104,3 +106,16 @@ def test_an_interrupt_ends_with_130(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, b"")
+
+
+def test_long_work_shows_progress_to_a_terminal_only() -> None:
+    words = [sys.executable, "-m", "bpfc", "-j", "run", OBJECT, "--pcap", "tests/objects/sample.pcap"]
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [*words, "--repeat", "60"], cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, check=True, text=True
+    )
+    os.close(theirs)
+    assert b"packets" in os.read(ours, 1 << 16)
+    os.close(ours)
+    assert json.loads(done.stdout)["runs"] == 30_000
+    assert start(*words[3:], "--repeat", "60").stderr == ""
