@@ -113,6 +113,7 @@ def _lends_frame(module: Module, regions: Regions, call: Call) -> bool:
 
 
 def _callees_first(module: Module) -> list[str]:
+    """The functions that main can reach, each after those that it calls; others are not lowered."""
     called: dict[str, list[str]] = {name: [] for name in module.functions}
     for name, function in module.functions.items():
         for inst in function.insts():
@@ -122,7 +123,7 @@ def _callees_first(module: Module) -> list[str]:
                 called[name].append(inst.reference.name)
     order: list[str] = []
     seen: set[str] = set()
-    stack: list[tuple[str, bool]] = [(name, False) for name in reversed(list(module.functions))]
+    stack: list[tuple[str, bool]] = [(module.main.name, False)]
     while stack:
         name, done = stack.pop()
         if done:

@@ -18,6 +18,7 @@ from backends.object_reader import parse_object
 from backends.registry import host
 from backends.target import Target
 from backends.unit import LowerOptions
+from ir.context import ContextLayout
 from ir.helpers import HELPERS
 from ir.isa import NOP_FIRST, Kind, row_of
 from ir.lift import lift
@@ -25,6 +26,7 @@ from ir.object import Map, Program
 from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
 from ir.regions import Regions
 from ir.verify.facts import analyze
+from ir.verify.result import check_result
 from runtime.host_helpers import HOST_HELPERS
 
 if TYPE_CHECKING:
@@ -59,11 +61,15 @@ class Form(Enum):
 
 
 def generate(
-    program: Program, maps: Mapping[str, Map], options: Options, overridden: frozenset[int] = frozenset()
+    program: Program,
+    maps: Mapping[str, Map],
+    options: Options,
+    overridden: frozenset[int] = frozenset(),
+    context: ContextLayout | None = None,
 ) -> Generated:
     """Compile `program` for this host. Raises RejectedError."""
     target = host()
-    machine, parsed, lowered = _build(program, maps, options, target, overridden)
+    machine, parsed, lowered = _build(program, maps, options, target, overridden, context)
     if options.level != "O0":
         machine.optimize(parsed)
     return Generated(parse_object(machine.emit_object(parsed), target, _jumps_first(program)), lowered)
@@ -86,14 +92,20 @@ def emit(program: Program, maps: Mapping[str, Map], options: Options, target: Ta
 
 
 def _build(
-    program: Program, maps: Mapping[str, Map], options: Options, target: Target, overridden: frozenset[int]
+    program: Program,
+    maps: Mapping[str, Map],
+    options: Options,
+    target: Target,
+    overridden: frozenset[int],
+    context: ContextLayout | None = None,
 ) -> tuple[Machine, Any, Lowered]:
     """A machine for `target`, the program as its LLVM module, and what lowering has to say."""
     with _uncollected():
-        module = lift(program, maps)
+        module = lift(program, maps, context)
         PIPELINES[options.level].run(module)
         regions = Regions(module)
         facts = analyze(module, regions)
+        check_result(module, facts)
         natives = NativeHelpers(overridden, program.type)
         lower_options = LowerOptions(
             program.big_endian,

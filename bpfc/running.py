@@ -1,8 +1,8 @@
 """A started object: its maps are memory, its programs compile on first use and run.
 
-    with bpfc.load("filter.o").start() as rt:
-        result = rt["xdp_filter"].run(packet)
-        rt.maps["ports"][80] = 1
+with bpfc.load("filter.o").start() as rt:
+    result = rt["xdp_filter"].run(packet)
+    rt.maps["ports"][80] = 1
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
-from errno import EPERM
+from errno import EINVAL, EPERM
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
-from backends.batch import batch_symbol
+from backends.batch import batch_symbol, hooked_batch_symbol
 from bpfc.batch import Batch, Packets
 from bpfc.compile import Compiled, compile_program
 from bpfc.options import Options
 from bpfc.pcap import Packet, PcapWriter, read_pcap
 from bpfc.verdicts import is_dropped
 from ir.context import layout_of
-from ir.diagnostics import Location, TrapError
-from ir.kinds import MapType
+from ir.diagnostics import Diagnostic, Location, RejectedError, TrapError
+from ir.kinds import MapType, ProgramType
 from ir.object import Map, Program
 from runtime.execution import Execution, RunResult, Segment, trap_error
 from runtime.helpers import UserHelper
+from runtime.hook import ProgramHooks, attach_lock
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
 from runtime.maps.errors import map_error
@@ -35,13 +37,20 @@ from runtime.world import World
 
 if TYPE_CHECKING:
     from bpfc.globals import Globals
+    from bpfc.links import Link
     from bpfc.loaded import Loaded
 
 Progress = Callable[[int], None]
+_ENTERED_BY_HOOKS: Final = (ProgramType.EXT, ProgramType.TRACING)
 _RUN: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
 _RUN_RAW: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64)
 _BATCH: Final = ctypes.CFUNCTYPE(
-    ctypes.c_uint64, *[ctypes.c_void_p] * 4, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64
+    ctypes.c_uint64,
+    *[ctypes.c_void_p] * 4,
+    ctypes.c_uint64,
+    ctypes.c_uint64,
+    ctypes.c_void_p,
+    ctypes.c_uint64,
 )
 
 
@@ -54,8 +63,9 @@ class Runtime:
         self.world = World(loaded.object)
         self._programs: dict[str, RunningProgram] = {}
         self._retired: list[RunningProgram] = []
-        self._lock = threading.Lock()
-        self._closed = False
+        self._lock = threading.RLock()
+        self._holds = 0
+        self.is_closed = False
 
     @property
     def maps(self) -> Mapping[str, Any]:
@@ -116,10 +126,26 @@ class Runtime:
         live.block.view[start : start + len(data)] = data
 
     def close(self) -> None:
-        """Free code and maps; closing twice is fine."""
-        if self._closed:
+        """Free code and maps, once no link needs them any more; closing twice is fine."""
+        with attach_lock():
+            if not self.is_closed:
+                self.is_closed = True
+                self._free_unless_held()
+
+    def hold(self) -> None:
+        """Keep code and maps although the runtime is closed: a link needs them."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """Undo a `hold`."""
+        with attach_lock():
+            self._holds -= 1
+            if self.is_closed:
+                self._free_unless_held()
+
+    def _free_unless_held(self) -> None:
+        if self._holds:
             return
-        self._closed = True
         for running in (*self._programs.values(), *self._retired):
             running.close()
         self.world.close()
@@ -128,15 +154,15 @@ class Runtime:
         """The running form of a program, compiled anew when the user has overridden other helpers since."""
         program = self.loaded.program(name)
         running = self._programs.get(program.name)
-        if running is not None and running.overridden == self.world.overridden:
+        if running is not None and (running.overridden == self.world.overridden or running.is_hooked):
             return running
         if running is not None:
             self._retired.append(running)
         running = self._programs[program.name] = RunningProgram(self, program)
-        self._fill_program_arrays(program)
+        self.fill_program_arrays(program)
         return running
 
-    def _fill_program_arrays(self, program: Program) -> None:
+    def fill_program_arrays(self, program: Program) -> None:
         """Compile what the object puts into the program arrays that `program` can jump through."""
         for name in sorted({reference.name for reference in program.references.values()}):
             view = self.world.maps.get(name)
@@ -157,18 +183,74 @@ class RunningProgram:
 
     def __init__(self, runtime: Runtime, program: Program) -> None:
         self.program = program
-        self._runtime = runtime
-        world = runtime.world
-        self.overridden = world.overridden
-        maps: Mapping[str, Map] = world.declared
-        self.compiled: Compiled = compile_program(program, maps, runtime.options, world.overridden)
-        self.image: LinkedImage = link(self.compiled.code, world.resolve, world.pool)
+        self.runtime = runtime
+        self.overridden = runtime.world.overridden
         self.layout = layout_of(program.type)
-        kind = _RUN_RAW if self.layout.is_raw else _RUN
-        self.entry_address = self.image.address_of(program.name)
-        self._native = kind(self.entry_address)
-        self._batch = _BATCH(self.image.address_of(batch_symbol(program.name)))
+        self.warnings: list[Diagnostic] = []
         self._local = threading.local()
+        if program.type not in _ENTERED_BY_HOOKS:
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Compile now, so that problems are raised now."""
+        assert self.hooks.functions, "main at least has an entry slot"
+
+    @cached_property
+    def compiled(self) -> Compiled:
+        """The program by its own type alone."""
+        maps: Mapping[str, Map] = self.runtime.world.declared
+        return compile_program(self.program, maps, self.runtime.options, self.overridden)
+
+    @cached_property
+    def image(self) -> LinkedImage:
+        """The program in memory."""
+        world = self.runtime.world
+        return link(self.compiled.code, world.resolve, world.pool)
+
+    @cached_property
+    def hooks(self) -> ProgramHooks:
+        """What is attached to the program's functions."""
+        return ProgramHooks(self.program.name, self.image)
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether something is attached to a function of the program."""
+        return "hooks" in self.__dict__ and not self.hooks.is_idle
+
+    @property
+    def entry_address(self) -> int:
+        """Where tail calls go: behind the entry slot, for hooks do not see them."""
+        return self.hooks.body(self.program.name)
+
+    @cached_property
+    def _native(self) -> Callable[..., int]:
+        kind = _RUN_RAW if self.layout.is_raw else _RUN
+        native: Callable[..., int] = kind(self.image.address_of(self.program.name))
+        return native
+
+    @cached_property
+    def _batches(self) -> tuple[Callable[..., int], Callable[..., int]]:
+        """The native loops over packets: plain, and the one that hooks on main see."""
+        name = self.program.name
+        plain, hooked = batch_symbol(name), hooked_batch_symbol(name)
+        return _BATCH(self.image.address_of(plain)), _BATCH(self.image.address_of(hooked))
+
+    def attach_freplace(self, target: RunningProgram, name: str) -> Link:
+        """Let this program stand for global function `name` of `target`. Raises RejectedError."""
+        from bpfc.extension import attach_freplace  # late: few programs are extensions
+
+        return attach_freplace(self, target, name)
+
+    def join_table(self) -> None:
+        """A tail-call table is about to hold the program. RejectedError: EINVAL for extensions, EBUSY for extended ones."""
+        if self.program.type is ProgramType.EXT:
+            said = f"'{self.program.name}' is an extension; tail-call tables do not hold those"
+            raise RejectedError([Diagnostic("extension-in-table", said, errno=EINVAL)])
+        self.hooks.join_table()
+
+    def leave_table(self) -> None:
+        """A table holds the program no longer."""
+        self.hooks.leave_table()
 
     def run(self, data: object = b"", ctx: Mapping[str, int] | None = None) -> RunResult:
         """Run once over a copy of `data` (bytes or anything with bytes()); `ctx` sets fields of the context.
@@ -176,7 +258,7 @@ class RunningProgram:
         Raises TrapError, naming the instruction, when the run ended at a check.
         """
         execution = self._execution()
-        with self._runtime.world.entered(execution):
+        with self.runtime.world.entered(execution):
             try:
                 return execution.run(self._native, bytes(data), ctx or {})  # type: ignore[call-overload]  # bytes() takes anything with __bytes__
             except TrapError as error:
@@ -212,8 +294,9 @@ class RunningProgram:
         execution = self._execution()
         execution.arm(batch.start, batch.span)
         context = execution.prepare_context(ctx or {})
-        with self._runtime.world.entered(execution):
-            done = self._batch(
+        with self.runtime.world.entered(execution):
+            batch_loop = self._batches["hooks" in self.__dict__ and self.hooks.main_is_hooked]
+            done = batch_loop(
                 execution.run_address,
                 context,
                 batch.addresses.buffer_info()[0],
@@ -234,8 +317,8 @@ class RunningProgram:
     def _execution(self) -> Execution:
         execution: Execution | None = getattr(self._local, "execution", None)
         if execution is None:
-            segments: tuple[Segment, ...] = self._runtime.world.segments()
-            execution = Execution(self.layout, segments, self.program.big_endian, self._runtime.limits)
+            segments: tuple[Segment, ...] = self.runtime.world.segments()
+            execution = Execution(self.layout, segments, self.program.big_endian, self.runtime.limits)
             self._local.execution = execution
         return execution
 
@@ -251,4 +334,5 @@ class RunningProgram:
 
     def close(self) -> None:
         """Free the code; closing twice is fine."""
-        self.image.close()
+        if "image" in self.__dict__:
+            self.image.close()

@@ -90,6 +90,7 @@ class Execution:
         self._rng = limits.seed
         self.printk: list[str] = []
         self.failure = ""
+        self.raised: BaseException | None = None  # by a host helper, to come out of the run
         self._cpu = 0
 
     def run(self, native: Native, data: bytes, fields: Mapping[str, int]) -> RunResult:

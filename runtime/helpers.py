@@ -157,7 +157,6 @@ class Callbacks:
     ) -> None:
         self._table, self._host, self._maps, self._find = table, host, maps, find
         self._made: dict[int, object] = {}
-        self.failed: dict[int, BaseException] = {}
 
     def address(self, id: int) -> int:
         """The address of the callback for helper `id`. UnsupportedError when nobody implements it."""
@@ -179,7 +178,7 @@ class Callbacks:
                 result = own(*call.python()) if own is not None else self._implementation(helper)(call)
                 return 0 if result is None else int(result) & _MASK  # type: ignore[call-overload]  # anything like a number
             except BaseException as error:  # noqa: BLE001  # nothing may unwind through native code
-                self.failed[run] = error
+                execution.raised = error
                 # Safe because `run` is the address of the run state that compiled code called us with.
                 ctypes.c_uint32.from_address(run + abi.TRAP_CODE).value = abi.Trap.HELPER
                 return 0

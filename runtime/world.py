@@ -9,6 +9,7 @@ import ctypes
 import heapq
 import os
 import secrets
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,20 +17,24 @@ from dataclasses import replace
 from typing import Final, final
 
 from backends.registry import host
+from ir.context import RAW
 from ir.diagnostics import TrapError
 from ir.kinds import MapType
 from ir.maps import MapFlag
 from ir.object import Map, Object
 from runtime.cache import ObjectCache
+from runtime.epoch import epochs
 from runtime.execution import Execution, Segment
 from runtime.helpers import Callbacks, HelperTable
 from runtime.host_helpers import HOST_HELPERS
+from runtime.limits import Limits
 from runtime.maps.host import HostOperations
 from runtime.maps.live import LiveMap, create
 from runtime.maps.slots import SlotView
 from runtime.maps.view import View
 from runtime.maps.views import view_of
 from runtime.memory import Pool
+from runtime.runs import runs
 
 _C_LIBRARY: Final = frozenset(
     {"memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime", "getpid", "process_vm_readv"}
@@ -55,8 +60,8 @@ class World:
         }
         self.maps: Mapping[str, View] = {name: view_of(live, source.btf) for name, live in self.live.items()}
         self._by_address = {view.live.address: view for view in self.maps.values()}
-        self._running: dict[int, Execution] = {}
-        self._callbacks = Callbacks(self.helpers, HOST_HELPERS, self, self._running.__getitem__)
+        self._hooked = Execution(RAW, (), sys.byteorder == "big", Limits())
+        self._callbacks = Callbacks(self.helpers, HOST_HELPERS, self, self._find)
         self._free_cpus = list(range(self.cpus))
         self._cpu_freed = threading.Condition()
         self._closed = False
@@ -110,19 +115,31 @@ class World:
             cpu = heapq.heappop(self._free_cpus)
         execution.set_cpu(cpu)
         address = execution.run_address
-        self._running[address] = execution
+        runs()[address] = execution
+        reader = epochs().reader()
+        reader.enter()
         try:
             yield
         except TrapError:
-            error = self._callbacks.failed.pop(address, None)
+            error, execution.raised = execution.raised, None
             if error is None:
                 raise
             raise error from None
         finally:
-            del self._running[address]
+            reader.leave()
+            del runs()[address]
             with self._cpu_freed:
                 heapq.heappush(self._free_cpus, cpu)
                 self._cpu_freed.notify()
+
+    def _find(self, run: int) -> Execution:
+        """The run with this state; programs that hooks start, on any thread, share one that is ours."""
+        return runs().get(run, self._hooked)
+
+    @property
+    def printed(self) -> list[str]:
+        """The lines printed by programs that hooks started."""
+        return self._hooked.printk
 
     def _finish(self, declared: Map, view: View) -> None:
         """Put the object's maps into its maps of maps; freeze what is read-only."""

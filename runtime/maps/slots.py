@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from errno import EINVAL
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 from ir import map_layout
 from ir.btf import Btf
@@ -15,6 +15,18 @@ from ir.maps import is_template
 from runtime.maps.errors import map_error
 from runtime.maps.live import LiveMap
 from runtime.maps.view import View
+
+
+@runtime_checkable
+class TailCallee(Protocol):
+    """A program that others can jump into, at `entry_address`; it is told in how many tables it is, and may refuse."""
+
+    @property
+    def entry_address(self) -> int: ...
+
+    def join_table(self) -> None: ...
+
+    def leave_table(self) -> None: ...
 
 
 @final
@@ -42,6 +54,9 @@ class SlotView(View, MutableMapping[int, object]):
 
     def __setitem__(self, index: int, thing: object) -> None:
         occupant = self._occupant(thing)
+        if isinstance(thing, TailCallee):
+            thing.join_table()
+        self._leave(index)
         self.live.put_slot(index, occupant.handle, occupant.number)
         self._occupants[index] = occupant
 
@@ -49,7 +64,13 @@ class SlotView(View, MutableMapping[int, object]):
         if index not in self._occupants:
             raise KeyError(index)
         self.live.put_slot(index, 0, 0)
+        self._leave(index)
         del self._occupants[index]
+
+    def _leave(self, index: int) -> None:
+        occupant = self._occupants.get(index)
+        if occupant is not None and isinstance(occupant.thing, TailCallee):
+            occupant.thing.leave_table()
 
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(self._occupants))
@@ -60,9 +81,8 @@ class SlotView(View, MutableMapping[int, object]):
     def _occupant(self, thing: object) -> Occupant:
         declared = self.live.declared
         if declared.type is MapType.PROG_ARRAY:
-            address = getattr(thing, "entry_address", None)
-            if isinstance(address, int) and address:
-                return Occupant(thing, address, 1)
+            if isinstance(thing, TailCallee):
+                return Occupant(thing, thing.entry_address, 1)
             raise map_error(declared, EINVAL, f"holds running programs, not {thing!r}")
         if declared.type is MapType.ARRAY_OF_MAPS:
             return inner_occupant(self.live, thing)

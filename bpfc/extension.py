@@ -1,0 +1,186 @@
+"""Program extensions: a program that replaces a global function of a running one (freplace).
+
+    entry of g   | jmp -> ext |    calls from now on run ext; those under way finish in g
+    g            | ...        |    ext gets g's arguments and its run: fuel, context, tail calls left
+
+The extension is compiled as if it were the function in the target's program: its context and its helpers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from errno import EBADF, EINVAL
+from typing import TYPE_CHECKING, Final, final
+
+from bpfc.compile import compile_program
+from bpfc.links import Link, LinkKind
+from ir.btf import Btf
+from ir.btf_types import Pointer, Struct
+from ir.context import PLAIN, Argument, ContextLayout, layout_of
+from ir.diagnostics import Diagnostic, Location, RejectedError
+from ir.function_model import prototype_of
+from ir.helpers import helper_by_id
+from ir.isa import Callee, Kind, row_of
+from ir.kinds import ProgramType
+from ir.object import FunctionInfo, Program
+from ir.type_match import match_functions
+from runtime.epoch import epochs
+from runtime.hook import attach_lock
+from runtime.linker import LinkedImage, link
+
+if TYPE_CHECKING:
+    from bpfc.running import RunningProgram
+
+_TRACERS: Final = (ProgramType.TRACING, ProgramType.LSM)
+
+
+def attach_freplace(extension: RunningProgram, target: RunningProgram, name: str) -> Link:
+    """Replace global function `name` of `target`. Raises RejectedError: EINVAL, EBUSY, EBADF, EACCES."""
+    with attach_lock():
+        for side in (extension, target):
+            if side.runtime.is_closed:
+                raise _refused("closed", f"the object of '{side.program.name}' was closed", EBADF)
+        info = _checked_function(extension, target, name)
+        hooks = target.hooks
+        hook = hooks.hook(name)
+        hook.require_extendable()
+        hooks.require_no_table()
+        image = _compile(extension, target, info)
+        entered = image.address_of(extension.program.name)
+        try:
+            hook.entry.arm(entered)
+        except BaseException:
+            image.close()
+            raise
+        hook.is_extended = True
+        hooks.extended += 1
+        return _Attached(extension, target, info, image).link()
+
+
+@final
+class _Attached:
+    """An attached extension: keeps both objects alive, and undoes itself."""
+
+    def __init__(
+        self, extension: RunningProgram, target: RunningProgram, info: FunctionInfo, image: LinkedImage
+    ) -> None:
+        self.extension, self.target, self.info, self.image = extension, target, info, image
+        extension.runtime.hold()
+        target.runtime.hold()
+
+    def link(self) -> Link:
+        """The link for the user."""
+        program = self.target.program.name
+        return Link(LinkKind.FREPLACE, self.extension, program, self.info.name, self._detach)
+
+    def _detach(self) -> None:
+        hook = self.target.hooks.hook(self.info.name)
+        hook.entry.disarm()
+        hook.is_extended = False
+        self.target.hooks.extended -= 1
+        epochs().retire(self._free)
+
+    def _free(self) -> None:
+        self.image.close()
+        self.extension.runtime.release()
+        self.target.runtime.release()
+
+
+def _checked_function(extension: RunningProgram, target: RunningProgram, name: str) -> FunctionInfo:
+    """The function to replace, when the rules of 6.5 allow it."""
+    program, wanted = extension.program, target.program
+    if wanted.type is ProgramType.EXT:
+        raise _refused("target-is-extension", f"'{wanted.name}' is an extension itself", EINVAL)
+    if wanted.type in _TRACERS:
+        raise _refused("target-is-tracer", f"'{wanted.name}' is a tracing program", EINVAL)
+    if program.type not in (ProgramType.EXT, wanted.type):
+        said = f"'{program.name}' is a {program.type.name.lower()} program, wanted an extension"
+        raise _refused("not-an-extension", said, EINVAL)
+    info = next((function for function in wanted.functions if function.name == name), None)
+    if info is None or (info.is_global and name not in target.hooks.functions):
+        why = "has no function" if info is None else "does not call, so it was deleted,"
+        raise _refused("no-such-function", f"'{wanted.name}' {why} '{name}'", EINVAL)
+    if not info.is_global:
+        raise _refused(
+            "static-function", f"'{name}' is static; only global functions can be replaced", EINVAL
+        )
+    _check_types(extension, target, info)
+    if _changes_packet(program, program.functions[0], wanted.type) and not _changes_packet(
+        wanted, info, wanted.type
+    ):
+        said = f"'{program.name}' changes packet data and '{name}' does not"
+        raise _refused("changes-packet", said, EINVAL)
+    return info
+
+
+def _check_types(extension: RunningProgram, target: RunningProgram, info: FunctionInfo) -> None:
+    btf, id = extension.runtime.loaded.object.btf, extension.program.functions[0].btf_id
+    target_btf = target.runtime.loaded.object.btf
+    for types, number, name in ((btf, id, extension.program.name), (target_btf, info.btf_id, info.name)):
+        if types is None or not number:
+            raise _refused("no-btf", f"'{name}' has no BTF to say what it takes", EINVAL)
+    assert btf is not None, "checked above"
+    assert target_btf is not None, "checked above"
+    extension.warnings += match_functions((target_btf, info.btf_id), (btf, id))
+
+
+def _compile(extension: RunningProgram, target: RunningProgram, info: FunctionInfo) -> LinkedImage:
+    """The extension as the target's function; its `run` is the target's."""
+    runtime = extension.runtime
+    world = runtime.world
+    program = replace(extension.program, type=target.program.type, attach_type=target.program.attach_type)
+    context = _context(target, info)
+    options = replace(runtime.options, count_insns=target.runtime.options.count_insns)
+    compiled = compile_program(program, world.declared, options, world.overridden, context)
+    runtime.fill_program_arrays(extension.program)
+    return link(compiled.code, world.resolve, world.pool)
+
+
+def _context(target: RunningProgram, info: FunctionInfo) -> ContextLayout:
+    """What the function's registers hold, by its type."""
+    layout = layout_of(target.program.type)
+    btf = target.runtime.loaded.object.btf
+    prototype = prototype_of(btf, info.btf_id)
+    assert btf is not None, "types were checked"
+    assert prototype is not None, "types were checked"
+    kinds = [_argument(btf, parameter.type_id, layout) for parameter in prototype.parameters]
+    if info.start == 0 and layout is not PLAIN and kinds[:1] != [Argument.CONTEXT]:
+        said = f"main '{info.name}' does not take a struct {layout.name} *, so nothing can stand for it"
+        raise _refused("wrong-context-type", said, EINVAL)
+    return replace(layout, entry=tuple(kinds))
+
+
+def _argument(btf: Btf, type_id: int, layout: ContextLayout) -> Argument:
+    type_ = btf.type(btf.strip(type_id))
+    if not isinstance(type_, Pointer):
+        return Argument.NUMBER
+    pointed = btf.type(btf.strip(type_.type_id))
+    is_context = isinstance(pointed, Struct) and (pointed.name == layout.name or layout is PLAIN)
+    return Argument.CONTEXT if is_context else Argument.ADDRESS
+
+
+def _changes_packet(program: Program, function: FunctionInfo, type: ProgramType) -> bool:
+    """Whether a function, or one that it calls, calls a helper that may move packet data."""
+    seen: set[int] = set()
+    work = [function]
+    while work:
+        info = work.pop()
+        if info.start in seen:
+            continue
+        seen.add(info.start)
+        for slot, insn in zip(program.starts, program.insns, strict=False):
+            if not info.start <= slot < info.start + info.slots or row_of(insn).kind is not Kind.CALL:
+                continue
+            callee = row_of(insn).callee
+            if callee is Callee.SUBPROGRAM:
+                called = program.function_at(slot + 1 + insn.imm)
+                work += [called] if called is not None else []
+            elif callee is Callee.HELPER:
+                helper = helper_by_id(insn.imm, type)
+                if helper is not None and helper.changes_packet:
+                    return True
+    return False
+
+
+def _refused(code: str, message: str, errno: int) -> RejectedError:
+    return RejectedError([Diagnostic(code, message, Location(), errno=errno)])

@@ -1,0 +1,62 @@
+"""Links: what somebody attached, to look at and to undo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Self, final
+
+from runtime.hook import attach_lock
+
+if TYPE_CHECKING:
+    from bpfc.running import RunningProgram
+
+
+class LinkKind(Enum):
+    """How a program is attached."""
+
+    FREPLACE = "freplace"
+    FENTRY = "fentry"
+    FEXIT = "fexit"
+    FMOD_RET = "fmod_ret"
+
+
+@final
+class Link:
+    """An attachment; a context manager. Closing it detaches, never fails, and twice is fine."""
+
+    def __init__(
+        self,
+        kind: LinkKind,
+        program: RunningProgram,
+        target: str,
+        function: str,
+        detach: Callable[[], None],
+        cookie: int = 0,
+    ) -> None:
+        self.kind, self.program, self.cookie = kind, program, cookie
+        self.target, self.function = target, function
+        self._detach: Callable[[], None] | None = detach
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it was not closed yet."""
+        return self._detach is not None
+
+    def close(self) -> None:
+        """Detach."""
+        with attach_lock():
+            detach, self._detach = self._detach, None
+            if detach is not None:
+                detach()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "" if self.is_attached else ", detached"
+        where = self.function if self.target == self.function else f"{self.target}:{self.function}"
+        return f"<{self.kind.value} link of {self.program.program.name} to {where}{state}>"
