@@ -61,10 +61,10 @@ class Constants:
         self._lowered: list[Value] = []
         self._users: dict[Value, list[User]] | None = None
         while self._waiting or self._lowered:
-            if self._lowered:
-                self._propagate(self._lowered.pop())
-            else:
+            if self._waiting:
                 self._visit(self._order[heappop(self._waiting)])
+            else:
+                self._propagate(self._lowered.pop())
 
     def is_reached(self, block: Block) -> bool:
         """Whether a path that can be taken leads to `block`."""
@@ -104,6 +104,8 @@ class Constants:
             fact = self._evaluate(inst)
             if fact is not None:
                 facts[inst] = fact
+        if self._users is not None:
+            self._register(block, self._users)
         if type(block.terminator) is Branch:
             self._branch(block.terminator)
         else:
@@ -134,39 +136,51 @@ class Constants:
             if fact is not None:
                 self.facts[param] = fact
         elif param in self.facts and self.facts[param] != fact:
-            del self.facts[param]
             if block in self._visited:
-                self._lowered.append(param)
+                self._lower(param)
+            else:
+                del self.facts[param]
+
+    def _lower(self, value: Value) -> None:
+        """Take the fact of a value away that visited blocks may have read."""
+        if self._users is None:
+            self._users = {}
+            for block in self._order:
+                if block in self._visited:
+                    self._register(block, self._users)
+        del self.facts[value]
+        self._lowered.append(value)
 
     def _propagate(self, value: Value) -> None:
         """`value` has lost its fact: see what hung on it."""
-        if self._users is None:
-            self._users = self._find_users()
+        assert self._users is not None
         for place, user in self._users.get(value, ()):
             if isinstance(place, Edge):
                 if place in self.taken:
                     assert isinstance(user, Param)
                     self._meet(place.block, user, value)
             elif isinstance(user, Branch):
-                if place in self._visited:
-                    self._branch(user)
-            elif user in self.facts and self._evaluate(user) != self.facts[user]:  # type: ignore[arg-type]  # a Param comes with an Edge
-                del self.facts[user]
-                self._lowered.append(user)
+                self._branch(user)
+            elif user in self.facts:
+                assert not isinstance(user, Param)
+                if self._evaluate(user) != self.facts[user]:
+                    self._lower(user)
 
-    def _find_users(self) -> dict[Value, list[User]]:
-        users: dict[Value, list[User]] = {}
-        for block in self._order:
-            for item in (*block.insts, block.terminator):
-                if type(item) is Alu or type(item) is Branch:
+    def _register(self, block: Block, users: dict[Value, list[User]]) -> None:
+        """Note who in a visited block reads values that have a fact; no other value can lose one."""
+        facts = self.facts
+        for item in (*block.insts, block.terminator):
+            if type(item) is Alu or type(item) is Branch:
+                if item.x in facts:
                     users.setdefault(item.x, []).append((block, item))
+                if item.y in facts:
                     users.setdefault(item.y, []).append((block, item))
-                elif type(item) is Load:
-                    users.setdefault(item.base, []).append((block, item))
-            for edge in block.edges():
-                for param, arg in zip(edge.block.params, edge.args, strict=True):
+            elif type(item) is Load and item.base in facts:
+                users.setdefault(item.base, []).append((block, item))
+        for edge in block.edges():
+            for param, arg in zip(edge.block.params, edge.args, strict=True):
+                if arg in facts:
                     users.setdefault(arg, []).append((edge, param))
-        return users
 
     def _evaluate(self, inst: Inst) -> Fact | None:
         if type(inst) is Alu:

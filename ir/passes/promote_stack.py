@@ -27,7 +27,7 @@ from ir.explain import Notes
 from ir.frame_uses import find_frame_uses
 from ir.passes.widths import Widths
 
-MOST_FRONTIERS: Final = 32
+MOST_FRONTIERS: Final = 8
 """Joins that a block may reach on average; only deeply nested loops have more, and they keep their stack."""
 
 
