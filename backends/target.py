@@ -116,12 +116,40 @@ class Patching:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Calling:
+    """How functions are called, in the names of the registers: what an emulator needs to call one and be called.
+
+    `link` holds the return address; where it is empty, it is on the stack. The caller leaves `save_area` bytes
+    at the stack pointer to the callee; further arguments follow them. `ret` is the instruction that returns.
+    """
+
+    arguments: tuple[str, ...]
+    result: str
+    stack: str
+    link: str
+    save_area: int
+    ret: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """How Unicorn calls the machine: architecture, mode, the prefix of its registers' names, registers to set."""
+
+    architecture: str
+    mode: str
+    prefix: str
+    state: tuple[tuple[str, int], ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Target:
     """A machine, as far as code for it is emitted, linked and patched.
 
     `machine` is e_machine of its ELF objects; `abi`, `cpu` and `features` are LLVM's words for what to emit
     when it is not the host, `disassembly` capstone's for how to read it. `poison` fills code memory that must
-    not run. `numbers` gives relocations their official names, `relocations` says how each is applied.
+    not run. `emulation` is None where Unicorn has no such machine. `numbers` gives relocations their official names, `relocations` says how each is applied.
     """
 
     name: str
@@ -135,6 +163,8 @@ class Target:
     patching: Patching
     veneer: Veneer
     poison: bytes
+    calling: Calling
+    emulation: Emulation | None
     numbers: Mapping[int, str] = field(repr=False)
     relocations: Mapping[str, RelocationType] = field(repr=False)
 

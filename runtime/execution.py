@@ -12,12 +12,13 @@ import ctypes
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, Literal, final
 
 from backends import abi
 from ir.context import HEADER, ContextLayout, Pointer
 from ir.diagnostics import Diagnostic, Location, RejectedError, TrapError
 from runtime.limits import Limits
+from runtime.words import word_type
 
 HEAD_ROOM: Final = 256
 TAIL_ROOM: Final = 320
@@ -31,6 +32,7 @@ _SAID: Final = {
 }
 
 Native = Callable[..., int]
+Allocator = Callable[[int], "ctypes.Array[ctypes.c_uint8]"]
 
 
 @final
@@ -40,7 +42,8 @@ class RunResult:
 
     `ret` is r0 (64 bits; `verdict` its low 32), `data` the packet or memory afterwards, `ctx` the context's fields, `ns` the
     time in native code, `insns` the instructions executed (builds that count, else None), `printk` the lines printed,
-    `redirect` the (kind, index, flags) that a redirect helper noted, or None.
+    `redirect` the (kind, index, flags) that a redirect helper noted, or None, `steps` the machine instructions executed
+    (under emulation, where they are counted).
     """
 
     ret: int
@@ -50,6 +53,7 @@ class RunResult:
     insns: int | None = None
     printk: tuple[str, ...] = ()
     redirect: tuple[int, int, int] | None = None
+    steps: int | None = None
 
     @property
     def verdict(self) -> int:
@@ -76,15 +80,22 @@ class Execution:
     """
 
     def __init__(
-        self, layout: ContextLayout, segments: tuple[Segment, ...], big_endian: bool, limits: Limits
+        self,
+        layout: ContextLayout,
+        segments: tuple[Segment, ...],
+        big_endian: bool,
+        limits: Limits,
+        allocate: Allocator | None = None,
     ) -> None:
         self.layout, self.big_endian, self.limits = layout, big_endian, limits
+        self.order: Literal["little", "big"] = "big" if big_endian else "little"
+        self._allocate = allocate or _bytes
         self._shared = segments
-        self.state = (ctypes.c_uint8 * abi.RUN_STATE_SIZE)()
-        self._stack = (ctypes.c_uint8 * abi.STACK_SIZE)()
-        self._context = (ctypes.c_uint64 * ((HEADER + layout.size + 7) // 8))()
-        self._packet = (ctypes.c_uint8 * (HEAD_ROOM + TAIL_ROOM))()
-        self._table = (ctypes.c_uint64 * (3 * (len(segments) + 2)))()
+        self.state = self._allocate(abi.RUN_STATE_SIZE)
+        self._stack = self._allocate(abi.STACK_SIZE)
+        self._context = self._words((HEADER + layout.size + 7) // 8)
+        self._packet = self._allocate(HEAD_ROOM + TAIL_ROOM)
+        self._table = self._words(3 * (len(segments) + 2))
         self.run_address = ctypes.addressof(self.state)
         self.context_address = ctypes.addressof(self._context)
         self._rng = limits.seed
@@ -152,15 +163,24 @@ class Execution:
         return self.context_address
 
     def _put(self, offset: int, size: int, value: int) -> None:
-        self.state[offset : offset + size] = list((value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+        self.state[offset : offset + size] = list((value & (1 << 8 * size) - 1).to_bytes(size, self.order))
 
     def _get(self, offset: int, size: int) -> int:
-        return int.from_bytes(bytes(self.state[offset : offset + size]), "little")
+        return int.from_bytes(bytes(self.state[offset : offset + size]), self.order)
+
+    def _words(self, count: int) -> ctypes.Array[ctypes.c_uint64]:
+        return (word_type(self.order) * count).from_buffer(self._allocate(8 * count))
+
+    def _image(self) -> memoryview:
+        """The bytes of the context."""
+        return memoryview((ctypes.c_uint8 * ctypes.sizeof(self._context)).from_buffer(self._context)).cast(
+            "B"
+        )
 
     def _load_packet(self, data: bytes) -> None:
         wanted = HEAD_ROOM + len(data) + TAIL_ROOM
         if wanted > len(self._packet):
-            self._packet = (ctypes.c_uint8 * (2 * wanted))()
+            self._packet = self._allocate(2 * wanted)
         ctypes.memmove(ctypes.addressof(self._packet) + HEAD_ROOM, data, len(data))
 
     def _fill_context(self, start: int, length: int, fields: Mapping[str, int]) -> None:
@@ -179,8 +199,7 @@ class Execution:
             self._context[pointer.value // 8] = value
 
     def _set_fields(self, fields: Mapping[str, int]) -> None:
-        image = memoryview(self._context).cast("B")
-        order = "big" if self.big_endian else "little"
+        image = self._image()
         for name, value in fields.items():
             place = self.layout.fields.get(name)
             if place is None:
@@ -188,7 +207,7 @@ class Execution:
                 said = f"{self.layout.name} has no field '{name}' (fields: {known})"
                 raise RejectedError([Diagnostic("unknown-context-field", said, errno=EINVAL)])
             offset, size = place
-            packed = (value & (1 << 8 * size) - 1).to_bytes(size, "big" if order == "big" else "little")
+            packed = (value & (1 << 8 * size) - 1).to_bytes(size, self.order)
             image[HEADER + offset : HEADER + offset + size] = packed
 
     def _result(self, ret: int, elapsed: int, start: int, length: int) -> RunResult:
@@ -200,11 +219,11 @@ class Execution:
         if self.layout.pointers:
             start, end = self._context[0], self._context[1]
             length = max(0, end - start)
-        image = memoryview(self._context).cast("B")
+        image = self._image()
         for name, (offset, size) in self.layout.fields.items():
             if size in (1, 2, 4, 8) and offset not in self.layout.pointers:
                 raw = image[HEADER + offset : HEADER + offset + size]
-                fields[name] = int.from_bytes(raw, "big" if self.big_endian else "little")
+                fields[name] = int.from_bytes(raw, self.order)
         kind, index = self._get(abi.REDIRECT, 4), self._get(abi.REDIRECT + 4, 4)
         redirect = (kind, index, self._get(abi.REDIRECT + 8, 8)) if kind else None
         insns = self._get(abi.INSNS, 8) or None
@@ -224,6 +243,10 @@ def trap_error(trap: tuple[abi.Trap, int], at: Location, failure: str = "") -> T
     code, said = _SAID[trap[0]]
     said = failure or said
     return TrapError([Diagnostic(code, said, at if at.insn is not None else Location(insn=trap[1]))])
+
+
+def _bytes(size: int) -> ctypes.Array[ctypes.c_uint8]:
+    return (ctypes.c_uint8 * size)()
 
 
 def _defaults(layout: ContextLayout, length: int) -> dict[str, int]:

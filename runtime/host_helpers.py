@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import threading
 import time
 from collections.abc import Mapping
@@ -24,12 +25,12 @@ def trace_printk(call: HelperCall) -> int:
 
 def trace_vprintk(call: HelperCall) -> int:
     """A line for the run's printk, from an array of u64."""
-    return _print(call, _words(call.memory(2)))
+    return _print(call, _words(call, call.memory(2)))
 
 
 def snprintf(call: HelperCall) -> int:
     """Format into memory, always NUL-ended; the length of the whole text and its NUL."""
-    text = format_text(call.string(2), _words(call.memory(3)), _read) + b"\0"
+    text = format_text(call.string(2), _words(call, call.memory(3)), _read) + b"\0"
     out = call.memory(0)
     if out.nbytes:
         kept = text if len(text) <= out.nbytes else text[: out.nbytes - 1] + b"\0"
@@ -125,8 +126,9 @@ def _print(call: HelperCall, arguments: tuple[int, ...]) -> int:
     return len(line)
 
 
-def _words(data: memoryview) -> tuple[int, ...]:
-    return tuple(data.cast("Q")) if data.nbytes else ()
+def _words(call: HelperCall, data: memoryview) -> tuple[int, ...]:
+    order = "<" if call.execution.order == "little" else ">"
+    return struct.unpack_from(f"{order}{data.nbytes // 8}Q", data)
 
 
 def _read(address: int, size: int) -> bytes:

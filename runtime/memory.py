@@ -29,6 +29,7 @@ from runtime.region import (
     PAGE,
     PRIVATE,
     READ,
+    SHARED,
     WRITE,
     Protection,
     Region,
@@ -171,14 +172,56 @@ class DataBlock:
 
 
 @final
+class SharedData:
+    """A file in memory under the data of an arena, so that another process can map the same. Owned by its pool."""
+
+    def __init__(self) -> None:
+        self.file = -1
+        self.mirrors: list[tuple[int, int, int]] = []  # address, size, offset in the file
+        self._start = self._fresh = 0
+
+    def map(self, start: int, size: int) -> None:
+        """Make the file the memory at [start, start + size)."""
+        self.file = os.memfd_create("bpfc-data", os.MFD_CLOEXEC)
+        os.ftruncate(self.file, size)
+        map_memory(start, size, READ | WRITE, SHARED | FIXED, self.file)
+        self._start = self._fresh = start
+
+    def clear(self, address: int, size: int) -> None:
+        """Zero what was used before."""
+        used = min(self._fresh, address + size) - address
+        if used > 0:
+            # Safe because the whole arena stays mapped until its pool is closed.
+            map_memory(address, size, READ | WRITE, SHARED | FIXED, self.file, address - self._start)
+            ctypes.memset(address, 0, used)
+        self._fresh = max(self._fresh, address + size)
+
+    def mirror(self, address: int, size: int) -> None:
+        """Show the `size` bytes before `address` there once more."""
+        offset = address - size - self._start
+        map_memory(address, size, READ | WRITE, SHARED | FIXED, self.file, offset)
+        self.mirrors.append((address, size, offset))
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+
+
+@final
 class Pool:
     """Owns an arena; hands out code and data blocks near each other, or with `at` at any free address."""
 
     def __init__(
-        self, poison: bytes = b"\xcc", protection: Protection = Protection.WRITE_XOR_EXECUTE
+        self,
+        poison: bytes = b"\xcc",
+        protection: Protection = Protection.WRITE_XOR_EXECUTE,
+        shared: SharedData | None = None,
     ) -> None:
         self.poison = poison
         self.protection = protection
+        self.shared = shared
         self.is_open = True
         self.code = FreeList(CODE_SIZE, GRANULE)
         self.data = FreeList(ARENA_SIZE - CODE_SIZE, PAGE)
@@ -186,6 +229,18 @@ class Pool:
         self._in_use = 0  # data blocks
         self._base = map_memory(0, ARENA_SIZE, NONE, PRIVATE | ANONYMOUS | NO_RESERVE)
         self._region = Region(self._base, CODE_SIZE, protection, poison, replace=True)
+        if shared is not None:
+            shared.map(self._base + CODE_SIZE, ARENA_SIZE - CODE_SIZE)
+
+    @property
+    def region(self) -> Region:
+        """The code of the arena."""
+        return self._region
+
+    @property
+    def address(self) -> int:
+        """The start of the arena: code, then from CODE_SIZE on data."""
+        return self._base
 
     def allocate_code(self, size: int, at: int | None = None) -> CodeBlock:
         """Executable memory for `size` bytes, aligned to 64; with `at`, just there, in pages of its own."""
@@ -207,8 +262,13 @@ class Pool:
             if start is not None:
                 self._in_use += 1
                 address = self._base + CODE_SIZE + start
-                map_memory(address, mapped, READ | WRITE, PRIVATE | ANONYMOUS | FIXED)
+                if self.shared is not None:
+                    self.shared.clear(address, mapped)
+                else:
+                    map_memory(address, mapped, READ | WRITE, PRIVATE | ANONYMOUS | FIXED)
                 return DataBlock(address, size, partial(self._given_up.append, (start, mapped)))
+        if self.shared is not None:
+            raise _out_of_memory(f"emulated memory has no {size} bytes left")
         flags = PRIVATE | ANONYMOUS | (FIXED_NO_REPLACE if at is not None else 0)
         address = map_memory(at or 0, mapped, READ | WRITE, flags)
         return DataBlock(address, size, partial(unmap_memory, address, mapped))
@@ -231,12 +291,16 @@ class Pool:
     def _unmap_given_up(self) -> None:
         while self._given_up:
             start, mapped = self._given_up.popleft()
-            map_memory(self._base + CODE_SIZE + start, mapped, NONE, PRIVATE | ANONYMOUS | NO_RESERVE | FIXED)
+            if self.shared is None:
+                hole = PRIVATE | ANONYMOUS | NO_RESERVE | FIXED
+                map_memory(self._base + CODE_SIZE + start, mapped, NONE, hole)
             self.data.give(start, mapped)
             self._in_use -= 1
         if not self.is_open and not self._in_use and self._base:
             unmap_memory(self._base, ARENA_SIZE)
             self._base = 0
+            if self.shared is not None:
+                self.shared.close()
 
     def _place_code(self, size: int, at: int) -> CodeBlock:
         assert at % CODE_ALIGNMENT == 0, "code is placed at a multiple of 16"

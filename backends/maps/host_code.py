@@ -5,12 +5,12 @@ from __future__ import annotations
 from backends.machine import Level, Machine
 from backends.native_code import NativeCode
 from backends.object_reader import parse_object
-from backends.registry import host
+from backends.target import Target
 
 
-def generate(text: str) -> NativeCode:
-    """Native code of IR text for this host."""
-    machine = Machine(host(), Level.DEFAULT)
+def generate(text: str, target: Target) -> NativeCode:
+    """Native code of IR text for `target`."""
+    machine = Machine(target, Level.DEFAULT)
     module = machine.parse(text)
     machine.optimize(module)
-    return parse_object(machine.emit_object(module), host())
+    return parse_object(machine.emit_object(module), target)

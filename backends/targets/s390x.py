@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from backends.target import Base, Patching, RelocationType, Target, Veneer
+from backends.target import Base, Calling, Emulation, Patching, RelocationType, Target, Veneer
 
 _REACH: Final = 1 << 32
 _CANARY: Final = (
@@ -76,6 +76,8 @@ S390X: Final = Target(
     ),
     veneer=Veneer(bytes.fromhex("c4180000000407f1"), literal=8),  # lgrl %r1, 8; br %r1
     poison=bytes.fromhex("0001"),  # an operation that will never be one
+    calling=Calling(("r2", "r3", "r4", "r5", "r6"), "r2", "r15", "r14", 160, bytes.fromhex("07fe")),
+    emulation=Emulation("S390X", "BIG_ENDIAN", "S390X", (("pswm", 0x1_8000_0000),)),  # 64-bit addresses
     numbers={
         4: "R_390_32",
         5: "R_390_PC32",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from backends.target import Base, Patching, Relaxation, RelocationType, Target, Veneer
+from backends.target import Base, Calling, Emulation, Patching, Relaxation, RelocationType, Target, Veneer
 
 _FILL: Final = (
     "",
@@ -103,6 +103,8 @@ X86_64: Final = Target(
     ),
     veneer=Veneer(bytes.fromhex("ff2502000000cccc"), literal=8),
     poison=b"\xcc",
+    calling=Calling(("rdi", "rsi", "rdx", "rcx", "r8", "r9"), "rax", "rsp", "", 0, b"\xc3"),
+    emulation=Emulation("X86", "64", "X86"),
     numbers={
         1: "R_X86_64_64",
         2: "R_X86_64_PC32",

@@ -59,8 +59,10 @@ class MapBlock:
 
 def allocate(pool: Pool, size: int, mirrored: int) -> MapBlock:
     """Zeroed memory for a map's block, the last `mirrored` bytes showing the ones before them."""
-    if not mirrored:
+    if not mirrored or pool.shared is not None:
         plain = pool.allocate_data(size)
+        if mirrored and pool.shared is not None:
+            pool.shared.mirror(plain.address + size - mirrored, mirrored)
         return MapBlock(plain.address, size, plain, -1)
     descriptor = os.memfd_create("bpfc-map", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, size - mirrored)

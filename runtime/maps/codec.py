@@ -11,7 +11,7 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from errno import EINVAL
 from functools import cache
-from typing import Protocol, final
+from typing import Literal, Protocol, final
 
 from ir.btf import Btf
 from ir.btf_types import Struct
@@ -32,17 +32,17 @@ class Codec(Protocol):
 
 @final
 class BytesCodec:
-    """Plain bytes of `size`; `what` they are is said in errors. Numbers are encoded in the machine's order."""
+    """Plain bytes of `size`; `what` they are is said in errors. Numbers are encoded in `order`."""
 
-    def __init__(self, declared: Map, what: str, size: int) -> None:
-        self._declared, self._what, self._size = declared, what, size
+    def __init__(self, declared: Map, what: str, size: int, order: Literal["little", "big"]) -> None:
+        self._declared, self._what, self._size, self._order = declared, what, size, order
 
     def encode(self, value: object) -> bytes:
         """Bytes as they are; a number in as many bytes as the map wants."""
         if isinstance(value, int) and self._size in (1, 2, 4, 8):
             bits = 8 * self._size
             if -(1 << (bits - 1)) <= value < 1 << bits:
-                return (value & (1 << bits) - 1).to_bytes(self._size, sys.byteorder)
+                return (value & (1 << bits) - 1).to_bytes(self._size, self._order)
         raw = raw_bytes(value)
         if raw is None:
             said = f"takes a {self._what} of {self._size} bytes, not {value!r:.80}"
@@ -80,12 +80,14 @@ class BtfCodec:
         return _hashable(value) if self._is_key else value
 
 
-def codec_of(declared: Map, btf: Btf | None, what: str) -> Codec:
-    """The codec of a map's keys ("key") or values ("value")."""
+def codec_of(
+    declared: Map, btf: Btf | None, what: str, order: Literal["little", "big"] = sys.byteorder
+) -> Codec:
+    """The codec of a map's keys ("key") or values ("value"), in the byte order of who runs the program."""
     size = declared.key_size if what == "key" else declared.value_size
     type_id = declared.key_btf_id if what == "key" else declared.value_btf_id
     if btf is None or not type_id or btf.size_of(type_id) != size:
-        return BytesCodec(declared, what, size)
+        return BytesCodec(declared, what, size, order)
     return BtfCodec(btf, type_id, is_key=what == "key")
 
 

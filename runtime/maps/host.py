@@ -8,14 +8,18 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import platform
+import sys
 import threading
 from collections.abc import Callable
-from typing import Final, final
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, final
 
 from backends import abi
 from backends.maps.operation import SIGNATURES
 from backends.maps.registry import host_module, host_symbol, operation_of
 from backends.native_code import NativeCode
+from backends.registry import host
+from backends.target import Target
 from ir.kinds import MapType
 from runtime.cache import ObjectCache
 from runtime.linker import LinkedImage, link
@@ -25,12 +29,48 @@ NativeOperation = Callable[..., int]  # addresses and numbers in; -errno out whe
 _TYPES: Final = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64}
 
 
+class Operations(Protocol):
+    """Native map operations, for maps in the byte order `order`. `run`: the address of their run state (cpu 0)."""
+
+    order: Literal["little", "big"]
+    run: int
+
+    def of(self, type: MapType, name: str) -> NativeOperation:
+        """Operation `name` (backends/maps/operation.py) for maps of `type`."""
+
+    def given(self, data: bytes) -> int:
+        """An address where the next operations find `data`, while the caller holds it."""
+
+    def room(self, size: int) -> Room:
+        """Memory that operations may write."""
+
+    def close(self) -> None:
+        """Free the code; closing twice is fine."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Memory at `address`; `data` copies what is there. `owner` keeps it."""
+
+    address: int
+    size: int
+    owner: object
+
+    @property
+    def data(self) -> bytes:
+        # Safe because `owner` is the memory.
+        return ctypes.string_at(self.address, self.size)
+
+
 @final
 class HostOperations:
     """Owns the images of the host's operations.
 
     `run` is the address of a run state for calls from the host (cpu 0).
     """
+
+    order: Literal["little", "big"] = sys.byteorder
 
     def __init__(self, pool: Pool, cache: ObjectCache | None = None) -> None:
         self._pool, self._cache = pool, cache
@@ -52,6 +92,16 @@ class HostOperations:
             found = self._functions[type, name] = function
         return found
 
+    def given(self, data: bytes) -> int:
+        """The bytes themselves."""
+        # Safe because the callee reads exactly len(data) bytes while the caller holds `data`.
+        return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+
+    def room(self, size: int) -> Room:
+        """A ctypes buffer."""
+        buffer = ctypes.create_string_buffer(size)
+        return Room(ctypes.addressof(buffer), size, buffer)
+
     def close(self) -> None:
         """Free the code; closing twice is fine."""
         self._functions.clear()
@@ -67,16 +117,21 @@ class HostOperations:
             return image
 
     def _code(self, type: MapType) -> NativeCode:
-        from importlib.metadata import version  # late: 30 ms, and only objects with maps come here
+        return operations_code(type, host(), self._cache)
 
-        text = host_module(type)
-        said = (version("llvmlite"), platform.machine(), platform.processor(), text)
-        key = hashlib.sha256(repr(said).encode()).digest()
-        code = self._cache.get(key) if self._cache is not None else None
-        if code is None:
-            from backends.maps.host_code import generate  # late: it needs llvmlite
 
-            code = generate(text)
-            if self._cache is not None:
-                self._cache.put(key, code)
-        return code
+def operations_code(type: MapType, target: Target, cache: ObjectCache | None) -> NativeCode:
+    """The operations on all maps of a type, compiled for `target`."""
+    from importlib.metadata import version  # late: 30 ms, and only objects with maps come here
+
+    text = host_module(type)
+    said = (version("llvmlite"), target.name, platform.processor(), text)
+    key = hashlib.sha256(repr(said).encode()).digest()
+    code = cache.get(key) if cache is not None else None
+    if code is None:
+        from backends.maps.host_code import generate  # late: it needs llvmlite
+
+        code = generate(text, target)
+        if cache is not None:
+            cache.put(key, code)
+    return code

@@ -7,7 +7,6 @@ per-cpu map has a list of values, one for each cpu.
 from __future__ import annotations
 
 import ctypes
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,19 +22,18 @@ from ir.maps import HASHES, MapFlag, check_map, is_per_cpu
 from ir.object import Map
 from runtime.maps.block import MapBlock, allocate
 from runtime.maps.errors import map_error
-from runtime.maps.host import HostOperations
+from runtime.maps.host import Operations
 from runtime.memory import Pool
 
 _ROOM: Final = 1024
 _TRIE_LIVE: Final = 1
-_ORDER: Final = sys.byteorder
 
 
 @final
 class LiveMap:
     """Owns a map's memory. `cpus`: how many values a key of a per-cpu map has."""
 
-    def __init__(self, declared: Map, block: MapBlock, host: HostOperations, cpus: int) -> None:
+    def __init__(self, declared: Map, block: MapBlock, host: Operations, cpus: int) -> None:
         self.declared, self.block, self.cpus = declared, block, cpus
         self.layout = layout_of(declared, cpus)
         self.host = host
@@ -69,7 +67,7 @@ class LiveMap:
         self._check_key(key)
         if operation_of(self.declared.type, "locate") is None:
             raise map_error(self.declared, EOPNOTSUPP, "has no keys to look up")
-        return self.host.of(self.declared.type, "locate")(self.address, _address(key)) or 0
+        return self.host.of(self.declared.type, "locate")(self.address, self.host.given(key)) or 0
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Insert or change; a per-cpu value has the values of all cpus.
@@ -85,7 +83,7 @@ class LiveMap:
         size = self.value_size
         first = value[:size] if self.is_per_cpu else value
         operation = self.host.of(self.declared.type, "update")
-        done = operation(self.host.run, self.address, _address(key), _address(first), flags)
+        done = operation(self.host.run, self.address, self.host.given(key), self.host.given(first), flags)
         if done < 0:
             raise map_error(self.declared, -done)
         if self.is_per_cpu:
@@ -100,7 +98,9 @@ class LiveMap:
         """Take the key out. RejectedError with ENOENT, EINVAL, EPERM."""
         self._check_key(key)
         with self._changing():
-            done = self.host.of(self.declared.type, "delete")(self.host.run, self.address, _address(key))
+            done = self.host.of(self.declared.type, "delete")(
+                self.host.run, self.address, self.host.given(key)
+            )
         if done < 0:
             raise map_error(self.declared, -done)
 
@@ -113,7 +113,7 @@ class LiveMap:
             yield from self._trie(self._word(map_layout.HEAD))
             return
         for index in range(self.declared.max_entries):
-            key = index.to_bytes(4, _ORDER)
+            key = index.to_bytes(4, self.host.order)
             value = self.lookup(key)
             if value is not None:
                 yield key, value
@@ -126,22 +126,24 @@ class LiveMap:
         self._check_value(value)
         with self._changing():
             done = self.host.of(self.declared.type, "push")(
-                self.host.run, self.address, _address(value), flags
+                self.host.run, self.address, self.host.given(value), flags
             )
         if done < 0:
             raise map_error(self.declared, -done)
 
     def take(self, operation: str) -> bytes | None:
         """What `pop` or `peek` finds in a queue or stack, None when it is empty."""
-        out = ctypes.create_string_buffer(self.value_size)
+        out = self.host.room(self.value_size)
         found = self.host.of(self.declared.type, operation)
-        done = found(self.host.run, self.address, ctypes.addressof(out))
-        return out.raw if done == 0 else None
+        done = found(self.host.run, self.address, out.address)
+        return out.data if done == 0 else None
 
     def may_have(self, value: bytes) -> bool:
         """Whether a bloom filter may hold `value`."""
         self._check_value(value)
-        return self.host.of(self.declared.type, "peek")(self.host.run, self.address, _address(value)) == 0
+        return (
+            self.host.of(self.declared.type, "peek")(self.host.run, self.address, self.host.given(value)) == 0
+        )
 
     def __len__(self) -> int:
         """The number of entries now."""
@@ -210,15 +212,15 @@ class LiveMap:
         key_size = self.declared.key_size
         entry = key_size + self.value_size * (self.cpus if self.is_per_cpu else 1)
         collect = self.host.of(self.declared.type, "collect")
-        bucket, room = ctypes.c_uint64(0), _ROOM
-        while bucket.value <= self.layout.bucket_mask:
-            out = ctypes.create_string_buffer(room * entry)
-            place = ctypes.addressof(bucket)
-            count = collect(self.address, bucket.value, ctypes.addressof(out), room, place)
+        bucket, room, following = 0, _ROOM, self.host.room(8)
+        while bucket <= self.layout.bucket_mask:
+            out = self.host.room(room * entry)
+            count = collect(self.address, bucket, out.address, room, following.address)
             if count == -ENOSPC:
                 room *= 2
                 continue
-            raw = out.raw
+            bucket = int.from_bytes(following.data, self.host.order)
+            raw = out.data
             for start in range(0, count * entry, entry):
                 yield raw[start : start + key_size], raw[start + key_size : start + entry]
 
@@ -237,7 +239,7 @@ class LiveMap:
             yield prefix + bytes(view[key : key + data_size]), bytes(view[value : value + self.value_size])
 
     def _word(self, offset: int) -> int:
-        return int.from_bytes(self.block.view[offset : offset + 4], _ORDER)
+        return int.from_bytes(self.block.view[offset : offset + 4], self.host.order)
 
     def _check_key(self, key: bytes) -> None:
         if len(key) != self.declared.key_size:
@@ -263,7 +265,7 @@ class LiveMap:
             yield
 
 
-def create(declared: Map, pool: Pool, host: HostOperations, cpus: int = 1, seed: int = 0) -> LiveMap:
+def create(declared: Map, pool: Pool, host: Operations, cpus: int = 1, seed: int = 0) -> LiveMap:
     """A new map in memory, filled with its initial content.
 
     RejectedError with Linux's errno when Linux would refuse it.
@@ -273,17 +275,12 @@ def create(declared: Map, pool: Pool, host: HostOperations, cpus: int = 1, seed:
         raise RejectedError([problem])
     layout = layout_of(declared, cpus)
     block = allocate(pool, layout.size, layout.mirrored)
-    header = map_layout.pack_header(declared, layout, cpus, seed, "<" if _ORDER == "little" else ">")
+    header = map_layout.pack_header(declared, layout, cpus, seed, "<" if host.order == "little" else ">")
     block.view[: len(header)] = header
     for cpu, number in enumerate(map_layout.spare_elements(declared, cpus)):
         place = layout.spares_offset + cpu * map_layout.LINE + map_layout.SPARE_ELEMENT
-        block.view[place : place + 4] = number.to_bytes(4, _ORDER)
+        block.view[place : place + 4] = number.to_bytes(4, host.order)
     if declared.initial is not None:
         start = layout.values_offset
         block.view[start : start + len(declared.initial)] = declared.initial
     return LiveMap(declared, block, host, cpus)
-
-
-def _address(data: bytes) -> int:
-    # Safe because the callee reads exactly len(data) bytes while the caller holds `data`.
-    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0

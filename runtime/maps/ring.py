@@ -6,8 +6,6 @@ makes of them.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import time
 from collections.abc import Callable, Iterator
 from errno import ENOENT
@@ -30,6 +28,7 @@ from runtime.maps.codec import BtfCodec, Codec
 from runtime.maps.errors import map_error
 from runtime.maps.live import LiveMap
 from runtime.maps.view import View
+from runtime.words import word_type
 
 _SHORTEST_WAIT: Final = 20e-6
 _LONGEST_WAIT: Final = 2e-3
@@ -45,8 +44,9 @@ class RingView(View):
         if btf is not None and live.declared.value_btf_id and btf.size_of(live.declared.value_btf_id) > 4:
             self._events = BtfCodec(btf, live.declared.value_btf_id)
         # Safe because the three words are in pages of the block, which the live map keeps.
-        self._consumer = ctypes.c_uint64.from_address(live.address + RING_CONSUMER)
-        self._producer = ctypes.c_uint64.from_address(live.address + RING_PRODUCER)
+        word = word_type(live.host.order)
+        self._consumer = word.from_address(live.address + RING_CONSUMER)
+        self._producer = word.from_address(live.address + RING_PRODUCER)
         self._size = live.layout.mirrored
         self._skipped = PERF_HEADER if live.declared.type is MapType.PERF_EVENT_ARRAY else 0
 
@@ -90,14 +90,14 @@ class RingView(View):
     @property
     def lost(self) -> int:
         """Perf events that found no room."""
-        return ctypes.c_uint64.from_address(self.live.address + RING_LOST).value
+        return word_type(self.live.host.order).from_address(self.live.address + RING_LOST).value
 
     def _records(self) -> Iterator[bytes]:
         """The data of each record; at a length that makes no sense it skips what was produced so far."""
         view = self.live.block.view
         while (position := self._consumer.value) < (produced := self._producer.value):
             start = RING_DATA + position % self._size
-            length = int.from_bytes(view[start : start + 4], sys.byteorder)
+            length = int.from_bytes(view[start : start + 4], self.live.host.order)
             if length & RECORD_BUSY:
                 return
             size = length & ~RECORD_DISCARDED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from errno import EINVAL
@@ -87,7 +86,7 @@ class SlotView(View, MutableMapping[int, object]):
         if declared.type is MapType.ARRAY_OF_MAPS:
             return inner_occupant(self.live, thing)
         if isinstance(thing, bytes) and len(thing) == declared.value_size:
-            return Occupant(thing, 1, int.from_bytes(thing, sys.byteorder))
+            return Occupant(thing, 1, int.from_bytes(thing, self.live.host.order))
         if isinstance(thing, int) and 0 <= thing < 1 << 8 * declared.value_size:
             return Occupant(thing, 1, thing)
         raise map_error(declared, EINVAL, f"holds numbers of {declared.value_size} bytes, not {thing!r}")
@@ -121,7 +120,7 @@ class MapOfMapsView(View, MutableMapping[bytes, object]):
     def __setitem__(self, key: bytes, thing: object) -> None:
         occupant = inner_occupant(self.live, thing)
         self.live.update(
-            key, occupant.handle.to_bytes(map_layout.value_bytes(self.live.declared), sys.byteorder)
+            key, occupant.handle.to_bytes(map_layout.value_bytes(self.live.declared), self.live.host.order)
         )
         self._occupants[key] = occupant
 

@@ -58,7 +58,7 @@ class QueueView(View):
 
     def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
         super().__init__(live, btf)
-        self._values = codec_of(live.declared, btf, "value")
+        self._values = codec_of(live.declared, btf, "value", live.host.order)
 
     def push(self, value: object, replace: bool = False) -> None:
         """Append; RejectedError with E2BIG when it is full, unless the oldest value may be replaced."""
@@ -90,7 +90,7 @@ class BloomView(View):
 
     def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
         super().__init__(live, btf)
-        self._values = codec_of(live.declared, btf, "value")
+        self._values = codec_of(live.declared, btf, "value", live.host.order)
 
     def add(self, value: object) -> None:
         """Put a value in."""
@@ -108,8 +108,8 @@ class MapView(View, MutableMapping[object, object]):
 
     def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
         super().__init__(live, btf)
-        self._keys = codec_of(live.declared, btf, "key")
-        self._values = codec_of(live.declared, btf, "value")
+        self._keys = codec_of(live.declared, btf, "key", live.host.order)
+        self._values = codec_of(live.declared, btf, "value", live.host.order)
 
     def __getitem__(self, key: object) -> object:
         found = self.live.lookup(self._keys.encode(key))

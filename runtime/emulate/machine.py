@@ -1,0 +1,164 @@
+"""A Unicorn machine that sees an arena of ours at the addresses it has in this process.
+
+    guest address = host address
+    | code: the writable alias of the region, guest may read and execute | data: shared, guest may read and write |
+    | page of returns: entry 0 ends a call, each other one is a Python function that code may call                |
+
+So pointers mean the same on both sides: contexts, packets, maps and what helpers are given need no copying.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Any, Final, final
+
+import unicorn
+
+from backends.target import Target
+from ir.diagnostics import Diagnostic, TrapError, UnsupportedError
+from runtime.memory import ARENA_SIZE, CODE_SIZE, DataBlock, Pool
+
+_UNICORN: Final[Any] = unicorn  # it has no types
+_STACK_SIZE: Final = 1 << 20
+_RETURNS: Final = 4096
+_MASK: Final = (1 << 64) - 1
+
+Bridge = Callable[..., int]
+
+
+@final
+class Machine:
+    """A processor of `target` on the memory of `pool`. One thread at a time calls into it; calls may nest.
+
+    `limit`: machine instructions that a call may run, 0 for any number; `counts`: whether they are counted.
+    """
+
+    def __init__(self, target: Target, pool: Pool, limit: int, counts: bool) -> None:
+        emulation = target.emulation
+        if emulation is None:
+            said = f"Unicorn has no {target.name} that works"
+            raise UnsupportedError([Diagnostic("no-emulator", said)])
+        self.target, self.limit = target, limit
+        architecture = getattr(_UNICORN, f"UC_ARCH_{emulation.architecture}")
+        self._uc: Any = _UNICORN.Uc(architecture, getattr(_UNICORN, f"UC_MODE_{emulation.mode}"))
+        constants = getattr(_UNICORN, f"{emulation.prefix.lower()}_const")
+        self._register: Callable[[str], int] = lambda name: int(
+            getattr(constants, f"UC_{emulation.prefix}_REG_{name.upper()}")
+        )
+        readable = _UNICORN.UC_PROT_READ
+        # Safe because the pool is unmapped only after this machine is closed.
+        self._uc.mem_map_ptr(pool.address, CODE_SIZE, readable | _UNICORN.UC_PROT_EXEC, pool.region.alias)
+        data = pool.address + CODE_SIZE
+        self._uc.mem_map_ptr(data, ARENA_SIZE - CODE_SIZE, readable | _UNICORN.UC_PROT_WRITE, data)
+        self._stack: DataBlock = pool.allocate_data(_STACK_SIZE)
+        self._returns = pool.allocate_code(_RETURNS)
+        ret = target.calling.ret
+        self._step = len(ret)
+        self._returns.write(0, ret * (_RETURNS // len(ret)))
+        self._bridges: list[Bridge] = []
+        for name, value in emulation.state:
+            self._uc.reg_write(self._register(name), value)
+        arguments = [self._register(name) for name in target.calling.arguments]
+        self._arguments: Final = arguments
+        self._result = self._register(target.calling.result)
+        self._sp = self._register(target.calling.stack)
+        self._link = self._register(target.calling.link) if target.calling.link else None
+        first = self._returns.address
+        self._uc.hook_add(_UNICORN.UC_HOOK_CODE, self._called, begin=first, end=first + _RETURNS - 1)
+        self.steps: int | None = None
+        if counts:
+            self.steps = 0
+            self._uc.hook_add(_UNICORN.UC_HOOK_CODE, self._count)
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._has_returned = False
+        self._failure: BaseException | None = None
+
+    def bridge(self, function: Bridge) -> int:
+        """An address that code can call with the arguments of `function`: up to six, all u64."""
+        self._bridges.append(function)
+        place = len(self._bridges) * self._step
+        assert place < _RETURNS, "there are fewer helpers than returns"
+        return self._returns.address + place
+
+    def call(self, address: int, arguments: tuple[int, ...]) -> int:
+        """Run the function at `address` until it returns. TrapError past the limit, or at what a processor refuses."""
+        with self._lock:
+            saved = self._uc.context_save() if self._depth else None
+            top = self._uc.reg_read(self._sp) - 4096 if saved else self._stack.address + _STACK_SIZE
+            self._depth += 1
+            try:
+                return self._call(address, arguments, top & -16)
+            finally:
+                self._depth -= 1
+                if saved is not None:
+                    self._uc.context_restore(saved)
+
+    def forget(self, start: int, end: int) -> None:
+        """Code in [start, end) was changed: translate it anew."""
+        with self._lock:
+            self._uc.ctl_remove_cache(start, end)
+
+    def close(self) -> None:
+        """Give the memory up; closing twice is fine."""
+        self._uc = None
+
+    def _call(self, address: int, arguments: tuple[int, ...], top: int) -> int:
+        uc, finish = self._uc, self._returns.address
+        assert len(arguments) <= len(self._arguments), "what the runtime calls takes registers"
+        for register, value in zip(self._arguments, arguments, strict=False):
+            uc.reg_write(register, value & _MASK)
+        top -= self.target.calling.save_area
+        if self._link is None:
+            top -= 8
+            # Safe because the stack is a block of ours.
+            ctypes.c_uint64.from_address(top).value = finish
+        else:
+            uc.reg_write(self._link, finish)
+        uc.reg_write(self._sp, top)
+        if self._depth == 1 and self.steps is not None:
+            self.steps = 0
+        self._has_returned = False
+        try:
+            uc.emu_start(address, 0, count=self.limit)
+        except _UNICORN.UcError as error:
+            raise TrapError(
+                [Diagnostic("emulation-failed", f"{self.target.name} stopped: {error}")]
+            ) from None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        if not self._has_returned:
+            said = f"the run took more than {self.limit} machine instructions"
+            raise TrapError([Diagnostic("step-limit", said)])
+        self._has_returned = False
+        return int(uc.reg_read(self._result)) & _MASK
+
+    def _called(self, uc: Any, address: int, size: int, _: object) -> None:
+        """Code arrived at a return: the end of a call, or a Python function."""
+        number = (address - self._returns.address) // self._step
+        if number == 0:
+            self._has_returned = True
+            uc.emu_stop()
+            return
+        try:
+            result = self._bridges[number - 1](*self._given())
+            uc.reg_write(self._result, result & _MASK)
+        except BaseException as error:  # noqa: BLE001  # nothing may unwind through the emulator
+            self._failure = error
+            uc.emu_stop()
+
+    def _given(self) -> list[int]:
+        """The first six arguments of the function that code called."""
+        found = [int(self._uc.reg_read(register)) & _MASK for register in self._arguments[:6]]
+        place = int(self._uc.reg_read(self._sp)) + self.target.calling.save_area
+        while len(found) < 6:
+            raw = bytes(self._uc.mem_read(place + 8 * (len(found) - len(self._arguments)), 8))
+            found.append(int.from_bytes(raw, self.target.byte_order))
+        return found
+
+    def _count(self, uc: Any, address: int, size: int, _: object) -> None:
+        assert self.steps is not None
+        self.steps += 1

@@ -1,0 +1,92 @@
+"""Where code runs: on this machine, or in an emulator that sees the same memory at the same addresses.
+
+A Platform has the memory for code and maps, gives addresses to Python functions that code calls, and makes an
+address of code callable. What uses one does not know which it is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Final, Protocol, final
+
+from backends.registry import host
+from backends.target import Target
+from runtime.cache import ObjectCache
+from runtime.maps.host import HostOperations, Operations
+from runtime.memory import Pool
+
+Function = Callable[..., int]
+Bridge = Callable[[int, int, int, int, int, int], int]  # run, r1..r5 -> r0
+CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * 5)
+
+_C_LIBRARY: Final = frozenset(
+    {"memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime", "getpid", "process_vm_readv"}
+)
+
+
+class Platform(Protocol):
+    """Runs code of `target` that is linked into `pool`."""
+
+    target: Target
+    pool: Pool
+    operations: Operations
+    is_native: bool
+
+    def callback(self, bridge: Bridge) -> int:
+        """An address that code can call; the function runs in Python."""
+
+    def external(self, symbol: str) -> int | None:
+        """The address of a function of the C library that code may call; None for others."""
+
+    def function(self, address: int, *kinds: type) -> Function:
+        """The code at `address` as a function of ctypes' argument types, with a u64 result."""
+
+    def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:
+        """Zeroed memory that code can reach, for as long as the platform is open or the array kept."""
+
+    def steps(self) -> int | None:
+        """How many machine instructions the last call of a function ran, where that is counted."""
+
+    def close(self) -> None:
+        """Free everything; closing twice is fine."""
+
+
+@final
+class HostPlatform:
+    """This machine."""
+
+    is_native = True
+
+    def __init__(self) -> None:
+        self.target = host()
+        self.pool = Pool(poison=self.target.poison)
+        self.operations: Operations = HostOperations(self.pool, ObjectCache.default())
+        self._made: list[object] = []
+
+    def callback(self, bridge: Bridge) -> int:
+        made = CALLBACK(bridge)
+        self._made.append(made)
+        # Safe because the callback is kept alive in _made as long as code can call it.
+        return ctypes.cast(made, ctypes.c_void_p).value or 0
+
+    def external(self, symbol: str) -> int | None:
+        if symbol not in _C_LIBRARY:
+            return None
+        # Safe because the C library stays loaded as long as the process lives.
+        return ctypes.cast(getattr(ctypes.CDLL(None), symbol), ctypes.c_void_p).value
+
+    def function(self, address: int, *kinds: type) -> Function:
+        # Safe because callers pass entries of images that they keep open.
+        native: Function = ctypes.CFUNCTYPE(ctypes.c_uint64, *kinds)(address)
+        return native
+
+    def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:
+        return (ctypes.c_uint8 * size)()
+
+    def steps(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        self.operations.close()
+        self.pool.close()
