@@ -7,6 +7,7 @@ mirrored   | header ... data | the same data again |     (ring buffers: a record
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 from typing import Final, final
@@ -44,6 +45,17 @@ class MapBlock:
         self.view = plain.view if plain is not None else memoryview(own).cast("B")
         self._closed = False
 
+    def move_to_file(self, descriptor: int, start: int, mirrored: int) -> None:
+        """From now on the block is part of a file, at byte `start`; its address stays. Owns the descriptor then.
+
+        Nobody may be changing the map: what is stored while the bytes are copied may be lost.
+        """
+        os.pwrite(descriptor, self.view[: self.size - mirrored], start)
+        map_file(descriptor, start, self.size, mirrored, self.address)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = descriptor
+
     def close(self) -> None:
         """Free the memory; BufferError when somebody still holds a view of it. Closing twice is fine."""
         if self._closed:
@@ -53,6 +65,8 @@ class MapBlock:
         else:
             self.view.release()
             _LIBC.munmap(self.address, self.size)
+        if self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # the mapping may last, the lock must not
             os.close(self._descriptor)
         self._closed = True
 
@@ -66,15 +80,22 @@ def allocate(pool: Pool, size: int, mirrored: int) -> MapBlock:
         return MapBlock(plain.address, size, plain, -1)
     descriptor = os.memfd_create("bpfc-map", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, size - mirrored)
-    address = _map(0, size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    return MapBlock(map_file(descriptor, 0, size, mirrored), size, None, descriptor)
+
+
+def map_file(descriptor: int, start: int, size: int, mirrored: int, at: int = 0) -> int:
+    """Map a block that begins at byte `start` of a file, shared and writable; its address. `at`: in place of what is there."""
+    address = at or _map(0, size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
     shared = mmap.MAP_SHARED | _FIXED
-    _map(address, size - mirrored, _READ_WRITE, shared, descriptor, 0)
-    _map(address + size - mirrored, mirrored, _READ_WRITE, shared, descriptor, size - 2 * mirrored)
-    return MapBlock(address, size, None, descriptor)
+    _map(address, size - mirrored, _READ_WRITE, shared, descriptor, start)
+    if mirrored:
+        again = start + size - 2 * mirrored
+        _map(address + size - mirrored, mirrored, _READ_WRITE, shared, descriptor, again)
+    return address
 
 
 def _map(address: int, size: int, protection: int, flags: int, descriptor: int, offset: int) -> int:
-    # Safe because MAP_FIXED is only passed for ranges inside the mapping that `allocate` just made.
+    # Safe because MAP_FIXED is only passed for ranges of mappings that belong to the block being made or moved.
     found = _LIBC.mmap(address, size, protection, flags, descriptor, offset)
     if found == _FAILED:
         number = ctypes.get_errno()

@@ -40,6 +40,7 @@ class LiveMap:
         self.is_frozen = False
         self._writing = threading.Lock()
         self._writable_mappings = 0
+        self._owners = 1
         self.is_per_cpu = is_per_cpu(declared.type)
         self.value_size = map_layout.value_bytes(declared)
 
@@ -204,9 +205,16 @@ class LiveMap:
         with self._changing():
             self.host.of(self.declared.type, "put")(self.address, index, handle, content)
 
+    def share(self) -> LiveMap:
+        """The same map for one more owner: the memory goes when every owner has closed it."""
+        self._owners += 1
+        return self
+
     def close(self) -> None:
-        """Free the memory; closing twice is fine."""
-        self.block.close()
+        """Free the memory when no other owner is left; closing twice is fine."""
+        self._owners -= 1
+        if self._owners <= 0:
+            self.block.close()
 
     def _collected(self) -> Iterator[tuple[bytes, bytes]]:
         key_size = self.declared.key_size

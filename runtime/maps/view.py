@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from errno import ENOENT
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ir.btf import Btf
@@ -37,6 +39,12 @@ class View:
     def type(self) -> MapType:
         """The map's type."""
         return self.live.declared.type
+
+    def pin(self, path: str | PathLike[str]) -> None:
+        """Move the map into a new file, so that it outlives this process (runtime/maps/pin.py); EEXIST when it exists."""
+        from runtime.maps.pin import pin  # late: few maps are pinned
+
+        pin(self.live, Path(path))
 
     def freeze(self) -> None:
         """From now on only programs may change the map; EBUSY when it is frozen already."""
