@@ -14,7 +14,10 @@ _NEAR = 1 << 62
 
 
 def compute_alu(state: State, inst: Alu, algebra: ScalarAlgebra) -> Known:
-    """The result of `inst`; what Linux forbids to do with a pointer gives a number of which nothing is known."""
+    """The result of `inst`.
+
+    What Linux forbids to do with a pointer gives a number of which nothing is known.
+    """
     x, y = state.of(inst.x), state.of(inst.y)
     if type(x) is Scalar and type(y) is Scalar:
         return compute(inst.row, algebra, x, y)  # type: ignore[no-any-return]  # compute is not generic

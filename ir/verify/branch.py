@@ -10,7 +10,7 @@ from ir.verify.refine import Relation, Test, refine, test_of
 from ir.verify.scalar import Scalar, meet
 from ir.verify.state import State
 from ir.verify.transfer import SCALARS
-from ir.verify.values import ANY, ZERO, Known, Pointer
+from ir.verify.values import ANY, MAX_LENGTH, ZERO, Known, Pointer
 
 _U32 = 1 << 32
 # Comparisons of two addresses of one area that compare their offsets.
@@ -33,7 +33,11 @@ def follow(state: State, branch: Branch, taken: bool, groups: Mapping[Param, Gro
     test = test_of(branch.row)
     if test.relation is Relation.EQ and test.bits == 64:
         for value, fact, other in ((branch.x, x, y), (branch.y, y, x)):
-            if type(fact) is Pointer and fact.is_nullable and other == ZERO:
+            if type(fact) is not Pointer or other != ZERO:
+                continue
+            if not fact.is_nullable and fact.span.smin >= 0 and fact.span.smax <= MAX_LENGTH:
+                return state.copy() if taken == test.is_negated else None
+            if fact.is_nullable:
                 new = state.copy()
                 is_null = taken != test.is_negated
                 _learn_null(new, value, fact, is_null)
@@ -52,6 +56,8 @@ def _spread(state: State, branch: Branch, groups: Mapping[Param, Group]) -> Stat
 
 
 def _learn_null(state: State, value: Value, fact: Pointer, is_null: bool) -> None:
+    if is_null and fact.area in state.held.references:
+        state.held = state.held.without_reference(fact.area)
     known: Known = ZERO if is_null else Pointer(fact.area, fact.symbol, fact.offset, fact.span)
     root, offset = state.alias.get(value, (value, 0))
     for other, found in list(state.known.items()):
@@ -95,6 +101,7 @@ def _learn(state: State, value: Value, old: Scalar, now: Scalar) -> None:
 def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: Pointer) -> State | None:
     new = state.copy()
     test = test_of(branch.row)
+    x, y = _as_metadata(state, x, y), _as_metadata(state, y, x)
     length = x.area.length
     if x.area is not y.area or not x.area.is_single or test.bits != 64 or test.relation not in _ORDERS:
         return new
@@ -110,12 +117,23 @@ def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: P
     for value, fact, span in ((branch.x, x, pair[0]), (branch.y, y, pair[1])):
         if span is fact.span:
             continue
-        new.known[value] = Pointer(fact.area, fact.symbol, fact.offset, span)
+        before = state.of(value)
+        if type(before) is Pointer and before.area is fact.area:
+            new.known[value] = Pointer(fact.area, fact.symbol, fact.offset, span)
         if length is not None and fact.symbol is length:
             both = meet(new.number(length), SCALARS.sub(64, span, SCALARS.const(64, fact.offset)))
             if both is not None:
                 new.known[length] = both
     return new
+
+
+def _as_metadata(state: State, pointer: Pointer, other: Pointer) -> Pointer:
+    """The start of a packet is the end of the metadata before it, when compared with a pointer into that."""
+    meta = pointer.area.meta
+    if meta is None or other.area is not meta or pointer.symbol is not None or pointer.offset:
+        return pointer
+    assert meta.length is not None
+    return Pointer(meta, meta.length, 0, state.number(meta.length))
 
 
 def _relate(

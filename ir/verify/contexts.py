@@ -1,8 +1,8 @@
 """What programs of each type may read and write in their context, and what they may return.
 
-Found by asking Linux 6.18: one probe program per type, attach type, offset, size and direction. A table is text, items
-`offset:size[xcount][n][=pointer]`: `count` fields in a row, each read whole, or (`n`) in aligned parts too; one that
-holds a pointer is named after `=`, with `?` when it may be NULL.
+Found by asking Linux 6.18: one probe program per type, attach type, offset, size and direction. A table is
+text, items `offset:size[xcount][n][=pointer]`: `count` fields in a row, each read whole, or (`n`) in aligned
+parts too; one that holds a pointer is named after `=`, with `?` when it may be NULL.
 """
 
 from __future__ import annotations
@@ -141,7 +141,10 @@ _POINTERS: Final[Mapping[str, AreaKind]] = {
 @final
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a context: bytes it takes; what it holds ('' a number, else a pointer) and whether NULL too."""
+    """A field of a context: bytes it takes.
+
+    What it holds ('' a number, else a pointer) and whether NULL too.
+    """
 
     size: int
     holds: str = ""

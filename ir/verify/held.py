@@ -28,7 +28,10 @@ class StackObject:
 @final
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Everything held. `locked`: the area whose spin lock is held; sections count how deeply they are nested."""
+    """Everything held.
+
+    `locked`: the area whose spin lock is held; sections count how deeply they are nested.
+    """
 
     references: frozenset[Area] = field(default_factory=frozenset)
     locked: Area | None = None
@@ -43,6 +46,14 @@ class Held:
     def without_reference(self, area: Area) -> Held:
         """`area` was released, or is NULL."""
         return replace(self, references=self.references - {area})
+
+    def with_lock(self, area: Area | None) -> Held:
+        """Holding this lock, or none."""
+        return replace(self, locked=area)
+
+    def with_objects(self, objects: frozenset[StackObject]) -> Held:
+        """With these stack objects and no others."""
+        return replace(self, objects=objects)
 
     def object_at(self, frame: Area, offset: int) -> StackObject | None:
         """The stack object that starts there."""

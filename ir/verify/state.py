@@ -9,6 +9,7 @@ limits   the lengths that offsets are compared with
 held     references, locks and the like, which somebody has to give up
 outer    the state of the caller, suspended at its call
 trail    the branches taken on the way, latest first
+marks    the visits of loop heads that led here, latest only
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Trail(NamedTuple):
 class State:
     """Mutable while its block is walked, then left alone."""
 
-    __slots__ = ("alias", "held", "known", "limits", "outer", "packet", "rooms", "stack", "trail")
+    __slots__ = ("alias", "held", "known", "limits", "marks", "outer", "packet", "rooms", "stack", "trail")
 
     def __init__(self, packet: Area | None = None, limits: tuple[Value, ...] = ()) -> None:
         self.known: dict[Value, Known] = {}
@@ -64,6 +65,7 @@ class State:
         self.held = NOTHING_HELD
         self.outer: State | None = None
         self.trail: Trail | None = None
+        self.marks: frozenset[object] = frozenset()
 
     def copy(self) -> State:
         """A state of its own that says the same."""
@@ -75,6 +77,7 @@ class State:
         new.held = self.held
         new.outer = self.outer
         new.trail = self.trail
+        new.marks = self.marks
         return new
 
     def of(self, value: Value) -> Known:
@@ -157,21 +160,27 @@ class State:
             self.rooms[symbol, length] = room
 
     def forget_packets(self) -> None:
-        """The packet may have moved: nothing is known of pointers into it."""
+        """The packet may have moved: nothing is known of pointers into it, here and in the callers."""
         for value, known in self.known.items():
-            if type(known) is Pointer and known.area.kind is AreaKind.PACKET:
+            if type(known) is Pointer and known.area.kind in (AreaKind.PACKET, AreaKind.PACKET_META):
                 self.known[value] = ANY
-        if self.packet is not None and self.packet.length is not None:
-            self.forget_length(self.packet.length)
-            self.limits = tuple(limit for limit in self.limits if limit is not self.packet.length)
+        if self.packet is not None:
+            for area in (self.packet, self.packet.meta):
+                if area is not None and area.length is not None:
+                    self.forget_length(area.length)
+                    self.limits = tuple(limit for limit in self.limits if limit is not area.length)
         self.packet = None
+        if self.outer is not None:
+            self.outer = self.outer.copy()
+            self.outer.forget_packets()
 
     def start_packet(self, packet: Area) -> None:
         """Packet pointers loaded from here on point into `packet`."""
-        assert packet.length is not None
-        self.forget_length(packet.length)
         self.packet = packet
-        self.limits = (*self.limits, packet.length)
+        for area in (packet, packet.meta):
+            if area is not None and area.length is not None:
+                self.forget_length(area.length)
+                self.limits = (*self.limits, area.length)
 
     def forget_length(self, length: Value) -> None:
         """`length` is about to mean another number."""
@@ -197,7 +206,7 @@ def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slo
     block = edge.block
     limits = state.limits
     new = State(state.packet, limits)
-    new.held, new.outer, new.trail = state.held, state.outer, state.trail
+    new.held, new.outer, new.trail, new.marks = state.held, state.outer, state.trail, state.marks
     known = state.known
     keep: dict[Value, Known] = {value: known[value] for value in live if value in known}
     for offset, (size, value) in state.stack.items():
@@ -269,6 +278,7 @@ def join_states(a: State, b: State, slot: Slot) -> State:
     limits = a.limits if a.limits == b.limits else tuple(limit for limit in a.limits if limit in b.limits)
     new = State(a.packet if a.packet is b.packet else None, limits)
     new.held, new.trail = a.held, a.trail
+    new.marks = a.marks if a.marks is b.marks else a.marks | b.marks
     new.outer = _join_outer(a.outer, b.outer, slot)
     known, other = new.known, b.known
     merged: list[tuple[Value, Value, Value]] = []

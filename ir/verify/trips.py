@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ir.core import Alu, Value
+from ir.core import Value
+from ir.verify.distance import step_of
 from ir.verify.loops import Loop
 from ir.verify.ranges import FunctionRanges
 from ir.verify.state import State
@@ -28,7 +29,7 @@ def trip_bound(ranges: FunctionRanges, loop: Loop) -> int | None:
         span = fact.span if type(fact) is Pointer else fact
         if type(fact) is Pointer and (fact.is_nullable or span.smin < 0):
             continue
-        steps = [_step(state, args[position], param) for state, args in arrivals]
+        steps = [step_of(state, args[position], param) for state, args in arrivals]
         if None in steps:
             continue
         sure = [step for step in steps if step is not None]
@@ -36,21 +37,3 @@ def trip_bound(ranges: FunctionRanges, loop: Loop) -> int | None:
         if pace > 0:
             bounds.append((span.umax - span.umin) // pace)
     return min(bounds, default=None)
-
-
-def _step(state: State, arg: Value, param: Value) -> int | None:
-    """By how much `arg` is surely more than `param`, without wrapping."""
-    fact = state.of(arg)
-    if type(fact) is Pointer:
-        known = state.of(param)
-        if fact.symbol is not param or fact.is_nullable or type(known) is not Pointer:
-            return None
-        return fact.offset if known.span.umax + fact.offset < 1 << 63 and fact.span.smin >= 0 else None
-    symbol, offset = state.symbol(arg)
-    if symbol is param:
-        return offset
-    if type(arg) is Alu and arg.row.name == "add64 reg" and param in (arg.x, arg.y):
-        amount = state.number(arg.y if arg.x is param else arg.x)
-        if state.number(param).umax + amount.umax < 1 << 64:
-            return amount.umin
-    return None

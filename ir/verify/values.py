@@ -66,8 +66,9 @@ class Area:
     with a length, a frame, a global variable) exists once, so that offsets into it may be compared; any
     other stands for every object its instruction makes.
 
-    `map` is whose value or which map it is; `type_id` the BTF type of a kernel object. `is_held`: somebody has
-    to release it; `owner` is the area whose release ends this one too.
+    `map` is whose value or which map it is; `type_id` the BTF type of a kernel object. `is_held`: somebody
+    has to release it; `owner` is the area whose release ends this one too. `meta` is the metadata before a
+    packet.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class Area:
         "kind",
         "length",
         "map",
+        "meta",
         "name",
         "owner",
         "size",
@@ -103,6 +105,7 @@ class Area:
         self.trust = Trust.PLAIN
         self.is_held = False
         self.owner: Area | None = None
+        self.meta: Area | None = None
 
     def __repr__(self) -> str:
         return f"{self.kind.value} {self.name}".strip()

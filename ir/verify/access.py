@@ -1,0 +1,297 @@
+"""Whether an access is allowed, by the sort of memory it is to; and what a load finds there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ir.core import Value
+from ir.isa import Row
+from ir.kinds import ProgramType
+from ir.verify.contexts import Field
+from ir.verify.kernel_objects import check_object, load_object
+from ir.verify.refusal import Refused
+from ir.verify.scalar import Scalar, between, between_signed, const
+from ir.verify.state import State, pointer_room
+from ir.verify.subject import FRAME_SIZE, Subject
+from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, length_symbol, start_of
+
+UNSIGNED: Final = {size: between(64, 0, (1 << 8 * size) - 1) for size in (1, 2, 4)} | {8: ANY}
+SIGNED: Final = {
+    size: between_signed(64, -1 << (8 * size - 1), (1 << (8 * size - 1)) - 1) for size in (1, 2, 4)
+} | {8: ANY}
+
+_T = ProgramType
+_PACKET_READERS: Final = frozenset(
+    (
+        *(_T.LWT_IN, _T.LWT_OUT, _T.LWT_SEG6LOCAL, _T.SK_REUSEPORT, _T.FLOW_DISSECTOR, _T.CGROUP_SKB),
+        *(_T.SCHED_CLS, _T.SCHED_ACT, _T.XDP, _T.LWT_XMIT, _T.SK_SKB, _T.SK_MSG, _T.CGROUP_SOCKOPT),
+    )
+)
+_PACKET_WRITERS: Final = frozenset(
+    (_T.SCHED_CLS, _T.SCHED_ACT, _T.XDP, _T.LWT_XMIT, _T.SK_SKB, _T.SK_MSG, _T.CGROUP_SOCKOPT)
+)
+_SOCKETS: Final = (AreaKind.SOCKET_COMMON, AreaKind.SOCKET, AreaKind.TCP_SOCKET, AreaKind.XDP_SOCKET)
+_PLAIN: Final = (AreaKind.MEMORY, AreaKind.BUFFER, AreaKind.MAP_KEY, AreaKind.FLOW_KEYS)
+
+
+def plain_range(row: Row) -> Scalar:
+    """What a load of the row may give when nothing is known of the memory."""
+    return (SIGNED if row.signed else UNSIGNED)[row.size]
+
+
+def check_pointer(state: State, base: Value, what: str) -> Pointer:
+    """The pointer that `base` is; refused when it is none or may be NULL."""
+    known = state.of(base)
+    if type(known) is not Pointer:
+        raise Refused("not-a-pointer", f"{what} through {_describe(known)}, which is no pointer", base)
+    if known.is_nullable:
+        hint = "compare the pointer with NULL before this access"
+        raise Refused(
+            "null-dereference", f"{what} through a {known.area} pointer that may be NULL", base, hint
+        )
+    return known
+
+
+def check_access(
+    subject: Subject, state: State, base: Value, offset: int, size: int, writes: bool, atomic: bool = False
+) -> Pointer:
+    """Refuse an access of `size` bytes at base + offset that may go wrong; the pointer it goes through."""
+    what = f"{size}-byte {'atomic access' if atomic else 'store' if writes else 'load'}"
+    pointer = check_pointer(state, base, what)
+    area = pointer.area
+    kind = area.kind
+    if writes and not area.writable:
+        raise Refused("read-only", f"{what} to read-only {area}", base)
+    if kind is AreaKind.FRAME:
+        _check_frame(state, pointer, offset, size, what, base)
+    elif kind is AreaKind.PACKET or kind is AreaKind.PACKET_META:
+        if atomic:
+            raise Refused("bad-atomic", f"{what} to the packet", base)
+        _check_packet(subject, state, pointer, offset, size, writes, what, base)
+    elif kind is AreaKind.MAP_VALUE:
+        check_map_value(subject, pointer, offset, size, writes, what, base)
+    elif kind is AreaKind.CONTEXT:
+        if atomic:
+            raise Refused("bad-atomic", f"{what} to the context", base)
+        _check_context(subject, pointer, offset, size, writes, what, base)
+    elif kind in _PLAIN:
+        check_bounds(state, pointer, offset, size, what, base)
+    elif kind in _SOCKETS:
+        _check_socket(pointer, offset, size, writes, what, base)
+    elif kind in (AreaKind.BTF, AreaKind.PERCPU, AreaKind.MAP):
+        check_object(subject, pointer, offset, size, writes, what, base)
+    elif kind is not AreaKind.ARENA:
+        raise Refused("bad-access", f"{what} through a pointer to a {area}", base)
+    return pointer
+
+
+def load(subject: Subject, state: State, pointer: Pointer, row: Row, offset: int, inst: Value) -> Known:
+    """What a checked load finds, but for the stack."""
+    area = pointer.area
+    if area.kind is AreaKind.CONTEXT:
+        return _load_context(subject, state, pointer.span.value + offset, row, inst)
+    if area.kind is AreaKind.MAP_VALUE:
+        return _load_map_value(subject, pointer, row, offset, inst)
+    if area.kind in (AreaKind.BTF, AreaKind.PERCPU, AreaKind.MAP):
+        return load_object(subject, state, pointer, row, offset, inst)
+    return plain_range(row)
+
+
+def check_bounds(state: State, pointer: Pointer, offset: int, size: int, what: str, base: Value) -> None:
+    """Refuse unless the bytes surely lie in the pointer's area."""
+    low, high = pointer.span.smin + offset, pointer.span.smax + offset + size
+    if low >= 0 and high <= pointer.area.size:
+        return
+    if low >= 0 and pointer.area.length is not None:
+        room = pointer_room(state, pointer)
+        if room is not None and offset + size <= room:
+            return
+    if low < 0:
+        said = f"{what} at offset {low} of {pointer.area}, before its start"
+        raise Refused("out-of-bounds", said, base, _sign_hint(pointer))
+    said = f"{what} may reach byte {high} of {pointer.area}, which has {pointer.area.size}"
+    raise Refused("out-of-bounds", said, base, _range_hint(pointer))
+
+
+def _check_frame(state: State, pointer: Pointer, offset: int, size: int, what: str, base: Value) -> None:
+    low, high = pointer.span.smin + offset - FRAME_SIZE, pointer.span.smax + offset - FRAME_SIZE
+    if low < -FRAME_SIZE or high + size > 0:
+        where = f"stack offset {low}" if low == high else f"stack offsets {low}..{high}"
+        said = f"{what} at {where}, outside [-{FRAME_SIZE}, 0)"
+        raise Refused("stack-out-of-bounds", said, base, _range_hint(pointer))
+    known_bits = (pointer.span.value | pointer.span.mask) & (size - 1)
+    if pointer.span.mask & (size - 1) or (known_bits + offset) & (size - 1):
+        raise Refused("misaligned-stack", f"{what} at stack offset {low} is not aligned to {size}", base)
+
+
+def _check_packet(
+    subject: Subject,
+    state: State,
+    pointer: Pointer,
+    offset: int,
+    size: int,
+    writes: bool,
+    what: str,
+    base: Value,
+) -> None:
+    allowed = _PACKET_WRITERS if writes else _PACKET_READERS
+    if subject.type not in allowed:
+        said = (
+            f"{what} {'into' if writes else 'from'} the packet is not allowed in {subject.type.name} programs"
+        )
+        raise Refused("packet-access", said, base)
+    check_packet_range(state, pointer, offset, size, what, base)
+
+
+def check_packet_range(
+    state: State, pointer: Pointer, offset: int, size: int, what: str, base: Value
+) -> None:
+    """Refuse unless the bytes are surely before the packet's end."""
+    if pointer.span.smin + offset < 0:
+        said = f"{what} at offset {pointer.span.smin + offset} of the {pointer.area}, before its start"
+        raise Refused("packet-out-of-bounds", said, base, _sign_hint(pointer))
+    room = pointer_room(state, pointer)
+    if room is None or offset + size > room:
+        end = "data" if pointer.area.kind is AreaKind.PACKET_META else "data_end"
+        sure = max(room or 0, 0)
+        said = f"{what} at {offset} from a {pointer.area} pointer that is known to have {sure} bytes before {end}"
+        hint = f"compare the pointer plus {offset + size} with {end} before this access"
+        raise Refused("packet-out-of-bounds", said, base, hint)
+
+
+def check_map_value(
+    subject: Subject, pointer: Pointer, offset: int, size: int, writes: bool, what: str, base: Value
+) -> None:
+    """Refuse what may leave a map value, or touches one of its special fields."""
+    area = pointer.area
+    low, high = pointer.span.smin + offset, pointer.span.smax + offset + size
+    assert area.map is not None
+    if low < 0 or high > area.size:
+        where = f"bytes {low}..{high - 1}" if low != high - size or size > 1 else f"byte {low}"
+        said = f"{what} at {where} of a value of map '{area.name}', which has {area.size}"
+        raise Refused("map-value-out-of-bounds", said, base, _range_hint(pointer))
+    if not writes and not subject.may_load(area.map):
+        raise Refused("write-only", f"{what} from write-only map '{area.name}'", base)
+    for field in subject.special_fields(area.map):
+        if field.offset < high and low < field.offset + field.size:
+            exact = low == high - size == field.offset and size == 8
+            if not (field.is_pointer and exact and pointer.span.is_const):
+                said = f"{what} touches the {field.kind} at byte {field.offset} of map '{area.name}'"
+                raise Refused("special-field", said, base)
+
+
+def _load_map_value(subject: Subject, pointer: Pointer, row: Row, offset: int, inst: Value) -> Known:
+    map_ = pointer.area.map
+    assert map_ is not None
+    if pointer.span.mask:
+        return plain_range(row)
+    place = pointer.span.value + offset
+    if subject.is_frozen(map_) and pointer.area.is_single:
+        content = (map_.initial or b"").ljust(map_.value_size, b"\0")[place : place + row.size]
+        number = int.from_bytes(content, "big" if subject.program.big_endian else "little", signed=row.signed)
+        return const(64, number)
+    for field in subject.special_fields(map_):
+        if field.offset == place and field.is_pointer:
+            return load_object(subject, State(), pointer, row, offset, inst, field)
+    return plain_range(row)
+
+
+def _check_context(
+    subject: Subject, pointer: Pointer, offset: int, size: int, writes: bool, what: str, base: Value
+) -> None:
+    if pointer.span.mask or pointer.span.value:
+        said = f"{what} through a context pointer that was moved"
+        raise Refused("context-access", said, base, "access the context at constant offsets from r1")
+    if subject.module.context.is_raw or subject.context is None:
+        check_object(subject, pointer, offset, size, writes, what, base)
+        return
+    fields = subject.context.writable if writes else subject.context.readable
+    if (offset, size) not in fields:
+        said = f"{what} at offset {offset} of the context is not allowed in {_program_name(subject)} programs"
+        raise Refused("context-access", said, base)
+
+
+def _program_name(subject: Subject) -> str:
+    attach = f"/{subject.attach_type.name}" if subject.attach_type is not None else ""
+    return f"{subject.type.name}{attach}"
+
+
+def _load_context(subject: Subject, state: State, place: int, row: Row, inst: Value) -> Known:
+    if subject.context is None:
+        return load_object(subject, state, start_of(Area(AreaKind.CONTEXT)), row, place, inst)
+    field = subject.context.readable[place, row.size]
+    if not field.holds or row.signed:
+        return plain_range(row)
+    if field.holds in ("data", "end", "meta"):
+        return _packet_pointer(subject, state, field, inst)
+    if field.area_kind is AreaKind.SOCKET or field.area_kind is AreaKind.SOCKET_COMMON:
+        area = subject.area(("context", place), field.area_kind, writable=False)
+        return start_of(area, field.is_nullable)
+    if field.area_kind is AreaKind.FLOW_KEYS:
+        return start_of(subject.area("flow keys", AreaKind.FLOW_KEYS, size=56))
+    if field.area_kind is AreaKind.BUFFER:
+        return start_of(subject.area("buffer", AreaKind.BUFFER, size=1 << 16))
+    return load_object(subject, state, start_of(Area(AreaKind.CONTEXT)), row, place, inst)
+
+
+def _packet_pointer(subject: Subject, state: State, field: Field, inst: Value) -> Pointer:
+    packet = state.packet
+    if packet is None:
+        packet = subject.area(("packet", inst), AreaKind.PACKET)
+        if packet.length is None:
+            packet.length = length_symbol()
+            packet.meta = Area(AreaKind.PACKET_META, length=length_symbol())
+            packet.is_single = True
+        state.start_packet(packet)
+    assert packet.length is not None
+    assert packet.meta is not None
+    if field.holds == "data":
+        return start_of(packet)
+    if field.holds == "end":
+        return Pointer(packet, packet.length, 0, state.number(packet.length))
+    return start_of(packet.meta)
+
+
+_SOCK_PARTS: Final = ((4, 12), (24, 48), (52, 80))
+_SOCK_READS: Final = frozenset(
+    [(offset, 4) for offset in range(0, 80, 4)]
+    + [(at, size) for size in (1, 2) for low, high in _SOCK_PARTS for at in range(low, high, size)]
+    + [(48, 2), (48, 1), (49, 1)]
+)
+_TCP_READS: Final = frozenset(
+    [(offset, 4) for offset in (*range(0, 80, 4), 96, 100, 104, 108)] + [(80, 8), (88, 8)]
+)
+
+
+def _check_socket(pointer: Pointer, offset: int, size: int, writes: bool, what: str, base: Value) -> None:
+    area = pointer.area
+    if writes:
+        raise Refused("read-only", f"{what} into {area.kind.value}", base)
+    if pointer.span.mask or pointer.span.value:
+        raise Refused("socket-access", f"{what} through a moved pointer to {area.kind.value}", base)
+    if area.kind is AreaKind.XDP_SOCKET:
+        allowed = (offset, size) == (0, 4)
+    elif area.kind is AreaKind.TCP_SOCKET:
+        allowed = (offset, size) in _TCP_READS
+    else:
+        allowed = (offset, size) in _SOCK_READS
+        if area.kind is AreaKind.SOCKET_COMMON and 8 <= offset < 24:
+            allowed = False
+    if not allowed:
+        raise Refused("socket-access", f"{what} at offset {offset} of {area.kind.value} is not allowed", base)
+
+
+def _describe(known: Known) -> str:
+    if type(known) is Scalar and not known.mask:
+        return f"the number {known.smin}"
+    return "a number" if known is not ANY else "an unknown number"
+
+
+def _range_hint(pointer: Pointer) -> str:
+    return "" if pointer.span.is_const else "bound the offset before it is added, with a comparison or a mask"
+
+
+def _sign_hint(pointer: Pointer) -> str:
+    return (
+        "" if pointer.span.is_const else "make sure that the offset is not negative, or use an unsigned type"
+    )

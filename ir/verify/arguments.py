@@ -1,0 +1,327 @@
+"""Whether the arguments of a helper are what its prototype asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, final
+
+from ir.core import Call, Value
+from ir.helpers import Argument, ArgumentKind, Helper
+from ir.object import Map
+from ir.verify.access import check_bounds, check_map_value, check_packet_range
+from ir.verify.refusal import Refused
+from ir.verify.scalar import Scalar
+from ir.verify.stack import own_or_outer, write_frame
+from ir.verify.state import State
+from ir.verify.steps import Steps
+from ir.verify.subject import FRAME_SIZE, Subject
+from ir.verify.values import ZERO, Area, AreaKind, Known, Pointer, Trust
+
+_K = ArgumentKind
+# A size that may be this large counts as unbounded.
+_MAX_SIZE: Final = 1 << 29
+_MEMORY: Final = frozenset(
+    (
+        *(AreaKind.FRAME, AreaKind.PACKET, AreaKind.PACKET_META, AreaKind.MAP_KEY, AreaKind.MAP_VALUE),
+        *(AreaKind.MEMORY, AreaKind.BUFFER),
+    )
+)
+_SOCKETS: Final = frozenset(
+    (AreaKind.SOCKET_COMMON, AreaKind.SOCKET, AreaKind.TCP_SOCKET, AreaKind.XDP_SOCKET)
+)
+_KINDS: Final = {
+    _K.CONTEXT: frozenset((AreaKind.CONTEXT,)),
+    _K.MAP: frozenset((AreaKind.MAP,)),
+    _K.MAP_KEY: _MEMORY,
+    _K.MAP_VALUE: _MEMORY,
+    _K.MEMORY: _MEMORY | {AreaKind.BTF, AreaKind.CONTEXT},
+    _K.CONST_STRING: frozenset((AreaKind.MAP_VALUE,)),
+    _K.FUNCTION: frozenset((AreaKind.FUNCTION,)),
+    _K.SPIN_LOCK: frozenset((AreaKind.MAP_VALUE,)),
+    _K.TIMER: frozenset((AreaKind.MAP_VALUE,)),
+    _K.KPTR: frozenset((AreaKind.MAP_VALUE,)),
+    _K.RECORD: frozenset((AreaKind.MEMORY,)),
+    _K.SOCKET: frozenset((AreaKind.SOCKET,)),
+    _K.SOCKET_COMMON: _SOCKETS,
+    _K.ANY_SOCKET: _SOCKETS | {AreaKind.BTF},
+    _K.BTF_POINTER: frozenset((AreaKind.BTF,)) | _SOCKETS,
+    _K.PERCPU_POINTER: frozenset((AreaKind.PERCPU, AreaKind.BTF)),
+    _K.STACK: frozenset((AreaKind.FRAME,)),
+    _K.DYNPTR: frozenset((AreaKind.FRAME, AreaKind.DYNPTR)),
+}
+
+
+@final
+@dataclass(slots=True)
+class Passed:
+    """What the arguments of a call turned out to be."""
+
+    map: Map | None = None
+    map_pointer: Pointer | None = None
+    released: Area | None = None
+    released_value: Value | None = None
+    alloc_size: int = 0
+    most_bytes: int = 0
+    function: str = ""
+    socket: Pointer | None = None
+    key_number: int | None = None
+    written: list[tuple[Pointer, int]] = field(default_factory=list)
+
+
+def check_arguments(steps: Steps, state: State, call: Call, helper: Helper) -> Passed:
+    """Check each argument against the prototype. Raises Refused."""
+    passed = Passed()
+    for number, argument in enumerate(helper.arguments):
+        value = call.args[number]
+        try:
+            _check(steps, state, call, helper, number, argument, value, passed)
+        except Refused as refused:
+            refused.message = f"{helper.full_name}: argument {number + 1}: {refused.message}"
+            refused.culprit = refused.culprit or value
+            raise
+    return passed
+
+
+def _check(
+    steps: Steps,
+    state: State,
+    call: Call,
+    helper: Helper,
+    number: int,
+    argument: Argument,
+    value: Value,
+    passed: Passed,
+) -> None:
+    known = state.of(value)
+    kind = argument.kind
+    if kind is _K.ANYTHING:
+        return
+    if kind is _K.SIZE:
+        _check_size(steps, state, call, helper, number, argument, passed)
+        return
+    if kind is _K.ALLOC_SIZE:
+        if type(known) is not Scalar or known.mask:
+            raise Refused("bad-argument", "size is not a known constant", value)
+        passed.alloc_size = known.value
+        return
+    if argument.is_nullable and known == ZERO:
+        return
+    if type(known) is not Pointer:
+        wanted = f"a {_describe(argument)} pointer"
+        said = f"{_number(known)} where {wanted} is wanted"
+        raise Refused("bad-argument", said, value)
+    if known.area.kind not in _KINDS[kind]:
+        raise Refused("bad-argument", f"{known.area} pointer where {_describe(argument)} is wanted", value)
+    if known.is_nullable and not argument.is_nullable:
+        said = f"{known.area} pointer may be NULL"
+        raise Refused("null-argument", said, value, "compare the pointer with NULL before the call")
+    _check_pointer(steps, state, helper, argument, value, known, passed)
+
+
+def _check_pointer(
+    steps: Steps,
+    state: State,
+    helper: Helper,
+    argument: Argument,
+    value: Value,
+    known: Pointer,
+    passed: Passed,
+) -> None:
+    kind, area = argument.kind, known.area
+    if argument.releases and kind is not _K.DYNPTR:
+        _check_release(state, known, value, passed)
+    if kind is _K.MAP:
+        passed.map, passed.map_pointer = area.map, known
+    elif kind is _K.MAP_KEY:
+        assert passed.map is not None
+        size = passed.map.key_size
+        check_memory(steps, state, helper, known, value, size, size, argument.writes, passed)
+        passed.key_number = _constant_key(steps, state, known, size)
+    elif kind is _K.MAP_VALUE:
+        assert passed.map is not None
+        size = passed.map.value_size
+        check_memory(steps, state, helper, known, value, size, size, argument.writes, passed)
+    elif kind is _K.MEMORY and argument.size:
+        size = argument.size
+        check_memory(steps, state, helper, known, value, size, size, argument.writes, passed)
+    elif kind is _K.FUNCTION:
+        passed.function = area.name
+    elif kind is _K.CONST_STRING:
+        _check_string(steps.subject, known, value)
+    elif kind in (_K.SPIN_LOCK, _K.TIMER, _K.KPTR):
+        _check_field(steps.subject, kind, known, value)
+        passed.map = passed.map or area.map
+        passed.socket = known
+    elif kind in (_K.CONTEXT, _K.RECORD, _K.SOCKET, _K.SOCKET_COMMON, _K.ANY_SOCKET, _K.BTF_POINTER):
+        if (known.span.mask or known.span.value) and kind is not _K.BTF_POINTER:
+            raise Refused("bad-argument", f"{area} pointer was moved by {known.span}", value)
+        if kind is _K.RECORD and not area.is_held:
+            raise Refused("bad-argument", f"{area} was not reserved in a ring buffer", value)
+        if area.kind is AreaKind.BTF:
+            _check_object(steps.subject, argument, known, value)
+        passed.socket = known
+
+
+def _check_release(state: State, known: Pointer, value: Value, passed: Passed) -> None:
+    owner = known.area.owner or known.area
+    if owner not in state.held.references:
+        raise Refused("bad-release", f"{known.area} holds no reference to give up", value)
+    if known.span.mask or known.span.value:
+        raise Refused("bad-release", f"pointer to {known.area} was moved since it was acquired", value)
+    passed.released, passed.released_value = owner, value
+
+
+def _check_object(subject: Subject, argument: Argument, known: Pointer, value: Value) -> None:
+    if known.area.trust is Trust.UNTRUSTED:
+        raise Refused("untrusted-pointer", f"{known.area} pointer is not trusted", value)
+    wanted = argument.btf
+    if argument.kind is not _K.BTF_POINTER or wanted in ("", "*") or not known.area.type_id:
+        return
+    if subject.kernel is not None and not _is_struct(subject, known.area, wanted):
+        raise Refused("bad-argument", f"struct {known.area.name} where struct {wanted} is wanted", value)
+
+
+def _is_struct(subject: Subject, area: Area, wanted: str) -> bool:
+    """Whether the object is a `wanted`, or starts with one."""
+    from ir.btf_types import Struct
+
+    btf, type_id = subject.kernel, area.type_id
+    for _ in range(8):
+        if btf is None or not type_id:
+            return False
+        type = btf.type(btf.strip(type_id))
+        if not isinstance(type, Struct):
+            return False
+        if type.name == wanted:
+            return True
+        if not type.members or type.members[0].bit_offset:
+            return False
+        type_id = type.members[0].type_id
+    return False
+
+
+def _check_size(
+    steps: Steps, state: State, call: Call, helper: Helper, number: int, argument: Argument, passed: Passed
+) -> None:
+    """A number of bytes, and the memory before it that has to have them."""
+    value = call.args[number]
+    known = state.of(value)
+    if type(known) is not Scalar:
+        raise Refused("bad-argument", "pointer where a size is wanted", value)
+    if known.smin < 0:
+        said = f"size may be negative ({known.smin})"
+        raise Refused("bad-size", said, value, "use an unsigned type, or compare the size with 0")
+    if known.umax >= _MAX_SIZE:
+        said = f"size is not bounded (up to {known.umax:#x})"
+        raise Refused("bad-size", said, value, "bound the size with a comparison or a mask before the call")
+    if known.umin == 0 and not argument.may_be_zero:
+        raise Refused("bad-size", "size may be 0", value, "compare the size with 0 before the call")
+    passed.most_bytes = known.umax
+    memory, place = helper.arguments[number - 1], call.args[number - 1]
+    pointer = state.of(place)
+    if type(pointer) is not Pointer:
+        if known.umax:
+            raise Refused("bad-argument", f"NULL with a size of up to {known.umax}", place)
+        return
+    try:
+        check_memory(steps, state, helper, pointer, place, known.umin, known.umax, memory.writes, passed)
+    except Refused as refused:
+        refused.culprit = value if known.mask else place
+        raise
+
+
+def check_memory(
+    steps: Steps,
+    state: State,
+    helper: Helper,
+    pointer: Pointer,
+    value: Value,
+    least: int,
+    most: int,
+    writes: bool,
+    passed: Passed,
+) -> None:
+    """Refuse unless a helper may touch `most` bytes at `pointer`."""
+    area = pointer.area
+    what = f"{'write' if writes else 'read'} of {most} bytes"
+    if writes and not area.writable:
+        raise Refused("read-only", f"{what} to read-only {area}", value)
+    if most == 0:
+        return
+    if area.kind is AreaKind.FRAME:
+        low, high = pointer.span.smin, pointer.span.smax + most
+        if low < 0 or high > FRAME_SIZE:
+            said = f"{what} at stack offset {low - FRAME_SIZE}, outside [-{FRAME_SIZE}, 0)"
+            raise Refused("stack-out-of-bounds", said, value)
+        if not writes and state.held.objects_in(area, low, high):
+            raise Refused("stack-object", f"{what} of an object that the kernel keeps on the stack", value)
+    elif area.kind in (AreaKind.PACKET, AreaKind.PACKET_META):
+        if not helper.takes_packet:
+            raise Refused("bad-argument", "the helper does not take packet pointers", value)
+        check_packet_range(state, pointer, 0, most, what, value)
+    elif area.kind is AreaKind.MAP_VALUE:
+        check_map_value(steps.subject, pointer, 0, most, writes, what, value)
+    elif area.kind is AreaKind.CONTEXT:
+        if steps.subject.type.name != "SYSCALL":
+            raise Refused("bad-argument", "context where memory is wanted", value)
+    elif area.kind is not AreaKind.BTF:
+        check_bounds(state, pointer, 0, most, what, value)
+    if writes:
+        passed.written.append((pointer, most))
+
+
+def note_writes(steps: Steps, state: State, passed: Passed) -> None:
+    """After the checks: what the helper may write is no longer known."""
+    for pointer, size in passed.written:
+        if pointer.area.kind is AreaKind.FRAME:
+            low, high = pointer.span.smin, pointer.span.smax + size
+            write_frame(state, steps.frame, steps.frames, pointer.area, low, high)
+
+
+def _constant_key(steps: Steps, state: State, known: Pointer, size: int) -> int | None:
+    """The number that a key on the stack is, if it is known."""
+    from ir.verify.stack import read_slot
+
+    if known.area.kind is not AreaKind.FRAME or known.span.mask or size not in (1, 2, 4, 8):
+        return None
+    keeper = own_or_outer(state, steps.frame, known.area, steps.frames)
+    if keeper is None:
+        return None
+    found = read_slot(keeper, known.span.value, size, False, steps.subject.program.big_endian)
+    if found is None or type(found[0]) is not Scalar or found[0].mask:
+        return None
+    return found[0].value
+
+
+def _check_string(subject: Subject, known: Pointer, value: Value) -> None:
+    map_ = known.area.map
+    if map_ is None or not subject.is_frozen(map_) or known.span.mask:
+        raise Refused("bad-argument", "string is not in a read-only map at a constant offset", value)
+    if b"\0" not in (map_.initial or b"")[known.span.value :]:
+        raise Refused("bad-argument", "string does not end in NUL", value)
+
+
+_FIELDS: Final = {
+    _K.SPIN_LOCK: ("bpf_spin_lock",),
+    _K.TIMER: ("bpf_timer",),
+    _K.KPTR: ("kptr", "percpu_kptr"),
+}
+
+
+def _check_field(subject: Subject, kind: ArgumentKind, known: Pointer, value: Value) -> None:
+    map_ = known.area.map
+    assert map_ is not None
+    wanted = _FIELDS[kind]
+    if not known.span.mask:
+        for found in subject.special_fields(map_):
+            if found.offset == known.span.value and found.kind in wanted:
+                return
+    raise Refused("bad-argument", f"no {wanted[0]} there in the value of map '{map_.name}'", value)
+
+
+def _describe(argument: Argument) -> str:
+    return f"struct {argument.btf}" if argument.btf else argument.kind.name.lower().replace("_", " ")
+
+
+def _number(known: Known) -> str:
+    return f"the number {known}" if type(known) is Scalar and not known.mask else "a number"

@@ -1,0 +1,119 @@
+"""Helpers that call a function of the program: once, often, or later."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ir.core import Call, Function, Param, Value
+from ir.helpers import Helper
+from ir.object import Map
+from ir.verify.arguments import Passed
+from ir.verify.refusal import Refused
+from ir.verify.scalar import Scalar, between
+from ir.verify.state import State, covers_state, join_states
+from ir.verify.values import ANY, AreaKind, Known, Pointer, start_of
+
+if TYPE_CHECKING:
+    from ir.verify.explore import Walk
+
+_MOST_ROUNDS: Final = 40
+_MOST_LOOPS: Final = 1 << 23
+
+
+def call_back(walk: Walk, state: State, call: Call, helper: Helper, passed: Passed) -> list[State]:
+    """The states after a helper that calls `passed.function`, from the one in which the helper was called."""
+    subject = walk.explorer.subject
+    function = subject.module.functions[passed.function]
+    if helper.name == "timer_set_callback":
+        _walk_later(walk, state, function, passed)
+        return [state]
+    if state.held.locked is not None:
+        raise Refused("lock-held", f"{helper.full_name} while a spin lock is held")
+    args = _arguments(walk, state, call, helper, passed)
+    outcome = state.known.get(call, ANY)
+    return _go_round(walk, state, call, function, args, outcome)
+
+
+def _go_round(
+    walk: Walk, state: State, call: Call, function: Function, args: list[Value | Known], outcome: Known
+) -> list[State]:
+    """Call the function until nothing new comes of it: none, one or more times."""
+    from ir.verify.explore import widen_state
+
+    symbols: dict[int, Param] = {}
+
+    def slot(offset: int) -> Param:
+        return symbols.setdefault(offset, Param(-1))
+
+    for rounds in range(_MOST_ROUNDS):
+        after = state
+        for done in walk.enter_function(state.copy(), function, args):
+            back = walk.resume(None, done)
+            if back.held != state.held:
+                said = (
+                    f"'{function.name}', called in a loop, ends with other references or locks than it starts"
+                )
+                raise Refused("reference-leak", said)
+            after = join_states(after, back, slot)
+        if after is state or covers_state(state, after):
+            break
+        if rounds > 1:
+            widen_state(state, after, (0, 1 << 16, 1 << 32))
+        state = after
+    else:
+        raise Refused("too-complex", f"the effect of calling '{function.name}' in a loop is not bounded")
+    state = state.copy()
+    state.known[call] = outcome
+    return [state]
+
+
+def _walk_later(walk: Walk, state: State, function: Function, passed: Passed) -> None:
+    """A function that runs by itself some time: with a map, a key and a value, and nothing held."""
+    subject = walk.explorer.subject
+    map_ = passed.map
+    assert map_ is not None
+    args: list[Known] = [
+        start_of(subject.map_area(map_)),
+        _key(walk, map_),
+        start_of(subject.value_area("timer", map_)),
+    ]
+    entry = State()
+    for param in function.params:
+        entry.known[param] = args[param.register - 1] if param.register <= len(args) else ANY
+    walk.explorer.walk(function, entry, ())
+
+
+def _key(walk: Walk, map_: Map) -> Known:
+    area = walk.explorer.subject.area(
+        ("key", map_.name), AreaKind.MAP_KEY, map_.name, map_.key_size, writable=False
+    )
+    return start_of(area)
+
+
+def _arguments(walk: Walk, state: State, call: Call, helper: Helper, passed: Passed) -> list[Value | Known]:
+    """What the helper passes to the function."""
+    subject = walk.explorer.subject
+    if helper.name == "loop":
+        times = state.of(call.args[0])
+        if type(times) is Scalar:
+            most = min(times.half().umax, _MOST_LOOPS)
+            return [between(64, 0, max(most - 1, 0)), _plain(state, call.args[2])]
+        raise Refused("bad-argument", "bpf_loop: argument 1: a pointer where a count is wanted", call.args[0])
+    if helper.name == "for_each_map_elem":
+        map_ = passed.map
+        assert map_ is not None
+        value = start_of(subject.value_area(("each", call), map_))
+        return [start_of(subject.map_area(map_)), _key(walk, map_), value, _plain(state, call.args[2])]
+    if helper.name == "user_ringbuf_drain":
+        dynptr = subject.area(("drained", call), AreaKind.DYNPTR)
+        return [start_of(dynptr), _plain(state, call.args[2])]
+    vma = subject.area(("vma", call), AreaKind.BTF, "vm_area_struct", writable=False)
+    return [_plain(state, call.args[0]), start_of(vma), _plain(state, call.args[3])]
+
+
+def _plain(state: State, value: Value) -> Known:
+    """A value to be passed on each round: its offset is kept as a range only."""
+    known = state.of(value)
+    if type(known) is Pointer and known.symbol is not None and known.area.length is None:
+        return Pointer(known.area, None, 0, known.span, known.is_nullable) if known.span.is_const else known
+    return known

@@ -1,0 +1,398 @@
+"""Walking a function with sets of states: joined where nothing is lost by it, kept apart as far as a width allows.
+
+A block that several ways enter keeps up to `width` states for each thing that may be held there; one more is
+joined into the last. At width 1 that is a plain fixed-point analysis; wider, it tells paths apart;
+concretely, loops are gone round as often as it takes. Subprograms are walked at each call with the state of
+their caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Final, final
+
+from ir.core import Block, Branch, Call, Edge, Function, MayGoto, Param, Return, Value
+from ir.isa import Callee
+from ir.verify.branch import follow
+from ir.verify.callbacks import call_back
+from ir.verify.helper_calls import call_helper, find_helper
+from ir.verify.induction import Group
+from ir.verify.outline import Outline
+from ir.verify.refusal import Refused
+from ir.verify.scalar import Scalar, join, widen
+from ir.verify.state import State, Trail, covers_state, enter, join_states, pointer_room
+from ir.verify.steps import Steps
+from ir.verify.subject import Subject
+from ir.verify.termination import Visits
+from ir.verify.values import ANY, MAX_LENGTH, Area, Known, Pointer
+
+MAX_DEPTH: Final = 8
+_JOINS_BEFORE_WIDENING: Final = 2
+_JOINS_WITH_THRESHOLDS: Final = 10
+_MOST_LOSSY: Final = 6
+
+RESULT: Final = Param(0)
+"""Stands for r0 in the state at a function's exit."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to try: states kept apart at a block, steps in all, and whether counters are bounded at once."""
+
+    width: int
+    steps: int
+    clamps: bool
+
+
+@final
+@dataclass(eq=False, slots=True)
+class Visit:
+    """A state kept at a block. `base`: what arrived from outside of the loop; `joins`: how often it grew."""
+
+    block: Block
+    state: State
+    base: State | None = None
+    joins: int = 0
+    is_pending: bool = False
+
+
+@final
+class Explorer:
+    """One attempt to prove a subject."""
+
+    def __init__(self, subject: Subject, effort: Effort, outlines: dict[Function, Outline]) -> None:
+        self.subject = subject
+        self.effort = effort
+        self.outlines = outlines
+        self.steps_left = effort.steps
+        self.states = 0
+
+    def outline(self, function: Function) -> Outline:
+        """The outline of a function, made when first asked for."""
+        found = self.outlines.get(function)
+        if found is None:
+            found = self.outlines[function] = Outline(function)
+        return found
+
+    def walk(self, function: Function, entry: State, frames: tuple[Area, ...]) -> list[State]:
+        """The states in which `function` returns, r0 as RESULT. Raises Refused."""
+        if len(frames) >= MAX_DEPTH:
+            raise Refused("call-depth", f"calls nest more than {MAX_DEPTH} functions deep")
+        return Walk(self, function, frames).run(entry)
+
+
+@final
+class Walk:
+    """The walk through one call of a function."""
+
+    def __init__(self, explorer: Explorer, function: Function, frames: tuple[Area, ...]) -> None:
+        self.explorer = explorer
+        self.function = function
+        self.frames = frames
+        self.outline = explorer.outline(function)
+        self.steps = Steps(explorer.subject, function, frames)
+        self.groups: dict[Param, Group] = {}
+        self.visits = Visits(self.outline)
+        self._kept: dict[Block, dict[object, list[Visit]]] = {}
+        self._pending: dict[Block, list[Visit]] = {}
+        self._queue: list[int] = []
+        self.exits: list[State] = []
+
+    def run(self, entry: State) -> list[State]:
+        """Walk until nothing new arrives anywhere."""
+        outline = self.outline
+        self._schedule(Visit(outline.order[0], entry))
+        while self._queue:
+            block = outline.order[heappop(self._queue)]
+            for visit in self._pending.pop(block, ()):
+                visit.is_pending = False
+                self._walk_block(block, visit.state)
+        self.visits.check(self.function)
+        return self.exits
+
+    def _schedule(self, visit: Visit) -> None:
+        if visit.is_pending:
+            return
+        visit.is_pending = True
+        self.explorer.states += 1
+        waiting = self._pending.setdefault(visit.block, [])
+        if not waiting:
+            heappush(self._queue, self.outline.number[visit.block])
+        waiting.append(visit)
+
+    def _walk_block(self, block: Block, state: State) -> None:
+        states = [state.copy()]
+        inst: object = None
+        try:
+            for inst in block.insts:
+                self.explorer.steps_left -= len(states)
+                if self.explorer.steps_left < 0:
+                    raise Refused("too-complex", f"not proved within {self.explorer.effort.steps} steps")
+                if type(inst) is Call:
+                    states = [after for before in states for after in self._call(before, inst)]
+                    states = self._limit(states, inst)
+                else:
+                    for state in states:
+                        self.steps.apply(state, inst)
+            inst = block.terminator
+            for state in states:
+                self._leave(block, state)
+        except Refused as refused:
+            if refused.at < 0:
+                refused.at = getattr(inst, "at", -1)
+                refused.function = self.function.name
+                refused.state = state
+            raise
+
+    def _leave(self, block: Block, state: State) -> None:
+        terminator = block.terminator
+        if type(terminator) is Return:
+            self._return(state, terminator.value)
+            return
+        if type(terminator) is not Branch:
+            if type(terminator) is MayGoto:
+                self.visits.note_may_goto(block)
+            for edge in block.edges():
+                self._arrive(block, edge, state)
+            return
+        ways = [(follow(state, terminator, taken, self.groups), taken) for taken in (True, False)]
+        is_open = all(way is not None for way, _ in ways)
+        for way, taken in ways:
+            if way is not None:
+                if is_open:
+                    way.trail = Trail(state.trail, terminator, taken)
+                self._arrive(block, terminator.taken if taken else terminator.other, way)
+
+    def _arrive(self, source: Block, edge: Edge, state: State) -> None:
+        block, outline = edge.block, self.outline
+        new = enter(state, edge, outline.live[block], outline.own[block], outline.slots_of(block))
+        if outline.ways_in[block] < 2:
+            self._schedule(Visit(block, new))
+            return
+        is_head = block in outline.loops.heads
+        is_back = is_head and outline.number[block] <= outline.number[source]
+        if is_back:
+            self.visits.note_step(block, state, edge)
+        kept = self._kept.setdefault(block, {}).setdefault(_holding(new), [])
+        for visit in kept:
+            if covers_state(visit.state, new):
+                if is_head:
+                    self.visits.note_arrival(new.marks, visit, is_back)
+                return
+        visit = self._place(block, new, kept, is_back)
+        if is_head:
+            self.visits.note_arrival(new.marks, visit, is_back)
+            visit.state.marks = frozenset((visit,))
+        self._schedule(visit)
+
+    def _place(self, block: Block, new: State, kept: list[Visit], is_back: bool) -> Visit:
+        """Keep an arrival: by itself, or joined into one that is kept."""
+        effort = self.explorer.effort
+        into: Visit | None = None
+        if is_back and effort.clamps:
+            into = next((visit for visit in kept if visit in new.marks), None)
+        if into is None and len(kept) < effort.width:
+            return self._keep(block, new, kept, is_back)
+        into = into or kept[-1]
+        if len(kept) < effort.width + _MOST_LOSSY and loses_pointer(into.state, new):
+            apart = next((visit for visit in kept if not loses_pointer(visit.state, new)), None)
+            if apart is None:
+                return self._keep(block, new, kept, is_back)
+            into = apart
+        self._grow(into, new, is_back)
+        return into
+
+    def _keep(self, block: Block, new: State, kept: list[Visit], is_back: bool) -> Visit:
+        visit = Visit(block, new, None if is_back else new)
+        if visit.base is not None and block in self.outline.loops.heads:
+            visit.state = new.copy()
+            self._clamp(visit)
+        kept.append(visit)
+        return visit
+
+    def _grow(self, visit: Visit, new: State, is_back: bool) -> None:
+        """Join an arrival into a kept state; at the head of a loop, widen."""
+        block, outline = visit.block, self.outline
+        slot = outline.slots_of(block)
+        old = visit.state
+        state = join_states(old, new, slot)
+        visit.joins += 1
+        if block in outline.loops.heads:
+            if not is_back and visit.base is not None:
+                visit.base = join_states(visit.base, new, slot)
+            if visit.joins >= _JOINS_BEFORE_WIDENING:
+                few = visit.joins >= _JOINS_WITH_THRESHOLDS
+                widen_state(old, state, (0, MAX_LENGTH) if few else outline.loops.thresholds(block))
+        visit.state = state
+        if block in outline.loops.heads:
+            self._clamp(visit)
+
+    def _clamp(self, visit: Visit) -> None:
+        """Bound the counters of the loop that `visit` is at the head of, by how often it can go round."""
+        induction = self.outline.inductions.get(visit.block)
+        if induction is None or visit.base is None:
+            return
+        arrivals = induction.arrivals(visit.base)
+        self.visits.note_arrivals(visit.block, arrivals)
+        if not self.explorer.effort.clamps:
+            return
+        group = induction.clamp(visit.base, visit.state, arrivals) if arrivals is not None else {}
+        for param in induction.steps:
+            self.groups[param] = _merge_groups(self.groups.get(param), group, param)
+
+    def _call(self, state: State, call: Call) -> list[State]:
+        subject = self.explorer.subject
+        if call.callee is Callee.SUBPROGRAM and isinstance(call.target, str):
+            return self._call_subprogram(state, call, subject.module.functions[call.target])
+        if call.callee is Callee.HELPER:
+            helper = find_helper(subject, call)
+            passed = call_helper(self.steps, state, call, helper)
+            return call_back(self, state, call, helper, passed) if passed.function else [state]
+        if call.callee is Callee.KFUNC:
+            raise Refused("unknown-kfunc", f"kernel function {call.target} is not known here")
+        raise Refused("indirect-call", "Linux has no calls through registers")
+
+    def _call_subprogram(self, state: State, call: Call, function: Function) -> list[State]:
+        if state.held.locked is not None:
+            raise Refused("lock-held", f"call of '{function.name}' while a spin lock is held")
+        return [self.resume(call, done) for done in self.enter_function(state, function, list(call.args))]
+
+    def enter_function(self, state: State, function: Function, args: list[Value | Known]) -> list[State]:
+        """Walk a function called from here; the states in which it returns."""
+        inner = State(state.packet, state.limits)
+        inner.held, inner.outer, inner.trail = state.held, state, state.trail
+        for limit in state.limits:
+            inner.known[limit] = state.of(limit)
+        for param in function.params:
+            position = param.register - 1
+            arg: Value | Known = args[position] if position < len(args) else ANY
+            known = arg if isinstance(arg, Scalar | Pointer) else state.of(arg)
+            inner.known[param] = known
+            if type(known) is Pointer and known.symbol is not None and known.area.length is not None:
+                room = state.rooms.get((known.symbol, known.area.length))
+                if room is not None:
+                    inner.rooms[known.symbol, known.area.length] = room
+        return self.explorer.walk(function, inner, (self.steps.frame, *self.frames))
+
+    def resume(self, call: Call | None, done: State) -> State:
+        """The caller's state after a function returned in state `done`."""
+        assert done.outer is not None
+        state = done.outer.copy()
+        state.held, state.trail = done.held, done.trail
+        if done.packet is not state.packet:
+            state.packet = None
+        if call is not None:
+            known = done.of(RESULT)
+            room = pointer_room(done, known) if type(known) is Pointer else None
+            if type(known) is Pointer and known.symbol is not None:
+                known = Pointer(known.area, call, 0, known.span, known.is_nullable)
+                if room is not None and known.area.length is not None:
+                    state.rooms[call, known.area.length] = room
+            state.known[call] = known
+            state.alias.pop(call, None)
+        return state
+
+    def _return(self, state: State, value: Value) -> None:
+        """Keep what the caller needs of the state at an exit."""
+        known = state.of(value)
+        if type(known) is Pointer and known.area is self.steps.frame:
+            raise Refused("stack-escape", "a function returns a pointer into its own stack frame", value)
+        if state.held.objects_in(self.steps.frame, 0, 1 << 16):
+            objects = [found for found in state.held.objects if found.frame is self.steps.frame]
+            if any(found.is_owned for found in objects):
+                raise Refused(
+                    "reference-leak", f"exit with a {objects[0].kind} that holds a reference", value
+                )
+            state.held = state.held.with_objects(state.held.objects - set(objects))
+        left = State(state.packet, state.limits)
+        left.held, left.outer, left.trail = state.held, state.outer, state.trail
+        left.known = {limit: state.of(limit) for limit in state.limits}
+        left.known[RESULT] = known
+        left.rooms = state.rooms
+        for kept in self.exits:
+            if covers_state(kept, left):
+                return
+        self.exits.append(left)
+        self.exits = self._limit(self.exits, None)
+
+    def _limit(self, states: list[State], at: object) -> list[State]:
+        """Join states that hold the same, until there are no more than the width allows."""
+        if len(states) <= 1:
+            return states
+        groups: dict[object, list[State]] = {}
+        for state in states:
+            found = groups.setdefault(_holding(state), [])
+            apart = len(found) < self.explorer.effort.width + _MOST_LOSSY
+            for position, other in enumerate(found):
+                full = len(found) >= self.explorer.effort.width
+                if covers_state(other, state):
+                    break
+                if full and not (apart and loses_pointer(other, state)):
+                    found[position] = join_states(other, state, lambda offset: Param(-1))
+                    break
+            else:
+                found.append(state)
+        return [state for found in groups.values() for state in found]
+
+    def active(self) -> Iterator[Visit]:
+        """Every state kept at a block."""
+        for by_held in self._kept.values():
+            for visits in by_held.values():
+                yield from visits
+
+
+def loses_pointer(a: State, b: State) -> bool:
+    """Whether joining would forget what a pointer, here or in a stack slot, points into."""
+    for value, known in a.known.items():
+        other = b.known.get(value)
+        if other is None or other is known:
+            continue
+        if type(known) is Pointer:
+            if type(other) is Pointer:
+                if known.area is not other.area and not known.area.is_like(other.area):
+                    return True
+            elif other.mask or other.value:
+                return True
+        elif type(other) is Pointer and (known.mask or known.value):
+            return True
+    for offset, (size, value) in a.stack.items():
+        there = b.stack.get(offset)
+        if there is None or there[0] != size or there[1] is value:
+            continue
+        x, y = a.of(value), b.of(there[1])
+        if (type(x) is Pointer) != (type(y) is Pointer):
+            return True
+        if type(x) is Pointer and type(y) is Pointer and x.area is not y.area and not x.area.is_like(y.area):
+            return True
+    return False
+
+
+def widen_state(old: State, state: State, thresholds: tuple[int, ...]) -> None:
+    """Push on whatever of `state` is wider than `old`."""
+    for value, fact in state.known.items():
+        before = old.known.get(value)
+        if before is None or before is fact:
+            continue
+        if type(before) is Scalar and type(fact) is Scalar:
+            state.known[value] = widen(before, fact, thresholds)
+        elif type(before) is Pointer and type(fact) is Pointer:
+            span = widen(before.span, fact.span, thresholds)
+            state.known[value] = Pointer(fact.area, fact.symbol, fact.offset, span, fact.is_nullable)
+    for key, room in list(state.rooms.items()):
+        if old.rooms.get(key) != room:
+            del state.rooms[key]
+
+
+def _merge_groups(old: Group | None, new: Group, param: Param) -> Group:
+    """The counters that move with `param`, whichever way its loop was entered."""
+    if old is None or old is new:
+        return new
+    return {each: (join(first, new[each][0]), step) for each, (first, step) in old.items() if each in new}
+
+
+def _holding(state: State) -> object:
+    """States that differ in this are never joined."""
+    return state.held

@@ -1,0 +1,336 @@
+"""What a call of a helper does: which maps it takes, what it gives up, moves, acquires and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ir.core import Call
+from ir.helpers import Helper, ResultKind, helper_by_id
+from ir.kinds import MapType
+from ir.verify.arguments import Passed, check_arguments, note_writes
+from ir.verify.kernel_objects import find_struct, object_area
+from ir.verify.refusal import Refused
+from ir.verify.scalar import between, between_signed
+from ir.verify.state import State
+from ir.verify.steps import Steps
+from ir.verify.subject import Subject
+from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, Trust, start_of
+
+_M = MapType
+# Helpers that take only maps of these types (kernel/bpf/verifier.c, check_map_func_compatibility).
+_MAPS_OF: Final[Mapping[str, tuple[MapType, ...]]] = {
+    "tail_call": (_M.PROG_ARRAY,),
+    "perf_event_read": (_M.PERF_EVENT_ARRAY,),
+    "perf_event_output": (_M.PERF_EVENT_ARRAY,),
+    "perf_event_read_value": (_M.PERF_EVENT_ARRAY,),
+    "skb_output": (_M.PERF_EVENT_ARRAY,),
+    "xdp_output": (_M.PERF_EVENT_ARRAY,),
+    "ringbuf_output": (_M.RINGBUF,),
+    "ringbuf_reserve": (_M.RINGBUF,),
+    "ringbuf_query": (_M.RINGBUF,),
+    "ringbuf_reserve_dynptr": (_M.RINGBUF,),
+    "user_ringbuf_drain": (_M.USER_RINGBUF,),
+    "get_stackid": (_M.STACK_TRACE,),
+    "current_task_under_cgroup": (_M.CGROUP_ARRAY,),
+    "skb_under_cgroup": (_M.CGROUP_ARRAY,),
+    "redirect_map": (_M.DEVMAP, _M.DEVMAP_HASH, _M.CPUMAP, _M.XSKMAP),
+    "sk_redirect_map": (_M.SOCKMAP,),
+    "msg_redirect_map": (_M.SOCKMAP,),
+    "sock_map_update": (_M.SOCKMAP,),
+    "sk_redirect_hash": (_M.SOCKHASH,),
+    "msg_redirect_hash": (_M.SOCKHASH,),
+    "sock_hash_update": (_M.SOCKHASH,),
+    "get_local_storage": (_M.CGROUP_STORAGE, _M.PERCPU_CGROUP_STORAGE),
+    "sk_select_reuseport": (_M.REUSEPORT_SOCKARRAY, _M.SOCKMAP, _M.SOCKHASH),
+    "map_pop_elem": (_M.QUEUE, _M.STACK),
+    "map_peek_elem": (_M.QUEUE, _M.STACK, _M.BLOOM_FILTER),
+    "map_push_elem": (_M.QUEUE, _M.STACK, _M.BLOOM_FILTER),
+    "map_lookup_percpu_elem": (_M.PERCPU_ARRAY, _M.PERCPU_HASH, _M.LRU_PERCPU_HASH),
+    "sk_storage_get": (_M.SK_STORAGE,),
+    "sk_storage_delete": (_M.SK_STORAGE,),
+    "inode_storage_get": (_M.INODE_STORAGE,),
+    "inode_storage_delete": (_M.INODE_STORAGE,),
+    "task_storage_get": (_M.TASK_STORAGE,),
+    "task_storage_delete": (_M.TASK_STORAGE,),
+    "cgrp_storage_get": (_M.CGRP_STORAGE,),
+    "cgrp_storage_delete": (_M.CGRP_STORAGE,),
+    "for_each_map_elem": (
+        *(
+            _M.HASH,
+            _M.PERCPU_HASH,
+            _M.LRU_HASH,
+            _M.LRU_PERCPU_HASH,
+            _M.ARRAY,
+            _M.PERCPU_ARRAY,
+            _M.HASH_OF_MAPS,
+        ),
+    ),
+}
+# Map types that only these helpers take.
+_HELPERS_OF: Final[Mapping[MapType, tuple[str, ...]]] = {
+    _M.PROG_ARRAY: ("tail_call",),
+    _M.PERF_EVENT_ARRAY: (
+        *("perf_event_read", "perf_event_output", "perf_event_read_value", "skb_output", "xdp_output"),
+    ),
+    _M.RINGBUF: (
+        *("ringbuf_output", "ringbuf_reserve", "ringbuf_query", "ringbuf_reserve_dynptr"),
+        *("ringbuf_submit_dynptr", "ringbuf_discard_dynptr"),
+    ),
+    _M.USER_RINGBUF: ("user_ringbuf_drain",),
+    _M.STACK_TRACE: ("get_stackid",),
+    _M.CGROUP_ARRAY: ("skb_under_cgroup", "current_task_under_cgroup"),
+    _M.CGROUP_STORAGE: ("get_local_storage",),
+    _M.PERCPU_CGROUP_STORAGE: ("get_local_storage",),
+    _M.DEVMAP: ("redirect_map", "map_lookup_elem"),
+    _M.DEVMAP_HASH: ("redirect_map", "map_lookup_elem"),
+    _M.CPUMAP: ("redirect_map",),
+    _M.XSKMAP: ("redirect_map", "map_lookup_elem"),
+    _M.ARRAY_OF_MAPS: ("map_lookup_elem",),
+    _M.HASH_OF_MAPS: ("map_lookup_elem", "for_each_map_elem"),
+    _M.SOCKMAP: (
+        *("sk_redirect_map", "sock_map_update", "msg_redirect_map", "sk_select_reuseport", "map_lookup_elem"),
+        *("map_update_elem", "map_delete_elem"),
+    ),
+    _M.SOCKHASH: (
+        *(
+            "sk_redirect_hash",
+            "sock_hash_update",
+            "msg_redirect_hash",
+            "sk_select_reuseport",
+            "map_lookup_elem",
+        ),
+        *("map_update_elem", "map_delete_elem"),
+    ),
+    _M.REUSEPORT_SOCKARRAY: ("sk_select_reuseport",),
+    _M.QUEUE: ("map_peek_elem", "map_pop_elem", "map_push_elem"),
+    _M.STACK: ("map_peek_elem", "map_pop_elem", "map_push_elem"),
+    _M.BLOOM_FILTER: ("map_peek_elem", "map_push_elem"),
+    _M.SK_STORAGE: ("sk_storage_get", "sk_storage_delete"),
+    _M.INODE_STORAGE: ("inode_storage_get", "inode_storage_delete"),
+    _M.TASK_STORAGE: ("task_storage_get", "task_storage_delete"),
+    _M.CGRP_STORAGE: ("cgrp_storage_get", "cgrp_storage_delete"),
+}
+_WRITERS: Final = frozenset(("map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem"))
+_READERS: Final = frozenset(("map_lookup_elem", "map_peek_elem", "map_pop_elem"))
+_SIZED_RESULTS: Final = frozenset(
+    ("get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str")
+)
+_ACQUIRING: Final = frozenset(("sk_lookup_tcp", "sk_lookup_udp", "skc_lookup_tcp"))
+_CASTS: Final = frozenset(
+    (
+        *("sk_fullsock", "tcp_sock", "get_listener_sock", "skc_to_tcp6_sock", "skc_to_tcp_sock"),
+        *("skc_to_tcp_timewait_sock", "skc_to_tcp_request_sock", "skc_to_udp6_sock", "skc_to_unix_sock"),
+        "skc_to_mptcp_sock",
+    )
+)
+_ARRAYS: Final = frozenset((_M.ARRAY, _M.PERCPU_ARRAY))
+_MAX_ERRNO: Final = 4095
+_MAX_CPUS: Final = 8192
+_DYNPTR_SIZE: Final = 16
+
+
+def find_helper(subject: Subject, call: Call) -> Helper:
+    """The helper that `call` names. Raises Refused when programs like this one may not call it."""
+    assert isinstance(call.target, int)
+    helper = helper_by_id(call.target, subject.type)
+    if helper is None:
+        raise Refused("unknown-helper", f"there is no helper {call.target}")
+    if call.target not in subject.helpers:
+        attach = f"/{subject.attach_type.name}" if subject.attach_type is not None else ""
+        said = f"{helper.full_name} is not available to {subject.type.name}{attach} programs"
+        raise Refused("helper-unavailable", said)
+    if helper.gpl_only and not subject.is_gpl:
+        said = f"{helper.full_name} is for programs with a GPL-compatible license"
+        raise Refused("gpl-only", said, None, 'set the license to "GPL" if that is what it is')
+    if helper.may_sleep and not subject.program.is_sleepable:
+        raise Refused("may-sleep", f"{helper.full_name} may sleep, and this program may not")
+    return helper
+
+
+def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passed:
+    """Check a call and bring the state to after it, but for a callback."""
+    subject = steps.subject
+    _check_sections(state, helper)
+    passed = check_arguments(steps, state, call, helper)
+    if passed.map is not None:
+        _check_map(passed, helper)
+    note_writes(steps, state, passed)
+    if passed.released is not None:
+        release(state, passed.released)
+    if helper.changes_packet:
+        state.forget_packets()
+    _lock(state, helper, passed)
+    state.known[call] = _result(subject, state, call, helper, passed)
+    return passed
+
+
+def release(state: State, area: Area) -> None:
+    """Give up the reference to `area`: pointers to it, and to what it owns, are pointers no more."""
+    state.held = state.held.without_reference(area)
+    forget_area(state, area)
+
+
+def forget_area(state: State, area: Area) -> None:
+    """Nothing is known any more of pointers to `area` and what it owns, here and in the callers."""
+    for value, known in state.known.items():
+        if type(known) is Pointer and (known.area is area or known.area.owner is area):
+            state.known[value] = ANY
+    if state.outer is not None:
+        state.outer = state.outer.copy()
+        forget_area(state.outer, area)
+
+
+def acquire(
+    subject: Subject, state: State, call: Call, kind: AreaKind, size: int = 0, name: str = ""
+) -> Area:
+    """A new object that has to be released; one for each acquired at `call` and not released yet."""
+    for number in range(64):
+        area = subject.area(("held", call, number), kind, name, size, writable=kind is AreaKind.MEMORY)
+        if area not in state.held.references:
+            area.is_held = True
+            state.held = state.held.with_reference(area)
+            return area
+    raise Refused("reference-leak", "more and more references are acquired here and not released", call)
+
+
+def _check_sections(state: State, helper: Helper) -> None:
+    held = state.held
+    if held.locked is not None and helper.name not in ("spin_unlock", "kptr_xchg"):
+        said = f"{helper.full_name} is called while a spin lock is held"
+        raise Refused("lock-held", said, None, "call bpf_spin_unlock first")
+    if helper.may_sleep and (held.rcu or held.preempt):
+        raise Refused("may-sleep", f"{helper.full_name} may sleep, in a section that may not")
+    if helper.name == "tail_call" and (held.references or held.rcu or held.preempt):
+        raise Refused("reference-leak", "bpf_tail_call would leave while something is held")
+
+
+def _check_map(passed: Passed, helper: Helper) -> None:
+    map_ = passed.map
+    assert map_ is not None
+    wanted = _MAPS_OF.get(helper.name)
+    if wanted is not None and map_.type not in wanted:
+        names = " or ".join(type.name for type in wanted)
+        raise Refused(
+            "map-type", f"{helper.full_name} takes a {names} map, '{map_.name}' is {map_.type.name}"
+        )
+    only = _HELPERS_OF.get(map_.type)
+    if only is not None and helper.name not in only and helper.name not in ("spin_lock", "spin_unlock"):
+        raise Refused(
+            "map-type", f"{helper.full_name} does not take {map_.type.name} maps such as '{map_.name}'"
+        )
+    if helper.name in _WRITERS and map_.flags & 1 << 7:
+        raise Refused("read-only", f"{helper.full_name} on map '{map_.name}', which programs may only read")
+    if helper.name in _READERS and map_.flags & 1 << 8:
+        raise Refused("write-only", f"{helper.full_name} on map '{map_.name}', which programs may only write")
+
+
+def _lock(state: State, helper: Helper, passed: Passed) -> None:
+    pointer = passed.socket
+    if helper.name == "spin_lock":
+        assert pointer is not None
+        state.held = state.held.with_lock(pointer.area)
+    elif helper.name == "spin_unlock":
+        assert pointer is not None
+        if state.held.locked is None:
+            raise Refused("lock-not-held", "bpf_spin_unlock without a lock")
+        if state.held.locked is not pointer.area:
+            raise Refused("lock-not-held", "bpf_spin_unlock of another lock than the one that is held")
+        state.held = state.held.with_lock(None)
+
+
+def _result(subject: Subject, state: State, call: Call, helper: Helper, passed: Passed) -> Known:
+    kind, nullable = helper.result.kind, helper.result.is_nullable
+    if kind is ResultKind.INTEGER:
+        return _number(helper, passed)
+    if kind is ResultKind.VOID:
+        return ANY
+    if kind is ResultKind.MAP_VALUE:
+        return _map_value(subject, state, call, helper, passed)
+    if kind is ResultKind.RECORD:
+        area = acquire(subject, state, call, AreaKind.MEMORY, passed.alloc_size, "ring buffer record")
+        area.size = passed.alloc_size
+        return start_of(area, is_nullable=True)
+    if kind is ResultKind.MEMORY:
+        area = subject.area(("memory", call, passed.alloc_size), AreaKind.MEMORY, "", passed.alloc_size)
+        return start_of(area, is_nullable=nullable)
+    sort = _SOCKET_RESULTS.get(kind)
+    if sort is not None:
+        return _socket(subject, state, call, helper, passed, sort)
+    if kind is ResultKind.BTF_POINTER:
+        return _object(subject, call, helper, passed)
+    if kind is ResultKind.PERCPU_POINTER:
+        pointer = state.of(call.args[0])
+        return Pointer(pointer.area, None, 0, pointer.span, nullable) if type(pointer) is Pointer else ANY
+    return _exchanged(subject, state, call, passed)
+
+
+_SOCKET_RESULTS: Final = {
+    ResultKind.SOCKET: AreaKind.SOCKET,
+    ResultKind.TCP_SOCKET: AreaKind.TCP_SOCKET,
+    ResultKind.SOCKET_COMMON: AreaKind.SOCKET_COMMON,
+}
+
+
+def _number(helper: Helper, passed: Passed) -> Known:
+    if helper.name in _SIZED_RESULTS:
+        return between_signed(64, -_MAX_ERRNO, passed.most_bytes)
+    if helper.name == "get_smp_processor_id":
+        return between(64, 0, _MAX_CPUS - 1)
+    return ANY
+
+
+def _map_value(subject: Subject, state: State, call: Call, helper: Helper, passed: Passed) -> Known:
+    map_ = passed.map
+    assert map_ is not None
+    nullable = helper.result.is_nullable
+    if helper.name == "map_lookup_elem":
+        if map_.inner is not None:
+            area = subject.area(("inner", call), AreaKind.MAP, map_.inner.name)
+            area.map = map_.inner
+            return start_of(area, nullable)
+        if map_.type in (_M.SOCKMAP, _M.SOCKHASH):
+            return start_of(acquire(subject, state, call, AreaKind.SOCKET), is_nullable=True)
+        if map_.type is _M.XSKMAP:
+            return start_of(subject.area(("xsk", call), AreaKind.XDP_SOCKET, writable=False), True)
+        if map_.type in _ARRAYS and passed.key_number is not None:
+            # The kernel sees, too, that such a lookup finds something.
+            nullable = nullable and passed.key_number >= map_.max_entries
+    return start_of(subject.value_area(call, map_), nullable)
+
+
+def _socket(
+    subject: Subject, state: State, call: Call, helper: Helper, passed: Passed, kind: AreaKind
+) -> Known:
+    if helper.name in _ACQUIRING:
+        return start_of(acquire(subject, state, call, kind), is_nullable=True)
+    area = subject.area(("socket", call, _owner(passed)), kind, writable=False)
+    area.owner = _owner(passed)
+    return start_of(area, helper.result.is_nullable)
+
+
+def _owner(passed: Passed) -> Area | None:
+    """The reference that the result of a cast lives by."""
+    if passed.socket is None:
+        return None
+    area = passed.socket.area
+    return area.owner or (area if area.is_held else None)
+
+
+def _object(subject: Subject, call: Call, helper: Helper, passed: Passed) -> Known:
+    trust = Trust.TRUSTED if helper.name in ("get_current_task_btf", "task_pt_regs") else Trust.PLAIN
+    type_id = find_struct(subject, helper.result.btf)
+    owner = _owner(passed) if helper.name in _CASTS else None
+    area = object_area(subject, (call, owner), type_id, trust)
+    area.owner = owner
+    return start_of(area, helper.result.is_nullable)
+
+
+def _exchanged(subject: Subject, state: State, call: Call, passed: Passed) -> Known:
+    """bpf_kptr_xchg: the pointer that was there, which now has to be released."""
+    assert passed.socket is not None
+    area = acquire(subject, state, call, AreaKind.BTF)
+    for found in subject.special_fields(passed.socket.area.map) if passed.socket.area.map is not None else ():
+        if found.offset == passed.socket.span.value:
+            area.type_id, area.trust = found.type_id, Trust.TRUSTED
+    return start_of(area, is_nullable=True)

@@ -1,0 +1,130 @@
+"""Prove a program safe: join first, tell paths apart where that fails, within a budget.
+
+Say why when nothing helps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Final, final
+
+from ir.btf import Btf
+from ir.core import Function, Module
+from ir.diagnostics import Diagnostic
+from ir.verify.contexts import returns_of
+from ir.verify.explain import explain
+from ir.verify.explore import RESULT, Effort, Explorer
+from ir.verify.outline import Outline
+from ir.verify.refusal import Refused
+from ir.verify.scalar import between
+from ir.verify.state import State
+from ir.verify.subject import Subject
+from ir.verify.values import MAX_LENGTH, Area, AreaKind, Pointer, start_of
+
+EACCES: Final = 13
+EFFORTS: Final = (
+    Effort(width=1, steps=200_000, clamps=True),
+    Effort(width=8, steps=400_000, clamps=True),
+    Effort(width=256, steps=400_000, clamps=False),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The verdict on a program. `tries` is how many attempts it took, `ns` the time of all."""
+
+    name: str
+    diagnostics: tuple[Diagnostic, ...]
+    steps: int
+    states: int
+    tries: int
+    ns: int
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the program is proved safe."""
+        return not self.diagnostics
+
+
+def verify(
+    module: Module,
+    license: str = "",
+    btf: Btf | None = None,
+    kernel: Btf | None = None,
+    efforts: tuple[Effort, ...] = EFFORTS,
+) -> Report:
+    """The verdict on `module`. `btf` are the object's types, `kernel` those of the kernel it is for."""
+    subject = Subject(module, license, btf, kernel)
+    outlines: dict[Function, Outline] = {}
+    start = perf_counter_ns()
+    steps = states = 0
+    found: tuple[Diagnostic, ...] = ()
+    tries = 0
+    for effort in efforts:
+        tries += 1
+        explorer = Explorer(subject, effort, outlines)
+        try:
+            prove_main(explorer)
+            found = ()
+        except Refused as refused:
+            found = (explain(subject, refused),)
+        steps += effort.steps - explorer.steps_left
+        states += explorer.states
+        if not found:
+            break
+    return Report(module.program.name, found, steps, states, tries, perf_counter_ns() - start)
+
+
+def prove_main(explorer: Explorer) -> None:
+    """Walk the main function and check what holds where it ends. Raises Refused."""
+    subject = explorer.subject
+    main = subject.module.main
+    try:
+        exits = explorer.walk(main, entry_state(subject), ())
+        for state in exits:
+            _check_exit(subject, state)
+    except Refused as refused:
+        if not refused.function:
+            refused.function = main.name
+        raise
+
+
+def entry_state(subject: Subject) -> State:
+    """What holds when the program starts."""
+    state = State()
+    params = subject.module.main.params
+    if subject.module.context.is_raw:
+        memory = Area(AreaKind.MEMORY, length=params[1])
+        state.limits = (params[1],)
+        state.known[params[1]] = between(64, 0, MAX_LENGTH)
+        state.known[params[0]] = start_of(memory)
+    elif params:
+        state.known[params[0]] = start_of(subject.area("context", AreaKind.CONTEXT))
+    return state
+
+
+def _check_exit(subject: Subject, state: State) -> None:
+    held = state.held
+    if held.references:
+        names = sorted(str(area) for area in held.references)
+        said = f"exit without giving up the reference to {names[0]}"
+        raise Refused("reference-leak", said, None, "release it on every way to the exit")
+    if held.locked is not None:
+        raise Refused("lock-held", f"exit with the spin lock of {held.locked} held")
+    if held.rcu or held.preempt:
+        raise Refused("section-open", "exit within an RCU or preemption-disabled section")
+    wanted = returns_of(subject.type, subject.attach_type)
+    if wanted is None:
+        return
+    known = state.of(RESULT)
+    if type(known) is Pointer:
+        raise Refused(
+            "return-range", f"r0 is a {known.area} pointer at exit, wanted {wanted[0]}..{wanted[1]}"
+        )
+    if known.smin < wanted[0] or known.smax > wanted[1]:
+        number = known.half()
+        if number.smin < wanted[0] or number.smax > wanted[1]:
+            said = f"r0 is {known} at exit, wanted {wanted[0]}..{wanted[1]}"
+            raise Refused("return-range", said, None, "return one of the numbers allowed")

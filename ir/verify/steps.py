@@ -1,0 +1,198 @@
+"""One instruction: refuse it or bring the state from before it to after it.
+
+Calls are ir/verify/helper_calls.py's.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never, final
+
+from ir.core import Address, Alu, Atomic, Call, Const, Frame, Function, Inst, Load, PacketLoad, Store
+from ir.kinds import MapType, ProgramType
+from ir.object import ReferenceKind
+from ir.verify.access import check_access, load, plain_range
+from ir.verify.arithmetic import compute_alu
+from ir.verify.refusal import Refused
+from ir.verify.scalar import const
+from ir.verify.stack import note_store, own_or_outer, read_slot, write_frame
+from ir.verify.state import State
+from ir.verify.subject import FRAME_SIZE, Subject
+from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, start_of
+
+_FRAME_TOP = const(64, FRAME_SIZE)
+_FIXED = frozenset(
+    (
+        *(AreaKind.MAP, AreaKind.SOCKET, AreaKind.SOCKET_COMMON, AreaKind.TCP_SOCKET, AreaKind.XDP_SOCKET),
+        *(AreaKind.FUNCTION, AreaKind.DYNPTR),
+    )
+)
+_PACKET_LOADERS = frozenset((ProgramType.SOCKET_FILTER, ProgramType.SCHED_CLS, ProgramType.SCHED_ACT))
+
+
+@final
+class Steps:
+    """The steps of one function; `frames` are the frames of its callers, innermost first."""
+
+    def __init__(self, subject: Subject, function: Function, frames: tuple[Area, ...]) -> None:
+        self.subject = subject
+        self.function = function
+        self.frame = subject.frame_of(function)
+        self.frames = frames
+
+    def apply(self, state: State, inst: Inst) -> None:
+        """Refuse `inst` or bring `state` to after it."""
+        match inst:
+            case Alu():
+                self._alu(state, inst)
+            case Const():
+                pass
+            case Load():
+                state.alias.pop(inst, None)
+                state.known[inst] = self._load(state, inst)
+            case Store():
+                self._store(state, inst)
+            case Frame():
+                state.known[inst] = Pointer(self.frame, None, FRAME_SIZE, _FRAME_TOP)
+            case Address():
+                state.known[inst] = self._address(inst)
+            case Atomic():
+                self._atomic(state, inst)
+            case PacketLoad():
+                self._packet_load(state, inst)
+            case Call():
+                raise AssertionError("calls are the explorer's")
+            case _:
+                assert_never(inst)
+
+    def _alu(self, state: State, inst: Alu) -> None:
+        x, y = state.of(inst.x), state.of(inst.y)
+        if type(x) is Pointer or type(y) is Pointer:
+            _check_pointer_arithmetic(inst, x, y)
+        if inst in state.alias:
+            del state.alias[inst]
+        state.known[inst] = compute_alu(state, inst, self.subject.algebra)
+
+    def _address(self, inst: Address) -> Known:
+        reference, subject = inst.reference, self.subject
+        if reference.kind is ReferenceKind.FUNCTION:
+            return start_of(subject.area(("function", reference.name), AreaKind.FUNCTION, reference.name))
+        map_ = subject.maps.get(reference.name)
+        if map_ is None:
+            return self._kernel_symbol(inst)
+        if map_.type is MapType.ARENA:
+            return start_of(subject.area("arena", AreaKind.ARENA))
+        if reference.kind is ReferenceKind.MAP:
+            return start_of(subject.map_area(map_))
+        if not 0 <= reference.offset <= map_.value_size:
+            said = f"offset {reference.offset} of map '{map_.name}' with values of {map_.value_size} bytes"
+            raise Refused("map-value-out-of-bounds", said)
+        return Pointer(subject.global_area(map_), None, reference.offset, const(64, reference.offset))
+
+    def _kernel_symbol(self, inst: Address) -> Known:
+        area = self.subject.area(("ksym", inst.reference.name), AreaKind.BTF, inst.reference.name)
+        return start_of(area, inst.reference.is_weak)
+
+    def _load(self, state: State, inst: Load) -> Known:
+        row = inst.row
+        pointer = check_access(self.subject, state, inst.base, inst.offset, row.size, writes=False)
+        if pointer.area.kind is not AreaKind.FRAME:
+            return load(self.subject, state, pointer, row, inst.offset, inst)
+        keeper = own_or_outer(state, self.frame, pointer.area, self.frames)
+        if keeper is None or pointer.span.mask:
+            return plain_range(row)
+        place = pointer.span.value + inst.offset
+        if state.held.objects_in(pointer.area, place, place + row.size):
+            raise Refused("stack-object", "load from an object that the kernel keeps on the stack", inst.base)
+        found = read_slot(keeper, place, row.size, row.signed, self.subject.program.big_endian)
+        if found is None:
+            return plain_range(row)
+        known, value = found
+        if value is not None and keeper is state and type(value) is not Const and value is not inst:
+            state.alias[inst] = (value, 0)
+        return known
+
+    def _store(self, state: State, inst: Store) -> None:
+        size = inst.row.size
+        pointer = check_access(self.subject, state, inst.base, inst.offset, size, writes=True)
+        if pointer.area.kind is not AreaKind.FRAME:
+            self._check_stored(state, pointer, inst)
+            return
+        stored = state.of(inst.value)
+        if type(stored) is Pointer:
+            if size != 8:
+                raise Refused("partial-spill", f"{size}-byte store of a {stored.area} pointer", inst.value)
+            if pointer.area is not self.frame and stored.area is self.frame:
+                raise Refused(
+                    "stack-escape", "store of a stack pointer into a caller's stack frame", inst.value
+                )
+        low, high = pointer.span.smin + inst.offset, pointer.span.smax + inst.offset + size
+        keeper = write_frame(state, self.frame, self.frames, pointer.area, low, high)
+        if keeper is not None and not pointer.span.mask:
+            note_store(keeper, state, low, size, inst.value)
+
+    def _check_stored(self, state: State, pointer: Pointer, inst: Store) -> None:
+        """A kernel pointer in a map is only stored through bpf_kptr_xchg, or when it is NULL or untrusted."""
+        if pointer.area.kind is not AreaKind.MAP_VALUE or pointer.area.map is None:
+            return
+        for field in self.subject.special_fields(pointer.area.map):
+            if field.offset == pointer.span.smin + inst.offset and field.kind != "kptr_untrusted":
+                known = state.of(inst.value)
+                if type(known) is Pointer or known.value or known.mask:
+                    raise Refused(
+                        "special-field", f"store into the {field.kind} of map '{pointer.area.name}'"
+                    )
+
+    def _atomic(self, state: State, inst: Atomic) -> None:
+        size = inst.row.size
+        pointer = check_access(self.subject, state, inst.base, inst.offset, size, writes=True, atomic=True)
+        for value in (inst.value, inst.expected):
+            if value is not None and type(state.of(value)) is Pointer:
+                raise Refused("bad-atomic", "atomic operation with a pointer as operand", value)
+        if pointer.area.kind is AreaKind.FRAME:
+            low, high = pointer.span.smin + inst.offset, pointer.span.smax + inst.offset + size
+            write_frame(state, self.frame, self.frames, pointer.area, low, high)
+        state.known[inst] = plain_range(inst.row)
+
+    def _packet_load(self, state: State, inst: PacketLoad) -> None:
+        if self.subject.type not in _PACKET_LOADERS:
+            said = f"legacy packet load in a {self.subject.type.name} program"
+            raise Refused("packet-access", said, inst.context)
+        context = state.of(inst.context)
+        if type(context) is not Pointer or context.area.kind is not AreaKind.CONTEXT or context.span.umax:
+            raise Refused("packet-access", "legacy packet load without the context in r6", inst.context)
+        held = state.held
+        if held.references or held.locked is not None or held.rcu or held.preempt:
+            said = "legacy packet load, which may end the program, while something is held"
+            raise Refused("reference-leak", said, inst.context)
+        if inst.index is not None and type(state.of(inst.index)) is Pointer:
+            raise Refused("packet-access", "legacy packet load with a pointer as index", inst.index)
+        state.known[inst] = plain_range(inst.row) if inst.row.size < 8 else ANY
+
+
+def _check_pointer_arithmetic(inst: Alu, x: Known, y: Known) -> None:
+    """Refuse what Linux does not let a program do with a pointer."""
+    name = inst.row.name
+    operation = name.split(" ")[0]
+    pointer, value = (x, inst.x) if type(x) is Pointer else (y, inst.y)
+    assert type(pointer) is Pointer
+    if name.startswith("mov"):
+        return
+    if inst.row.bits == 32 and operation != "sub32":
+        raise Refused("pointer-arithmetic", f"32-bit arithmetic on a {pointer.area} pointer", value)
+    if operation not in ("add64", "sub64", "sub32"):
+        raise Refused("pointer-arithmetic", f"'{operation}' on a {pointer.area} pointer", value)
+    if type(x) is Pointer and type(y) is Pointer:
+        if not operation.startswith("sub"):
+            raise Refused("pointer-arithmetic", "sum of two pointers", value)
+        return
+    if pointer.is_nullable:
+        hint = "compare the pointer with NULL before the arithmetic"
+        raise Refused(
+            "pointer-arithmetic", f"arithmetic on a {pointer.area} pointer that may be NULL", value, hint
+        )
+    if operation == "sub64" and type(y) is Pointer:
+        raise Refused("pointer-arithmetic", "a pointer subtracted from a number", value)
+    amount = y if type(x) is Pointer else x
+    assert type(amount) is not Pointer
+    if pointer.area.kind in _FIXED and (amount.mask or amount.value):
+        raise Refused("pointer-arithmetic", f"arithmetic on a {pointer.area} pointer", value)

@@ -1,0 +1,103 @@
+"""What is being verified: a module, the program it came from, its types, and the areas its pointers point into."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Final, final
+
+from ir.btf import Btf
+from ir.core import Function, Module
+from ir.helper_sets import allowed_helpers
+from ir.kinds import MapType
+from ir.object import Map
+from ir.verify.contexts import ContextRules, rules_of
+from ir.verify.fields import SpecialField, find_special_fields
+from ir.verify.transfer import ScalarAlgebra
+from ir.verify.values import Area, AreaKind
+
+FRAME_SIZE: Final = 512
+_READ_ONLY: Final = 1 << 7  # BPF_F_RDONLY_PROG
+_WRITE_ONLY: Final = 1 << 8  # BPF_F_WRONLY_PROG
+_GPL: Final = frozenset(
+    ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
+)
+
+
+@final
+class Subject:
+    """The program and everything that is looked up about it. Areas are made once for a key."""
+
+    def __init__(
+        self,
+        module: Module,
+        license: str = "",
+        btf: Btf | None = None,
+        kernel: Btf | None = None,
+        unprivileged: bool = False,
+    ) -> None:
+        program = module.program
+        self.module = module
+        self.program = program
+        self.maps: Mapping[str, Map] = module.maps
+        self.type = program.type
+        self.attach_type = program.attach_type
+        self.is_gpl = license in _GPL
+        self.btf = btf
+        self.kernel = kernel
+        self.unprivileged = unprivileged
+        self.algebra = ScalarAlgebra(program.big_endian)
+        self.context: ContextRules | None = rules_of(program.type, program.attach_type)
+        self.helpers = allowed_helpers(program.type, program.attach_type)
+        self._areas: dict[Hashable, Area] = {}
+        self._special: dict[str, tuple[SpecialField, ...]] = {}
+
+    def area(
+        self, key: Hashable, kind: AreaKind, name: str = "", size: int = 0, writable: bool = True
+    ) -> Area:
+        """The area for `key`; the same one each time."""
+        found = self._areas.get(key)
+        if found is None:
+            found = self._areas[key] = Area(kind, name, size, None, writable)
+        return found
+
+    def frame_of(self, function: Function) -> Area:
+        """The stack frame of a function."""
+        area = self.area(("frame", function.name), AreaKind.FRAME, function.name, FRAME_SIZE)
+        area.is_single = True
+        return area
+
+    def map_area(self, map_: Map) -> Area:
+        """A map itself."""
+        area = self.area(("map", map_.name, id(map_)), AreaKind.MAP, map_.name)
+        area.map = map_
+        return area
+
+    def value_area(self, key: Hashable, map_: Map) -> Area:
+        """A value of a map, found by whatever `key` is."""
+        size = map_.value_size
+        area = self.area(("value", key, id(map_)), AreaKind.MAP_VALUE, map_.name, size)
+        area.map = map_
+        area.writable = not map_.flags & _READ_ONLY
+        return area
+
+    def global_area(self, map_: Map) -> Area:
+        """The one value of a map of global data."""
+        area = self.value_area("global", map_)
+        area.is_single = True
+        return area
+
+    def may_load(self, map_: Map) -> bool:
+        """Whether programs may read values of the map."""
+        return not map_.flags & _WRITE_ONLY
+
+    def special_fields(self, map_: Map) -> tuple[SpecialField, ...]:
+        """The fields of the map's values that programs may not touch as bytes."""
+        found = self._special.get(map_.name)
+        if found is None:
+            found = () if self.btf is None else find_special_fields(self.btf, map_.value_btf_id)
+            self._special[map_.name] = found
+        return found
+
+    def is_frozen(self, map_: Map) -> bool:
+        """Whether the map's content is known and never changes."""
+        return map_.is_read_only and map_.initial is not None and map_.type is MapType.ARRAY

@@ -1,0 +1,144 @@
+"""Whether every loop ends: a graph of the visits to loop heads has no cycle but through bounded loops.
+
+    visit of a head --(walked)--> visit of the same or another head, or one that covers what arrived there
+
+A back-edge of a bounded loop is left out: it is not taken for ever. What is left has a cycle only if some
+states may come round again and again.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from ir.core import Block, Branch, Call, Edge, Function, MayGoto, Param
+from ir.isa import Callee
+from ir.verify.distance import step_of
+from ir.verify.loops import Loop
+from ir.verify.outline import Outline
+from ir.verify.refusal import Refused
+from ir.verify.scalar import Scalar
+from ir.verify.state import State
+from ir.verify.values import Pointer
+
+_MOST_TRIPS: Final = 1 << 24
+
+
+@final
+class Visits:
+    """The visits to the loop heads of one walk."""
+
+    def __init__(self, outline: Outline) -> None:
+        self.outline = outline
+        self._flow: dict[object, set[object]] = {}
+        self._back: dict[object, set[tuple[object, Block]]] = {}
+        self._arrivals: dict[Block, int | None] = {}
+        self._paces: dict[Block, dict[Param, tuple[int, int] | None]] = {}
+        self._spans: dict[Block, dict[Param, tuple[int, int]]] = {}
+        self._may_goto: set[Block] = set()
+
+    def note_arrival(self, marks: frozenset[object], visit: object, is_back: bool) -> None:
+        """Control got from the visits `marks` to a head, in a state kept (or covered) as `visit`."""
+        block: Block = visit.block  # type: ignore[attr-defined]  # a Visit; importing it would be circular
+        for mark in marks:
+            if is_back:
+                self._back.setdefault(mark, set()).add((visit, block))
+            else:
+                self._flow.setdefault(mark, set()).add(visit)
+
+    def note_arrivals(self, head: Block, arrivals: int | None) -> None:
+        """Induction bounds how often a head is reached, or does not."""
+        old = self._arrivals.get(head, 0)
+        self._arrivals[head] = None if old is None or arrivals is None else max(old, arrivals)
+
+    def note_may_goto(self, block: Block) -> None:
+        """A loop through this block runs out of budget some time."""
+        self._may_goto.add(block)
+
+    def note_step(self, head: Block, state: State, edge: Edge) -> None:
+        """A back-edge is taken: see by how much each parameter moves."""
+        paces = self._paces.setdefault(head, {})
+        spans = self._spans.setdefault(head, {})
+        for param, arg in zip(head.params, edge.args, strict=True):
+            known = paces.get(param, (1 << 70, -(1 << 70)))
+            if known is None:
+                continue
+            step = step_of(state, arg, param)
+            if step is None:
+                paces[param] = None
+                continue
+            paces[param] = min(known[0], step), max(known[1], step)
+            before = state.of(param)
+            span = before.span if type(before) is Pointer else before
+            assert type(span) is Scalar
+            low, high = spans.get(param, (span.umin, span.umax))
+            spans[param] = min(low, span.umin), max(high, span.umax)
+
+    def is_bounded(self, head: Block) -> bool:
+        """Whether the back-edges to `head` are taken only so often each time its loop is entered."""
+        loop = self.outline.loops.heads[head]
+        if not loop.is_natural:
+            return False
+        arrivals = self._arrivals.get(head)
+        if arrivals is not None and 0 < arrivals <= _MOST_TRIPS:
+            return True
+        for param, pace in self._paces.get(head, {}).items():
+            if pace is None or not (pace[0] > 0 or pace[1] < 0):
+                continue
+            low, high = self._spans[head][param]
+            if (high - low) // (pace[0] if pace[0] > 0 else -pace[1]) <= _MOST_TRIPS:
+                return True
+        return self._ends_by_itself(loop)
+
+    def _ends_by_itself(self, loop: Loop) -> bool:
+        """Whether each trip passes a may_goto or asks an iterator for its next element."""
+        dominators = self.outline.loops.dominators
+        for block in loop.blocks:
+            if not all(dominators.dominates(block, latch) for latch in loop.latches):
+                continue
+            if type(block.terminator) is MayGoto:
+                return True
+            for inst in block.insts:
+                if type(inst) is Call and inst.callee is Callee.KFUNC and str(inst.target).endswith("_next"):
+                    return type(block.terminator) is Branch
+        return False
+
+    def check(self, function: Function) -> None:
+        """Refuse when some loop may go on for ever."""
+        bounded = {head for head in self.outline.loops.heads if self.is_bounded(head)}
+        graph = {visit: set(to) for visit, to in self._flow.items()}
+        for visit, ways in self._back.items():
+            graph.setdefault(visit, set()).update(to for to, head in ways if head not in bounded)
+        endless = find_cycle(graph)
+        if endless is None:
+            return
+        block: Block = endless.block  # type: ignore[attr-defined]  # as above
+        said = "loop is not known to end: no counter bounds it"
+        hint = "count up to a constant, or compare the counter with a bound that is known"
+        refused = Refused("unbounded-loop", said, None, hint)
+        refused.at, refused.function = block.start, function.name
+        raise refused
+
+
+def find_cycle(graph: dict[object, set[object]]) -> object | None:
+    """A node on a cycle, None when there is none."""
+    done: set[object] = set()
+    active: set[object] = set()
+    for root in graph:
+        if root in done:
+            continue
+        stack: list[tuple[object, list[object]]] = [(root, list(graph.get(root, ())))]
+        active.add(root)
+        while stack:
+            node, rest = stack[-1]
+            if not rest:
+                stack.pop()
+                active.discard(node)
+                done.add(node)
+                continue
+            following = rest.pop()
+            if following in active:
+                return following
+            if following not in done:
+                active.add(following)
+                stack.append((following, list(graph.get(following, ()))))
+    return None
