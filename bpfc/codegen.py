@@ -66,10 +66,12 @@ def generate(
     options: Options,
     overridden: frozenset[int] = frozenset(),
     context: ContextLayout | None = None,
+    target: Target | None = None,
 ) -> Generated:
-    """Compile `program` for this host. Raises RejectedError."""
-    target = host()
-    machine, parsed, lowered = _build(program, maps, options, target, overridden, context)
+    """Compile `program` for any processor of `target`, or for just this host when None. Raises RejectedError."""
+    cpu = target.cpu if target is not None else None
+    target = target or host()
+    machine, parsed, lowered = _build(program, maps, options, target, overridden, context, cpu)
     if options.level != "O0":
         machine.optimize(parsed)
     return Generated(parse_object(machine.emit_object(parsed), target, _jumps_first(program)), lowered)
@@ -98,6 +100,7 @@ def _build(
     target: Target,
     overridden: frozenset[int],
     context: ContextLayout | None = None,
+    cpu: str | None = None,
 ) -> tuple[Machine, Any, Lowered]:
     """A machine for `target`, the program as its LLVM module, and what lowering has to say."""
     with _uncollected():
@@ -110,11 +113,12 @@ def _build(
         lower_options = LowerOptions(
             program.big_endian,
             options.count_insns,
-            callx_helpers=CALLX_HELPERS,
+            target.patching.region,
+            CALLX_HELPERS,
             prologue=target.prologue,
         )
         lowered = lower(module, regions, facts, lower_options, natives)
-    machine = Machine(target, LEVELS[options.level])
+    machine = Machine(target, LEVELS[options.level], cpu)
     parsed = machine.parse(_joined(lowered.text, natives.text()))
     return machine, parsed, lowered
 

@@ -12,7 +12,6 @@ import importlib.util
 import marshal
 import os
 import platform
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,8 @@ from typing import Final, final
 
 from backends import abi
 from backends.native_code import NativeCode
+from backends.registry import host
+from backends.target import Target
 from bpfc.options import Options
 from ir import isa
 from ir.context import ContextLayout
@@ -60,33 +61,36 @@ def compile_program(
     options: Options,
     overridden: frozenset[int] = frozenset(),
     context: ContextLayout | None = None,
+    target: Target | None = None,
 ) -> Compiled:
-    """Native code of `program` for this host; `overridden` helpers (ids) are called on the host. Raises RejectedError.
+    """Native code of `program` for any processor of `target`, or just for this host when None.
 
-    `context`: what the program starts with, where its type alone does not say.
+    `overridden` helpers (ids) are called on the host. `context`: what the program starts with, where its type alone
+    does not say. Raises RejectedError, and UnsupportedError for a program in the other byte order.
     """
     before = time.perf_counter_ns()
     level = effective_level(program, options)
-    _check_byte_order(program)
+    check_byte_order(program, target or host())
     options = replace(options, level=level)
-    key = cache_key(program, maps, options, overridden, context)
+    key = cache_key(program, maps, options, overridden, context, target)
     store = ObjectCache.default() if options.cache else None
     code = store.get(key) if store is not None else None
     hit = code is not None
     if code is None:
         from bpfc.codegen import generate  # late: it needs llvmlite
 
-        code = generate(program, maps, options, overridden, context).code
+        code = generate(program, maps, options, overridden, context, target).code
         if store is not None:
             store.put(key, code)
     return Compiled(code, level, hit, time.perf_counter_ns() - before)
 
 
-def _check_byte_order(program: Program) -> None:
+def check_byte_order(program: Program, target: Target) -> None:
+    """The byte order is part of a program. Raises UnsupportedError for a target of the other one."""
     order = "big" if program.big_endian else "little"
-    if order != sys.byteorder:
-        said = f"program '{program.name}' is {order}-endian, this host is {sys.byteorder}-endian"
-        note = f"run it for a {order}-endian target, or compile the object for this host's byte order"
+    if order != target.byte_order:
+        said = f"program '{program.name}' is {order}-endian, {target.name} is {target.byte_order}-endian"
+        note = f"run it for a {order}-endian target, or compile the object with -target bpf{'el' if program.big_endian else 'eb'}"
         at = Location(file=program.file, function=program.name)
         raise UnsupportedError([Diagnostic("foreign-byte-order", said, at, notes=(note,))])
 
@@ -97,12 +101,14 @@ def cache_key(
     options: Options,
     overridden: frozenset[int],
     context: ContextLayout | None = None,
+    target: Target | None = None,
 ) -> bytes:
     """A digest of everything the native code depends on."""
     digest = hashlib.sha256()
     said = (
         FORMAT,
         _toolchain(),
+        target.name if target is not None else None,
         sorted(asdict(options).items()),
         sorted(overridden),
         program.type.value,

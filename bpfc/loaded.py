@@ -80,14 +80,18 @@ class Loaded:
             return matching[0]
         known = ", ".join(self.programs) or "none"
         said = f"no program '{name}' (programs: {known})"
-        raise RejectedError([Diagnostic("no-such-program", said, Location(file=self.object.name), errno=ENOENT)])
+        raise RejectedError(
+            [Diagnostic("no-such-program", said, Location(file=self.object.name), errno=ENOENT)]
+        )
 
     def resize(self, name: str, max_entries: int) -> None:
         """Give map `name` room for `max_entries`, before `start`. Raises RejectedError when there is no such map."""
         found = self.maps.get(name)
         if found is None:
             said = f"no map '{name}' (maps: {', '.join(self.maps) or 'none'})"
-            raise RejectedError([Diagnostic("no-such-map", said, Location(file=self.object.name), errno=ENOENT)])
+            raise RejectedError(
+                [Diagnostic("no-such-map", said, Location(file=self.object.name), errno=ENOENT)]
+            )
         maps = {**self.maps, name: replace(found, max_entries=max_entries)}
         self.object = replace(self.object, maps=maps)
 
@@ -108,11 +112,27 @@ class Loaded:
         programs = {name: relocate(program, local, target) for name, program in self.programs.items()}
         self.object = replace(self.object, programs=programs)
 
-    def start(self, options: Options | None = None, limits: Limits | None = None) -> Runtime:
-        """Make it run: a context manager that owns maps and code."""
+    def start(
+        self,
+        options: Options | None = None,
+        limits: Limits | None = None,
+        target: str | None = None,
+        *,
+        counts: bool = False,
+    ) -> Runtime:
+        """Make it run: a context manager that owns maps and code.
+
+        With `target`, on an emulated machine; `counts` then gives results their machine instructions. UnsupportedError
+        for programs in the other byte order, and where the emulator is not installed.
+        """
         from bpfc.running import Runtime  # late: it brings the runtime in
 
-        return Runtime(self, options or Options(), limits or Limits())
+        options, limits = options or Options(), limits or Limits()
+        if target is None:
+            return Runtime(self, options, limits)
+        from bpfc.emulation import platform_of  # late: few emulate
+
+        return Runtime(self, options, limits, platform_of(self.object, target, limits, counts))
 
     def _globals(self, kinds: tuple[str, ...]) -> Globals:
         from bpfc.globals import Globals, find_variables, with_content  # late: values of BTF types
@@ -204,6 +224,6 @@ def _read(source: Source, name: str) -> tuple[bytes, str]:
         return path.read_bytes(), name or str(source)
     except OSError as error:
         said = f"cannot read '{path}': {error.strerror}"
-        raise UnreadableError([Diagnostic("cannot-read", said, Location(file=str(path)), errno=error.errno or 0)]) from None
-
-
+        raise UnreadableError(
+            [Diagnostic("cannot-read", said, Location(file=str(path)), errno=error.errno or 0)]
+        ) from None

@@ -33,6 +33,7 @@ from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
 from runtime.maps.errors import map_error
 from runtime.maps.slots import SlotView
+from runtime.platform import Platform
 from runtime.world import World
 
 if TYPE_CHECKING:
@@ -42,25 +43,20 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int], None]
 _ENTERED_BY_HOOKS: Final = (ProgramType.EXT, ProgramType.TRACING)
-_RUN: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)
-_RUN_RAW: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64)
-_BATCH: Final = ctypes.CFUNCTYPE(
-    ctypes.c_uint64,
-    *[ctypes.c_void_p] * 4,
-    ctypes.c_uint64,
-    ctypes.c_uint64,
-    ctypes.c_void_p,
-    ctypes.c_uint64,
-)
+_RUN: Final = (ctypes.c_void_p, ctypes.c_void_p)
+_RUN_RAW: Final = (*_RUN, ctypes.c_uint64)
+_BATCH: Final = (*[ctypes.c_void_p] * 4, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
 
 
 @final
 class Runtime:
     """A running object; a context manager that owns its maps and code. `runtime["name"]` is a program ready to run."""
 
-    def __init__(self, loaded: Loaded, options: Options, limits: Limits) -> None:
+    def __init__(
+        self, loaded: Loaded, options: Options, limits: Limits, platform: Platform | None = None
+    ) -> None:
         self.loaded, self.options, self.limits = loaded, options, limits
-        self.world = World(loaded.object)
+        self.world = World(loaded.object, platform=platform)
         self._programs: dict[str, RunningProgram] = {}
         self._retired: list[RunningProgram] = []
         self._lock = threading.RLock()
@@ -191,6 +187,10 @@ class RunningProgram:
         if program.type not in _ENTERED_BY_HOOKS:
             self.prepare()
 
+    @property
+    def _platform(self) -> Platform:
+        return self.runtime.world.platform
+
     def prepare(self) -> None:
         """Compile now, so that problems are raised now."""
         assert self.hooks.functions, "main at least has an entry slot"
@@ -199,7 +199,8 @@ class RunningProgram:
     def compiled(self) -> Compiled:
         """The program by its own type alone."""
         maps: Mapping[str, Map] = self.runtime.world.declared
-        return compile_program(self.program, maps, self.runtime.options, self.overridden)
+        target = None if self._platform.is_native else self._platform.target
+        return compile_program(self.program, maps, self.runtime.options, self.overridden, target=target)
 
     @cached_property
     def image(self) -> LinkedImage:
@@ -224,16 +225,16 @@ class RunningProgram:
 
     @cached_property
     def _native(self) -> Callable[..., int]:
-        kind = _RUN_RAW if self.layout.is_raw else _RUN
-        native: Callable[..., int] = kind(self.image.address_of(self.program.name))
-        return native
+        kinds = _RUN_RAW if self.layout.is_raw else _RUN
+        return self._platform.function(self.image.address_of(self.program.name), *kinds)
 
     @cached_property
     def _batches(self) -> tuple[Callable[..., int], Callable[..., int]]:
         """The native loops over packets: plain, and the one that hooks on main see."""
         name = self.program.name
         plain, hooked = batch_symbol(name), hooked_batch_symbol(name)
-        return _BATCH(self.image.address_of(plain)), _BATCH(self.image.address_of(hooked))
+        function, address_of = self._platform.function, self.image.address_of
+        return function(address_of(plain), *_BATCH), function(address_of(hooked), *_BATCH)
 
     def attach_freplace(self, target: RunningProgram, name: str) -> Link:
         """Let this program stand for global function `name` of `target`. Raises RejectedError."""
@@ -260,7 +261,9 @@ class RunningProgram:
         execution = self._execution()
         with self.runtime.world.entered(execution):
             try:
-                return execution.run(self._native, bytes(data), ctx or {})  # type: ignore[call-overload]  # bytes() takes anything with __bytes__
+                result = execution.run(self._native, bytes(data), ctx or {})  # type: ignore[call-overload]  # bytes() takes anything with __bytes__
+                steps = self._platform.steps()
+                return result if steps is None else replace(result, steps=steps)
             except TrapError as error:
                 raise self._located(error) from None
 
@@ -291,6 +294,9 @@ class RunningProgram:
         (its results are overwritten). Packets have no head or tail room.
         """
         batch = packets if isinstance(packets, Batch) else Batch(packets, lengths)
+        if not self._platform.is_native:
+            batch.run_each(lambda packet: self.run(packet, ctx))
+            return batch.rets
         execution = self._execution()
         execution.arm(batch.start, batch.span)
         context = execution.prepare_context(ctx or {})
@@ -318,7 +324,8 @@ class RunningProgram:
         execution: Execution | None = getattr(self._local, "execution", None)
         if execution is None:
             segments: tuple[Segment, ...] = self.runtime.world.segments()
-            execution = Execution(self.layout, segments, self.program.big_endian, self.runtime.limits)
+            allocate, limits = self._platform.allocate, self.runtime.limits
+            execution = Execution(self.layout, segments, self.program.big_endian, limits, allocate)
             self._local.execution = execution
         return execution
 

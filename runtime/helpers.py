@@ -25,10 +25,10 @@ from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
 from ir.helpers import HELPER_IDS, HELPERS, Argument, ArgumentKind, Helper
 from runtime.execution import Execution
 from runtime.maps.view import View
+from runtime.platform import Bridge
 
 Implementation = Callable[["HelperCall"], int | None]
 UserHelper = Callable[..., object]
-CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * 5)
 _MASK: Final = (1 << 64) - 1
 
 
@@ -144,9 +144,7 @@ class HelperTable(MutableMapping[str, UserHelper]):
 
 @final
 class Callbacks:
-    """The addresses of `helper.<id>`: makes one ctypes callback for each helper that is called, and keeps
-    them alive.
-    """
+    """The addresses of `helper.<id>`: has one callback made for each helper that is called."""
 
     def __init__(
         self,
@@ -154,22 +152,21 @@ class Callbacks:
         host: Mapping[str, Implementation],
         maps: Maps,
         find: Callable[[int], Execution],
+        make: Callable[[Bridge], int],
     ) -> None:
-        self._table, self._host, self._maps, self._find = table, host, maps, find
-        self._made: dict[int, object] = {}
+        self._table, self._host, self._maps, self._find, self._make = table, host, maps, find, make
+        self._made: dict[int, int] = {}
 
     def address(self, id: int) -> int:
         """The address of the callback for helper `id`. UnsupportedError when nobody implements it."""
         helper = HELPERS[id]
         if id not in self._table.ids and helper.name not in self._host:
             raise UnsupportedError([missing_helper(helper)])
-        callback = self._made.get(id)
-        if callback is None:
-            callback = self._made[id] = CALLBACK(self._bridge(helper))
-        # Safe because the callback is kept alive in _made as long as code can call it.
-        return ctypes.cast(callback, ctypes.c_void_p).value or 0  # type: ignore[arg-type]  # a ctypes callback
+        if id not in self._made:
+            self._made[id] = self._make(self._bridge(helper))
+        return self._made[id]
 
-    def _bridge(self, helper: Helper) -> Callable[..., int]:
+    def _bridge(self, helper: Helper) -> Bridge:
         def called(run: int, *registers: int) -> int:
             execution = self._find(run)
             call = HelperCall(helper, execution, registers, self._maps)
@@ -179,8 +176,9 @@ class Callbacks:
                 return 0 if result is None else int(result) & _MASK  # type: ignore[call-overload]  # anything like a number
             except BaseException as error:  # noqa: BLE001  # nothing may unwind through native code
                 execution.raised = error
+                trap = int(abi.Trap.HELPER).to_bytes(4, execution.order)
                 # Safe because `run` is the address of the run state that compiled code called us with.
-                ctypes.c_uint32.from_address(run + abi.TRAP_CODE).value = abi.Trap.HELPER
+                ctypes.memmove(run + abi.TRAP_CODE, trap, 4)
                 return 0
 
         return called

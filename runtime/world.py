@@ -5,40 +5,32 @@ Runs that are under way at the same time have different cpu numbers, so that per
 
 from __future__ import annotations
 
-import ctypes
 import heapq
 import os
 import secrets
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, final
 
-from backends.registry import host
 from ir.context import RAW
 from ir.diagnostics import TrapError
 from ir.kinds import MapType
 from ir.maps import MapFlag
 from ir.object import Map, Object
-from runtime.cache import ObjectCache
 from runtime.epoch import epochs
 from runtime.execution import Execution, Segment
 from runtime.helpers import Callbacks, HelperTable
 from runtime.host_helpers import HOST_HELPERS
 from runtime.limits import Limits
-from runtime.maps.host import HostOperations
 from runtime.maps.live import LiveMap, create
 from runtime.maps.slots import SlotView
 from runtime.maps.view import View
 from runtime.maps.views import view_of
-from runtime.memory import Pool
+from runtime.platform import HostPlatform, Platform
 from runtime.runs import runs
 
-_C_LIBRARY: Final = frozenset(
-    {"memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime", "getpid", "process_vm_readv"}
-)
 _REACHABLE: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.RINGBUF)
 
 
@@ -46,22 +38,24 @@ _REACHABLE: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.RINGBUF)
 class World:
     """Owns the maps and host callbacks of one started object. `cpus`: how many values a per-cpu key has."""
 
-    def __init__(self, source: Object, cpus: int | None = None) -> None:
+    def __init__(self, source: Object, cpus: int | None = None, platform: Platform | None = None) -> None:
         self.cpus = cpus or os.cpu_count() or 1
+        self.platform: Platform = platform or HostPlatform()
         self.declared: Mapping[str, Map] = {
             name: _completed(declared, self.cpus) for name, declared in source.maps.items()
         }
-        self.pool = Pool(poison=host().poison)
+        self.pool = self.platform.pool
         self.helpers = HelperTable()
-        self._host = HostOperations(self.pool, ObjectCache.default())
+        host = self.platform.operations
         self.live: dict[str, LiveMap] = {
-            name: create(declared, self.pool, self._host, self.cpus, secrets.randbits(64))
+            name: create(declared, self.pool, host, self.cpus, secrets.randbits(64))
             for name, declared in self.declared.items()
         }
         self.maps: Mapping[str, View] = {name: view_of(live, source.btf) for name, live in self.live.items()}
         self._by_address = {view.live.address: view for view in self.maps.values()}
-        self._hooked = Execution(RAW, (), sys.byteorder == "big", Limits())
-        self._callbacks = Callbacks(self.helpers, HOST_HELPERS, self, self._find)
+        is_big = self.platform.target.byte_order == "big"
+        self._hooked = Execution(RAW, (), is_big, Limits())
+        self._callbacks = Callbacks(self.helpers, HOST_HELPERS, self, self._find, self.platform.callback)
         self._free_cpus = list(range(self.cpus))
         self._cpu_freed = threading.Condition()
         self._closed = False
@@ -89,10 +83,7 @@ class World:
             return live.address + (live.layout.values_offset if kind == "value" else 0)
         if kind == "helper" and name.isdecimal():
             return self._callbacks.address(int(name))
-        if symbol in _C_LIBRARY:
-            # Safe because the C library stays loaded as long as the process lives.
-            return ctypes.cast(getattr(ctypes.CDLL(None), symbol), ctypes.c_void_p).value
-        return None
+        return self.platform.external(symbol)
 
     def segments(self) -> tuple[Segment, ...]:
         """Map memory that pointers of unknown origin may reach: values that only have values beside them."""
@@ -156,8 +147,7 @@ class World:
         self._closed = True
         for live in self.live.values():
             live.close()
-        self._host.close()
-        self.pool.close()
+        self.platform.close()
 
 
 def _completed(declared: Map, cpus: int) -> Map:
