@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, final
+from typing import IO, TYPE_CHECKING, Any, final
 
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
@@ -119,20 +119,27 @@ class Loaded:
         target: str | None = None,
         *,
         counts: bool = False,
+        maps: Mapping[str, Any] | None = None,
+        pins: str | os.PathLike[str] | None = None,
     ) -> Runtime:
         """Make it run: a context manager that owns maps and code.
+
+        `maps` are live maps of other objects to use instead of own ones, by the name they have here; `pins` is the
+        folder of the maps that the object declares pinned. RejectedError when a map is unlike its declaration.
 
         With `target`, on an emulated machine; `counts` then gives results their machine instructions. UnsupportedError
         for programs in the other byte order, and where the emulator is not installed.
         """
         from bpfc.running import Runtime  # late: it brings the runtime in
+        from runtime.maps.gather import Sources
 
         options, limits = options or Options(), limits or Limits()
+        sources = Sources(maps or {}, Path(pins) if pins is not None else None)
         if target is None:
-            return Runtime(self, options, limits)
+            return Runtime(self, options, limits, sources=sources)
         from bpfc.emulation import platform_of  # late: few emulate
 
-        return Runtime(self, options, limits, platform_of(self.object, target, limits, counts))
+        return Runtime(self, options, limits, platform_of(self.object, target, limits, counts), sources)
 
     def _globals(self, kinds: tuple[str, ...]) -> Globals:
         from bpfc.globals import Globals, find_variables, with_content  # late: values of BTF types

@@ -32,6 +32,7 @@ from runtime.hook import ProgramHooks, attach_lock
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
 from runtime.maps.errors import map_error
+from runtime.maps.gather import Sources
 from runtime.maps.slots import SlotView
 from runtime.platform import Platform
 from runtime.world import World
@@ -53,10 +54,15 @@ class Runtime:
     """A running object; a context manager that owns its maps and code. `runtime["name"]` is a program ready to run."""
 
     def __init__(
-        self, loaded: Loaded, options: Options, limits: Limits, platform: Platform | None = None
+        self,
+        loaded: Loaded,
+        options: Options,
+        limits: Limits,
+        platform: Platform | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self.loaded, self.options, self.limits = loaded, options, limits
-        self.world = World(loaded.object, platform=platform)
+        self.world = World(loaded.object, platform=platform, sources=sources)
         self._programs: dict[str, RunningProgram] = {}
         self._retired: list[RunningProgram] = []
         self._lock = threading.RLock()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +23,8 @@ from runtime.execution import Execution, Segment
 from runtime.helpers import Callbacks, HelperTable
 from runtime.host_helpers import HOST_HELPERS
 from runtime.limits import Limits
-from runtime.maps.live import LiveMap, create
+from runtime.maps.gather import Sources, gather
+from runtime.maps.live import LiveMap
 from runtime.maps.slots import SlotView
 from runtime.maps.view import View
 from runtime.maps.views import view_of
@@ -38,7 +38,13 @@ _REACHABLE: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.RINGBUF)
 class World:
     """Owns the maps and host callbacks of one started object. `cpus`: how many values a per-cpu key has."""
 
-    def __init__(self, source: Object, cpus: int | None = None, platform: Platform | None = None) -> None:
+    def __init__(
+        self,
+        source: Object,
+        cpus: int | None = None,
+        platform: Platform | None = None,
+        sources: Sources | None = None,
+    ) -> None:
         self.cpus = cpus or os.cpu_count() or 1
         self.platform: Platform = platform or HostPlatform()
         self.declared: Mapping[str, Map] = {
@@ -47,10 +53,7 @@ class World:
         self.pool = self.platform.pool
         self.helpers = HelperTable()
         host = self.platform.operations
-        self.live: dict[str, LiveMap] = {
-            name: create(declared, self.pool, host, self.cpus, secrets.randbits(64))
-            for name, declared in self.declared.items()
-        }
+        self.live: dict[str, LiveMap] = gather(self.declared, self.pool, host, self.cpus, sources or Sources())
         self.maps: Mapping[str, View] = {name: view_of(live, source.btf) for name, live in self.live.items()}
         self._by_address = {view.live.address: view for view in self.maps.values()}
         is_big = self.platform.target.byte_order == "big"
@@ -137,7 +140,7 @@ class World:
         if isinstance(view, SlotView) and view.type is MapType.ARRAY_OF_MAPS:
             for index, name in declared.slots:
                 view[index] = self.maps[name]
-        if declared.is_read_only:
+        if declared.is_read_only and not view.live.is_frozen:
             view.freeze()
 
     def close(self) -> None:
