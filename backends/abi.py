@@ -17,7 +17,8 @@ or host, is `i64 helper(ptr run, r1, ..., rN)`. `run` is this structure, one per
            64 redirect 32      verdict of bpf_redirect*: kind u32, index u32, flags u64, map u64, reserved u64
            96 host 8           handle of the runtime's Python state of this run
           104 stack 8         top of the unused part of the BPF stack, for frames that live outside the native stack
-          112 reserved
+          112 cookie 8         what bpf_get_attach_cookie says
+          120 reserved
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ INSNS: Final = 56
 REDIRECT: Final = 64
 HOST: Final = 96
 STACK: Final = 104
+COOKIE: Final = 112
 
 STACK_SIZE: Final = 65536  # 8 frames of 512 bytes for each of 8 levels of indirect calls, and as much again
 

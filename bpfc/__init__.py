@@ -1,9 +1,9 @@
 """An optimizing eBPF compiler and userspace runtime.
 
-    import bpfc
-    obj = bpfc.load("filter.o")
-    with obj.start() as rt:
-        print(rt["xdp_filter"].run(packet).verdict)
+import bpfc
+obj = bpfc.load("filter.o")
+with obj.start() as rt:
+    print(rt["xdp_filter"].run(packet).verdict)
 """
 
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         UnsupportedError,
         VerifierError,
         assemble,
+        attach,
+        enable_stats,
         from_bytes,
         from_insns,
         load,
@@ -36,6 +38,8 @@ __all__ = [
     "UnsupportedError",
     "VerifierError",
     "assemble",
+    "attach",
+    "enable_stats",
     "from_bytes",
     "from_insns",
     "load",

@@ -39,8 +39,10 @@ from runtime.world import World
 
 if TYPE_CHECKING:
     from bpfc.globals import Globals
-    from bpfc.links import Link
+    from bpfc.links import Link, LinkKind
     from bpfc.loaded import Loaded
+    from bpfc.tracing import Statistics, TracedProgram
+    from ir.function_model import Model
 
 Progress = Callable[[int], None]
 _ENTERED_BY_HOOKS: Final = (ProgramType.EXT, ProgramType.TRACING)
@@ -189,6 +191,8 @@ class RunningProgram:
         self.overridden = runtime.world.overridden
         self.layout = layout_of(program.type)
         self.warnings: list[Diagnostic] = []
+        self.tracing_depth = 0
+        self._traced: dict[tuple[Model, LinkKind], TracedProgram] = {}
         self._local = threading.local()
         if program.type not in _ENTERED_BY_HOOKS:
             self.prepare()
@@ -247,6 +251,44 @@ class RunningProgram:
         from bpfc.extension import attach_freplace  # late: few programs are extensions
 
         return attach_freplace(self, target, name)
+
+    def attach_fentry(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
+        """Run before `function` (main, if not said) of a running program, or before a ctypes function."""
+        return self._attach(target, function, "fentry", cookie)
+
+    def attach_fexit(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
+        """Run after `function` (main, if not said) of a running program, or after a ctypes function."""
+        return self._attach(target, function, "fexit", cookie)
+
+    def attach_fmod_ret(self, target: object, *, cookie: int = 0) -> Link:
+        """Run before a native function that allows it; a result that is not 0 stands for the call."""
+        return self._attach(target, None, "fmod_ret", cookie)
+
+    def _attach(self, target: object, function: str | None, kind: str, cookie: int) -> Link:
+        from bpfc.links import LinkKind  # late: few programs are attached
+        from bpfc.tracing import attach_bpf, attach_native
+        from runtime.native_entry import NativeFunction, function_of
+
+        if isinstance(target, RunningProgram):
+            return attach_bpf(self, target, function, LinkKind(kind), cookie)
+        native = target if isinstance(target, NativeFunction) else function_of(target)
+        return attach_native(self, native, LinkKind(kind), cookie)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """The counters of the program as one that hooks start; see `bpfc.enable_stats`."""
+        from bpfc.tracing import Statistics  # late, as above
+
+        return Statistics(self.runtime.world.segments(), self.runtime.limits)
+
+    def traced(self, model: Model, kind: LinkKind) -> TracedProgram:
+        """The program compiled for functions of a model."""
+        from bpfc.tracing import TracedProgram  # late, as above
+
+        found = self._traced.get((model, kind))
+        if found is None:
+            found = self._traced[model, kind] = TracedProgram(self, model, kind)
+        return found
 
     def join_table(self) -> None:
         """A tail-call table is about to hold the program. RejectedError: EINVAL for extensions, EBUSY for extended ones."""
@@ -347,5 +389,10 @@ class RunningProgram:
 
     def close(self) -> None:
         """Free the code; closing twice is fine."""
+        for traced in self._traced.values():
+            traced.image.close()
+        self._traced.clear()
+        if "statistics" in self.__dict__:
+            self.statistics.close()
         if "image" in self.__dict__:
             self.image.close()

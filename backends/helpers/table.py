@@ -19,6 +19,7 @@ from backends.helpers.ring import RINGS
 from backends.helpers.row import HelperRow
 from backends.helpers.run_state import RUN_STATE
 from backends.helpers.tail_call import TAIL_CALLS
+from backends.helpers.tracing import TRACING
 
 EMITTERS: Final[Mapping[str, HelperRow]] = {
     **RUN_STATE,
@@ -30,4 +31,5 @@ EMITTERS: Final[Mapping[str, HelperRow]] = {
     **MEMORY,
     **RINGS,
     **CONTROL,
+    **TRACING,
 }

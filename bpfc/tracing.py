@@ -1,0 +1,223 @@
+"""Programs around functions: fentry, fexit and fmod_ret on BPF programs and on native functions.
+
+    with rt["count"].attach_fentry(other["filter"], "parse") as link: ...
+    with rt["count"].attach_fexit(libz.crc32): ...              a ctypes function
+
+The program is compiled for the function that it is attached to: its context is the function's arguments.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from errno import EBADF, EINVAL, EOPNOTSUPP
+from typing import TYPE_CHECKING, Final, Literal, final
+
+from backends import trampoline as records
+from bpfc.compile import compile_program
+from bpfc.links import Link, LinkKind
+from ir.context import ContextLayout
+from ir.diagnostics import Diagnostic, Location, RejectedError
+from ir.function_model import Model, model_of
+from ir.kinds import AttachType, ProgramType
+from ir.object import Map
+from runtime.epoch import epochs
+from runtime.execution import Segment
+from runtime.hook import attach_lock
+from runtime.limits import Limits
+from runtime.linker import LinkedImage, link
+from runtime.memory import DataBlock, near_pool
+from runtime.native_entry import NativeFunction
+from runtime.records import Word
+from runtime.threads import threads
+from runtime.trampoline import Trampoline, When
+
+if TYPE_CHECKING:
+    from bpfc.running import RunningProgram
+
+WHEN: Final = {LinkKind.FENTRY: When.ENTRY, LinkKind.FMOD_RET: When.OVERRIDE, LinkKind.FEXIT: When.EXIT}
+KINDS: Final = {
+    AttachType.TRACE_FENTRY: LinkKind.FENTRY,
+    AttachType.TRACE_FEXIT: LinkKind.FEXIT,
+    AttachType.MODIFY_RETURN: LinkKind.FMOD_RET,
+}
+
+
+def attach_bpf(
+    program: RunningProgram, target: RunningProgram, function: str | None, kind: LinkKind, cookie: int
+) -> Link:
+    """Attach to a BPF function: `function` of `target`, its main if not said. Raises RejectedError."""
+    with attach_lock():
+        for side in (program, target):
+            if side.runtime.is_closed:
+                raise _refused("closed", f"the object of '{side.program.name}' was closed", EBADF)
+        name = function or target.program.name
+        info = next((found for found in target.program.functions if found.name == name), None)
+        if info is None or name not in target.hooks.functions:
+            why = "is static" if info is not None and not info.is_global else "is not in the program"
+            said = f"function '{name}' of '{target.program.name}' can't be traced: it {why}"
+            raise _refused("no-such-function", said, EINVAL)
+        if kind is LinkKind.FMOD_RET:
+            said = (
+                f"the result of BPF function '{name}' can't be replaced; fexit sees it, freplace replaces all"
+            )
+            raise _refused("not-overridable", said, EINVAL)
+        if target.program.type is ProgramType.TRACING and target.tracing_depth:
+            said = f"'{target.program.name}' traces a tracing program already"
+            raise _refused("traces-tracer", said, EINVAL)
+        hook = target.hooks.hook(name)
+        hook.require_traceable()
+        model = model_of(target.runtime.loaded.object.btf, info.btf_id, name)
+        traced = program.traced(model, kind)
+        if target.program.type is ProgramType.TRACING:
+            program.tracing_depth = 1
+        if hook.trampoline is None:
+            hook.trampoline = Trampoline(hook, model, True, target.image.address_of(name))
+        detach = _attach(hook.trampoline, program, traced, kind, cookie)
+        target.runtime.hold()
+        return Link(kind, program, target.program.name, name, _then(detach, target.runtime.release), cookie)
+
+
+def attach_native(program: RunningProgram, target: NativeFunction, kind: LinkKind, cookie: int) -> Link:
+    """Attach to a native function. Raises RejectedError."""
+    with attach_lock():
+        if program.runtime.is_closed:
+            raise _refused("closed", f"the object of '{program.program.name}' was closed", EBADF)
+        result = target.model.result
+        if kind is not LinkKind.FENTRY and result.size > 8:
+            said = f"'{target.name}' returns {result.size} bytes; only fentry can be attached to it"
+            raise _refused("wide-result", said, EOPNOTSUPP)
+        if kind is LinkKind.FMOD_RET and not target.may_override:
+            said = f"'{target.name}' does not say that its result may be replaced"
+            raise _refused("not-overridable", said, EINVAL)
+        hook = target.hook
+        traced = program.traced(target.model, kind)
+        if hook.trampoline is None:
+            hook.trampoline = Trampoline(hook, target.model, False, target.address)
+        detach = _attach(hook.trampoline, program, traced, kind, cookie)
+        return Link(kind, program, target.name, target.name, detach, cookie)
+
+
+def _attach(
+    trampoline: Trampoline, program: RunningProgram, traced: TracedProgram, kind: LinkKind, cookie: int
+) -> Callable[[], None]:
+    traced.hold()
+    try:
+        attachment = trampoline.attach(WHEN[kind], traced, cookie)
+    finally:
+        traced.release()
+    return lambda: trampoline.detach(attachment)
+
+
+def _then(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    """`first` now, `second` when nobody can be in what it made unreachable."""
+
+    def both() -> None:
+        first()
+        epochs().retire(second)
+
+    return both
+
+
+@final
+class Statistics:
+    """The counters of a program, for all its links: kept natively in one record, with its guard."""
+
+    def __init__(self, segments: tuple[Segment, ...], limits: Limits) -> None:
+        rows = [threads().stacks, *segments]
+        self._table = _SegmentTable(rows)
+        self.guard = threads().take_guard()
+        words = [0] * (records.RECORD_SIZE // 8)
+        words[records.RECORD_GUARD // 8] = self.guard
+        words[records.RECORD_SEGMENTS // 8] = self._table.address
+        words[records.RECORD_SEGMENT_COUNT // 8] = len(rows)
+        words[records.RECORD_FUEL // 8] = limits.fuel
+        self.word = Word(words)
+
+    @property
+    def recursion_misses(self) -> int:
+        """How often the program was skipped because it was running on the thread already."""
+        return self.word.get(records.RECORD_MISSES // 8)
+
+    @property
+    def run_cnt(self) -> int:
+        """How often it ran while statistics were on."""
+        return self.word.get(records.RECORD_RUNS // 8)
+
+    @property
+    def run_time_ns(self) -> int:
+        """How long it ran while statistics were on."""
+        return self.word.get(records.RECORD_NS // 8)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self.word.address:
+            threads().give_guard(self.guard)
+            self.word.close()
+            self._table.close()
+
+
+@final
+class TracedProgram:
+    """A program compiled for functions of one model, while somebody holds it."""
+
+    def __init__(self, program: RunningProgram, model: Model, kind: LinkKind) -> None:
+        self._program = program
+        world = program.runtime.world
+        maps: dict[str, Map] = dict(world.declared)
+        context = _context(model, kind)
+        source = replace(program.program, attach_type=None)
+        compiled = compile_program(source, maps, program.runtime.options, world.overridden, context)
+        self.image: LinkedImage = link(compiled.code, world.resolve, world.pool)
+        self.address = self.image.address_of(source.name)
+        self._holds = 0
+
+    @property
+    def record(self) -> int:
+        """Where its statistics and its guard are."""
+        return self._program.statistics.word.address
+
+    @property
+    def identity(self) -> object:
+        """The program."""
+        return self._program
+
+    def hold(self) -> None:
+        """Keep it, and its object."""
+        if not self._holds:
+            self._program.runtime.hold()
+        self._holds += 1
+
+    def release(self) -> None:
+        """Undo a `hold`."""
+        self._holds -= 1
+        if not self._holds:
+            self._program.runtime.release()
+
+
+@final
+class _SegmentTable:
+    """Segments as compiled code reads them: (start, end, flags) rows."""
+
+    def __init__(self, rows: list[Segment]) -> None:
+        order: Literal["little", "big"] = "little" if sys.byteorder == "little" else "big"
+        words = [word for row in rows for word in (row.start, row.end, int(row.is_writable))]
+        self._block: DataBlock = near_pool().allocate_data(8 * len(words))
+        self.address = self._block.address
+        self._block.view[: 8 * len(words)] = b"".join(word.to_bytes(8, order) for word in words)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._block.close()
+
+
+def _context(model: Model, kind: LinkKind) -> ContextLayout:
+    """The slots of the arguments, and the result where there is one yet; r0 must be 0 unless it is a result."""
+    slots = model.slots + (kind is not LinkKind.FENTRY)
+    returns = None if kind is LinkKind.FMOD_RET else (0, 0)
+    return ContextLayout("the arguments", 8 * slots, returns=returns)
+
+
+def _refused(code: str, message: str, errno: int) -> RejectedError:
+    return RejectedError([Diagnostic(code, message, Location(), errno=errno)])

@@ -1,0 +1,117 @@
+"""Native functions that can be hooked: those called through a pointer in memory that we may change.
+
+ctypes function     the pointer that its object holds: calls through this object are seen
+any pointer         a table of functions, a global offset table's entry: calls through this pointer
+
+Functions are never rewritten here. Whoever calls a function by another pointer calls it unhooked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from _ctypes import CFuncPtr
+from errno import EINVAL
+from functools import cache
+from typing import Final, final
+
+from ir.diagnostics import Diagnostic, RejectedError
+from ir.function_model import UNKNOWN_MODEL, Model, Value, check_model
+from runtime.hook import Hook
+
+_WORD: Final = 8
+
+
+@final
+class PointerEntry:
+    """A 64-bit pointer to a function; aiming it elsewhere is one aligned store."""
+
+    def __init__(self, address: int, owner: object) -> None:
+        if address % _WORD:
+            said = f"a pointer at {address:#x} is not aligned, so it can't be changed while it is used"
+            raise RejectedError([Diagnostic("unaligned-pointer", said, errno=EINVAL)])
+        self._owner = owner  # keeps the memory of a ctypes object alive
+        # Safe because the caller says that a pointer is there, and `owner` keeps it there.
+        self._words = memoryview((ctypes.c_uint64 * 1).from_address(address)).cast("B").cast("Q")
+        self.body = int(self._words[0])
+
+    def arm(self, target: int) -> None:
+        """Send calls through the pointer to `target`."""
+        self._words[0] = target
+
+    def disarm(self) -> None:
+        """Send them to the function again."""
+        self._words[0] = self.body
+
+
+@final
+class NativeFunction:
+    """A function of this process that programs can be attached to. `may_override`: fmod_ret may replace its result."""
+
+    def __init__(self, name: str, pointer: int, model: Model, may_override: bool, owner: object) -> None:
+        self.name, self.may_override = name, may_override
+        self.model = check_model(name, model)
+        self.hook = _hook(name, pointer, owner)
+
+    @property
+    def address(self) -> int:
+        """Where the function runs."""
+        return self.hook.entry.body
+
+
+def function_of(thing: object, may_override: bool = False) -> NativeFunction:
+    """The native function that a ctypes function object calls, with the prototype that it declares.
+
+    Without `argtypes` it has five u64. Raises RejectedError (EINVAL) for anything else.
+    """
+    if not isinstance(thing, CFuncPtr):
+        said = f"programs are attached to running programs and ctypes functions, not to {thing!r}"
+        raise RejectedError([Diagnostic("not-a-function", said, errno=EINVAL)])
+    name = str(getattr(thing, "__name__", "function"))
+    declared = thing.argtypes
+    model = UNKNOWN_MODEL
+    if declared is not None:
+        model = Model(tuple(_value(name, kind) for kind in declared), _value(name, thing.restype))
+    return NativeFunction(name, ctypes.addressof(thing), model, may_override, thing)
+
+
+def function_at_pointer(
+    name: str, pointer: int, model: Model = UNKNOWN_MODEL, may_override: bool = False
+) -> NativeFunction:
+    """The function that the 64-bit pointer at address `pointer` names; the pointer must stay there."""
+    return NativeFunction(name, pointer, model, may_override, None)
+
+
+@cache
+def _hooks() -> dict[int, Hook]:
+    """The hooks of native functions by the address of their pointer."""
+    return {}
+
+
+def _hook(name: str, pointer: int, owner: object) -> Hook:
+    found = _hooks().get(pointer)
+    if found is None or found.is_idle:
+        found = _hooks()[pointer] = Hook(name, PointerEntry(pointer, owner))
+    return found
+
+
+def _value(function: str, kind: object) -> Value:
+    if kind is None:
+        return Value(0)
+    if not isinstance(kind, type) or not issubclass(
+        kind, ctypes._SimpleCData | ctypes._Pointer | CFuncPtr | ctypes.Structure | ctypes.Union
+    ):
+        said = f"argument type {kind!r} of '{function}' says no layout"
+        raise RejectedError([Diagnostic("bad-prototype", said, errno=EINVAL)])
+    size = ctypes.sizeof(kind)
+    if issubclass(kind, ctypes.Structure | ctypes.Union):
+        if any(issubclass(field[1], _FLOATS) for field in getattr(kind, "_fields_", ())):
+            said = f"'{function}' takes a struct with floating-point members by value"
+            raise RejectedError([Diagnostic("bad-prototype", said, errno=EINVAL)])
+        return Value(size, is_struct=True)
+    if issubclass(kind, _FLOATS):
+        return Value(size, is_float=True)
+    return Value(size, is_signed=issubclass(kind, _SIGNED))
+
+
+_FLOATS: Final = (ctypes.c_float, ctypes.c_double)
+_SIGNED: Final = (ctypes.c_byte, ctypes.c_short, ctypes.c_int, ctypes.c_long, ctypes.c_longlong)

@@ -1,0 +1,228 @@
+"""Trampolines: the programs around one function, and the images that run them.
+
+attach, detach    a new image for the programs there are now; the entry goes to it; the old one is retired
+last detach       the entry is as if nothing had ever been attached
+
+Detaching never fails: a link has a word that switches it off in the image that runs. Only then a smaller image is
+made, and when there is no memory for one the old image stays, with that program skipped.
+
+An old image is retired: it is told not to run programs after functions that are still under way, and freed when
+no thread counts itself in it (`runtime/epoch`, `runtime/threads`). What its programs need lives as long.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from enum import IntEnum
+from errno import E2BIG, EBUSY
+from functools import cache
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+from backends.native_code import NativeCode
+from backends.registry import host
+from backends.trampoline import SYMBOL, Shape, trampoline_text
+from ir.diagnostics import Diagnostic, Location, RejectedError, UnsupportedError
+from ir.function_model import Model
+from runtime.cache import ObjectCache
+from runtime.epoch import epochs
+from runtime.linker import LinkedImage, link
+from runtime.memory import near_pool
+from runtime.records import LinkRecord, Word
+from runtime.threads import clock_address, threads
+
+if TYPE_CHECKING:
+    from runtime.hook import Hook
+
+MOST_PROGRAMS: Final = 38
+QUARANTINE: Final = 1.0  # seconds that code stays after threads that the runtime does not know could enter it
+
+
+class When(IntEnum):
+    """When a program runs; the order in an image."""
+
+    ENTRY = 0
+    OVERRIDE = 1
+    EXIT = 2
+
+
+class Traced(Protocol):
+    """A program that trampolines can call, at `address`; `record` is what they know of it. Kept alive by `hold`."""
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def record(self) -> int: ...
+
+    @property
+    def identity(self) -> object:
+        """Equal for two forms of one program."""
+
+    def hold(self) -> None: ...
+
+    def release(self) -> None: ...
+
+
+@final
+class Attachment:
+    """One program around one function; `link` is the word that switches it, and its cookie."""
+
+    def __init__(self, when: When, program: Traced, cookie: int) -> None:
+        self.when, self.program = when, program
+        self.link = LinkRecord(cookie)
+
+    def hold(self) -> None:
+        """An image uses it."""
+        self.link.hold()
+        self.program.hold()
+
+    def release(self) -> None:
+        """An image that used it is gone."""
+        self.link.release()
+        self.program.release()
+
+
+@final
+class Trampoline:
+    """The programs around the function of a hook. Callers hold `attach_lock`."""
+
+    def __init__(self, hook: Hook, model: Model, has_run: bool, address: int) -> None:
+        self.hook, self.model, self.has_run, self.address = hook, model, has_run, address
+        self.links: list[Attachment] = []
+        self.image: Image | None = None
+
+    def attach(self, when: When, program: Traced, cookie: int) -> Attachment:
+        """Let a program run around the function. RejectedError: EBUSY, E2BIG; UnsupportedError: ENOMEM."""
+        if any(found.program.identity == program.identity for found in self.links):
+            raise _refused(self.hook.name, "the program is attached to it already", EBUSY)
+        if len(self.links) >= MOST_PROGRAMS:
+            raise _refused(self.hook.name, f"{MOST_PROGRAMS} programs are attached to it already", E2BIG)
+        attachment = Attachment(when, program, cookie)
+        attachment.hold()
+        try:
+            self._switch([attachment, *self.links])
+        finally:
+            attachment.release()
+        return attachment
+
+    def detach(self, attachment: Attachment) -> None:
+        """Let a program no longer run; never fails."""
+        attachment.link.switch_off()
+        left = [found for found in self.links if found is not attachment]
+        if not left:
+            self.hook.entry.disarm()
+            self._retire(None, left)
+            return
+        try:
+            self._switch(left)
+        except (MemoryError, UnsupportedError):
+            self.links = left  # the image that runs skips the program
+
+    def _switch(self, links: list[Attachment]) -> None:
+        image = Image(self, sorted(links, key=lambda attachment: attachment.when))
+        try:
+            self.hook.entry.arm(image.address)
+        except BaseException:
+            image.close()
+            raise
+        self._retire(image, links)
+
+    def _retire(self, image: Image | None, links: list[Attachment]) -> None:
+        old, self.image, self.links = self.image, image, links
+        if old is not None:
+            old.retire(0.0 if self.has_run else QUARANTINE)
+
+
+@final
+class Image:
+    """The code that runs some programs around a function. Owns its memory and keeps the programs alive."""
+
+    def __init__(self, trampoline: Trampoline, attachments: list[Attachment]) -> None:
+        counts = [sum(found.when is when for found in attachments) for when in When]
+        shape = Shape(trampoline.model, trampoline.has_run, *counts)
+        self._attachments = attachments
+        self._flag = Word()
+        self._count: int | None = None
+        self._image: LinkedImage | None = None
+        try:
+            self._count = threads().take_count()
+            self._image = link(code_of(shape), self._symbols(trampoline), near_pool())
+        except BaseException:
+            self._give_back()
+            raise
+        for attachment in attachments:
+            attachment.hold()
+
+    @property
+    def address(self) -> int:
+        """Where functions' entries go."""
+        assert self._image is not None, "the image was not closed"
+        return self._image.address_of(SYMBOL)
+
+    @property
+    def is_occupied(self) -> bool:
+        """Whether a thread counts itself in."""
+        return self._count is not None and threads().inside(self._count) > 0
+
+    def retire(self, quarantine: float) -> None:
+        """Free it once nobody is in it; nobody can enter it any more."""
+        self._flag.set(1)
+        end = time.monotonic() + quarantine
+        epochs().retire(self.close, lambda: not self.is_occupied and time.monotonic() >= end)
+
+    def close(self) -> None:
+        """Free it now."""
+        self._give_back()
+        for attachment in self._attachments:
+            attachment.release()
+        self._attachments = []
+
+    def _give_back(self) -> None:
+        if self._image is not None:
+            self._image.close()
+        if self._count is not None:
+            threads().give_count(self._count)
+        self._image = self._count = None
+        self._flag.close()
+
+    def _symbols(self, trampoline: Trampoline) -> dict[str, int]:
+        assert self._count is not None, "taken before"
+        found = {
+            "threads": threads().address,
+            "stats": threads().stats_address,
+            "count": self._count,
+            "ip": trampoline.address,
+            "image": self._flag.address,
+            "original": trampoline.hook.entry.body,
+            "clock_gettime": clock_address(),
+        }
+        for number, attachment in enumerate(self._attachments):
+            found[f"program.{number}"] = attachment.program.address
+            found[f"record.{number}"] = attachment.program.record
+            found[f"link.{number}"] = attachment.link.address
+        return found
+
+
+@cache
+def code_of(shape: Shape) -> NativeCode:
+    """The code of images of a shape: from this process, from the object cache, or compiled."""
+    from importlib.metadata import version  # late: 30 ms
+
+    text = trampoline_text(shape)
+    said = (version("llvmlite"), platform.machine(), platform.processor(), text)
+    key = hashlib.sha256(repr(said).encode()).digest()
+    store = ObjectCache.default()
+    code = store.get(key)
+    if code is None:
+        from backends.maps.host_code import generate  # late: it needs llvmlite
+
+        code = generate(text, host())
+        store.put(key, code)
+    return code
+
+
+def _refused(name: str, why: str, number: int) -> RejectedError:
+    message = f"nothing can be attached to '{name}': {why}"
+    return RejectedError([Diagnostic("attach-refused", message, Location(function=name), errno=number)])
