@@ -34,7 +34,7 @@ from ir.core import (
     edges_of,
     operands,
 )
-from ir.helpers import ResultKind, helper_by_id
+from ir.helpers import HELPER_IDS, ResultKind, helper_by_id
 from ir.isa import Callee
 from ir.object import Map, ReferenceKind
 
@@ -66,6 +66,7 @@ class Region:
 
 
 INNER = "[]"  # after a map's name: a map found in it
+FOR_EACH_MAP_ELEM = HELPER_IDS["bpf_for_each_map_elem"]
 UNKNOWN = Region(RegionKind.UNKNOWN)
 SCALAR = Region(RegionKind.SCALAR)
 _ENTRY_REGIONS = {
@@ -151,16 +152,25 @@ class Regions:
         for param, argument in zip(module.main.params, module.context.arguments, strict=False):
             if argument in _ENTRY_REGIONS:
                 self._set(param, _ENTRY_REGIONS[argument])
-        taken = {
-            inst.reference.name
-            for f in module.functions.values()
-            for inst in f.insts()
-            if isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION
-        }
-        for name, function in module.functions.items():
-            for param in function.params:
-                if name in taken:
-                    self._set(param, UNKNOWN)
+        for address in [value for value in self._users if isinstance(value, Address)]:
+            if address.reference.kind is ReferenceKind.FUNCTION:
+                self._seed_taken(address)
+
+    def _seed_taken(self, address: Address) -> None:
+        """The parameters of a function whose address is taken: addresses, of what is known only in a callback."""
+        for param in self.module.functions[address.reference.name].params:
+            for _, user in self._users[address]:
+                self._set(param, self._callback_region(user, param.register))
+
+    def _callback_region(self, user: Inst | Terminator, register: int) -> Region:
+        """What bpf_for_each_map_elem passes in a register: map, key, value, context."""
+        if not isinstance(user, Call) or user.callee is not Callee.HELPER or user.target != FOR_EACH_MAP_ELEM:
+            return UNKNOWN
+        kind = {1: RegionKind.MAP, 3: RegionKind.MAP_VALUE}.get(register)
+        source = user.args[0]
+        if kind is None or not isinstance(source, Address) or source.reference.kind is not ReferenceKind.MAP:
+            return UNKNOWN
+        return Region(kind, source.reference.name)
 
     def _seed(self, function: Function, item: Inst | Terminator) -> None:
         match item:

@@ -7,7 +7,16 @@ from __future__ import annotations
 from errno import E2BIG, EEXIST, EINVAL
 from typing import Final
 
-from backends.maps.operation import Operation, call_back, of_cpu, refuse, refuse_flags, this_cpu
+from backends.maps.operation import (
+    Operation,
+    borrow_stack,
+    call_back,
+    of_cpu,
+    refuse,
+    refuse_flags,
+    return_stack,
+    this_cpu,
+)
 from backends.maps.shape import Shape, copy
 from backends.writer import Value, Writer
 from ir.map_layout import MAX_ENTRIES, VALUE_SIZE, VALUE_STRIDE, VALUES_OFFSET
@@ -52,13 +61,14 @@ def each(w: Writer, shape: Shape) -> None:
     """Call back with (map, &index, value, context) for each index, until it returns non-zero."""
     with w.if_(w["flags"].ne(0)):
         w.ret(-EINVAL)
-    key = w.local(8)
+    key, top = borrow_stack(w, w.i64(8))
     visited = w.var("i64", 0)
     with w.count(0, shape.number(w, w["map"], MAX_ENTRIES)) as index:
         key.store(index.to("i32"))
         visited.set(index + 1)
         value = of_cpu(w, shape, w["map"], value_at(w, shape, w["map"], index), this_cpu(w))
         w.break_if(call_back(w, w["callback"], w["map"], key, value, w["context"]).ne(0))
+    return_stack(w, top)
     w.ret(visited.get())
 
 

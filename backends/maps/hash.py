@@ -25,7 +25,15 @@ from backends.maps.chain import (
     unlink,
     value_of,
 )
-from backends.maps.operation import Operation, call_back, of_cpu, refuse_flags, this_cpu
+from backends.maps.operation import (
+    Operation,
+    borrow_stack,
+    call_back,
+    of_cpu,
+    refuse_flags,
+    return_stack,
+    this_cpu,
+)
 from backends.maps.shape import Shape, clear, copy
 from backends.writer import Value, Writer
 from ir import map_layout as layout
@@ -33,6 +41,7 @@ from ir.kinds import MapType
 from ir.map_layout import BUCKET_LOCKED, CHAIN_END
 from ir.maps import LRU_HASHES, UpdateFlag
 
+_LARGEST_KEY: Final = 4096
 PARTS: Final = (elements.TAKE, elements.GIVE)
 
 
@@ -104,13 +113,17 @@ def delete(w: Writer, shape: Shape) -> None:
 
 
 def each(w: Writer, shape: Shape) -> None:
-    """Call back with (map, key, value, context) for each element, bucket by bucket, until it returns
-    non-zero.
+    """Call back with (map, key, value, context) for each element, bucket by bucket, until it returns non-zero.
+
+    The callback sees a copy of the key: the key itself stands beside what the map is made of.
     """
-    with w.if_(w["flags"].ne(0)):
-        w.ret(-EINVAL)
     map = w["map"]
+    key_size = shape.key_size(w, map)
+    with w.if_(w["flags"].ne(0) | key_size.ugt(_LARGEST_KEY)):
+        w.ret(-EINVAL)
+    key, top = borrow_stack(w, key_size)
     visited = w.var("i64", 0)
+    stopped = w.var("i1", 0)
     with w.count(0, shape.number(w, map, layout.BUCKET_MASK) + 1) as bucket:
         number = w.var("i32", 0)
         number.set(bucket_place(map, bucket).load("i32", order="acquire") & ~BUCKET_LOCKED)
@@ -120,10 +133,12 @@ def each(w: Writer, shape: Shape) -> None:
             next = element.load("i32", layout.ELEMENT_NEXT, order="acquire")
             value = of_cpu(w, shape, map, value_of(w, shape, map, number.get()), this_cpu(w))
             visited.set(visited.get() + 1)
-            stop = call_back(w, w["callback"], map, element.at(key_offset(shape)), value, w["context"])
-            with w.if_(stop.ne(0)):
-                w.ret(visited.get())
+            copy(w, key, element.at(key_offset(shape)), key_size, shape.constant(layout.KEY_SIZE))
+            stopped.set(call_back(w, w["callback"], map, key, value, w["context"]).ne(0))
+            w.break_if(stopped.get())
             number.set(next)
+        w.break_if(stopped.get())
+    return_stack(w, top)
     w.ret(visited.get())
 
 

@@ -95,6 +95,19 @@ def nothing(w: Writer, shape: Shape) -> None:
     w.ret(w.null())
 
 
+def borrow_stack(w: Writer, size: Value) -> tuple[Value, Value]:
+    """(a place for `size` bytes on the BPF stack, where callbacks may read it; what to give to `return_stack`)."""
+    top = w["run"].load("ptr", abi.STACK)
+    place = top.at(w.i64(0) - ((size + 15) & ~15))
+    w["run"].store(place, abi.STACK)
+    return place, top
+
+
+def return_stack(w: Writer, top: Value) -> None:
+    """Give a borrowed place back."""
+    w["run"].store(top, abi.STACK)
+
+
 def call_back(w: Writer, callback: Value, *args: Value) -> Value:
     """Call a program's callback `i64 f(ptr run, ptr r1..)`; 1 (stop) when the run trapped in it."""
     given = ", ".join(f"{arg.type} {arg.text}" for arg in (w["run"], *args))
