@@ -1,6 +1,6 @@
 """Everything `import bpfc` offers; imported when the first of its names is asked for."""
 
-from bpfc.attach import attach, enable_stats
+from bpfc.attaching import attach, enable_stats
 from bpfc.batch import Batch
 from bpfc.loaded import Loaded, assemble, from_bytes, from_insns, load
 from bpfc.options import Options
