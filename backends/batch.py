@@ -3,11 +3,14 @@
     rets[i] = program(packet at addresses[i], lengths[i] bytes)      for i in [first, count)
 
 It resets the context and the fuel for each packet and stops at the first trap, returning the number of packets done.
+A program that checks pointers of unknown origin sees one packet at a time: the first row of its table of memory is
+set to it.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, final
 
 from backends import abi
 from backends.unit import quote
@@ -15,6 +18,13 @@ from ir.context import HEADER, ContextLayout, Pointer
 
 SUFFIX: Final = ".batch"
 HOOKED: Final = ".batch.hooked"
+_TABLE_ROW: Final = f"""
+  %table.at = getelementptr i8, ptr %run, i64 {abi.SEGMENTS}
+  %table = load ptr, ptr %table.at, align 8
+  store ptr %packet, ptr %table, align 8
+  %table.end = getelementptr i8, ptr %table, i64 8
+  store ptr %end, ptr %table.end, align 8
+"""
 
 
 def batch_symbol(program: str) -> str:
@@ -27,24 +37,48 @@ def hooked_batch_symbol(program: str) -> str:
     return program + HOOKED
 
 
-def batch_texts(program: str, layout: ContextLayout, may_trap: bool) -> list[str]:
+@final
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What a batch loop runs: a program whose context is `layout`.
+
+    `may_trap`: it can end at a check. `has_table`: it checks pointers against the run's table of memory. `is_small`:
+    the loop takes its body in, which is worth a nanosecond or two for each packet.
+    """
+
+    layout: ContextLayout
+    may_trap: bool
+    has_table: bool = False
+    is_small: bool = False
+
+
+def batch_texts(program: str, loop: Loop) -> list[str]:
     """LLVM IR of both batch loops: one that may take the program's body in, and one that calls its entry."""
     quoted = quote(program)
+    hooked = replace(loop, may_trap=True, is_small=False)
     return [
-        _batch_text(quote(batch_symbol(program)), f"@{quoted}", layout, may_trap),
-        _batch_text(quote(hooked_batch_symbol(program)), "%entered", layout, True, f"@{quoted}"),
+        _batch_text(quote(batch_symbol(program)), f"@{quoted}", loop),
+        _batch_text(quote(hooked_batch_symbol(program)), "%entered", hooked, f"@{quoted}"),
     ]
 
 
-def _batch_text(symbol: str, callee: str, layout: ContextLayout, may_trap: bool, entry: str = "") -> str:
+def _batch_text(symbol: str, callee: str, loop: Loop, entry: str = "") -> str:
     """LLVM IR of `i64 batch(run, ctx, addresses, lengths, first, count, rets, fuel)`; lengths and rets are u32 arrays.
 
     With `entry` the callee is its address, stored where LLVM can't see that it never changes.
     """
-    if layout.is_raw:
-        prepare, given = "", "ptr %packet, i64 %length"
+    prepare = _TABLE_ROW if loop.has_table else ""
+    if loop.layout.is_raw:
+        given = "ptr %packet, i64 %length"
     else:
-        prepare, given = _prepare(layout), "ptr %ctx"
+        prepare, given = prepare + _prepare(loop.layout), "ptr %ctx"
+    check = f"""
+  %trap.at = getelementptr i8, ptr %run, i64 {abi.TRAP_CODE}
+  %trap.code = load i32, ptr %trap.at, align 4
+  %fine = icmp eq i32 %trap.code, 0
+  br i1 %fine, label %keep, label %stop"""
+    inline = " alwaysinline" if loop.is_small else ""
+    following = check if loop.may_trap else "\n  br label %keep"
     opaque = (
         f"""
   %box = alloca ptr
@@ -53,11 +87,6 @@ def _batch_text(symbol: str, callee: str, layout: ContextLayout, may_trap: bool,
         if entry
         else ""
     )
-    check = f"""
-  %trap.at = getelementptr i8, ptr %run, i64 {abi.TRAP_CODE}
-  %trap.code = load i32, ptr %trap.at, align 4
-  %fine = icmp eq i32 %trap.code, 0
-  br i1 %fine, label %keep, label %stop"""
     return f"""
 define i64 @{symbol}(ptr noalias %run, ptr noalias %ctx, ptr noalias %addresses, ptr noalias %lengths,
                      i64 %first, i64 %count, ptr noalias %rets, i64 %fuel) nounwind {{
@@ -76,8 +105,9 @@ body:
   %length.at = getelementptr i32, ptr %lengths, i64 %i
   %short = load i32, ptr %length.at, align 4
   %length = zext i32 %short to i64
+  %end = getelementptr i8, ptr %packet, i64 %length
 {prepare}
-  %wide = call i64 {callee}(ptr %run, {given}){check if may_trap else chr(10) + "  br label %keep"}
+  %wide = call i64 {callee}(ptr %run, {given}){inline}{following}
 keep:
   %ret = trunc i64 %wide to i32
   %ret.at = getelementptr i32, ptr %rets, i64 %i
@@ -94,7 +124,7 @@ def _prepare(layout: ContextLayout) -> str:
     """Point the context at the packet; only layouts with packet pointers have any to set."""
     if not layout.pointers:
         return ""
-    lines = ["  %end = getelementptr i8, ptr %packet, i64 %length"]
+    lines = []
     for pointer in Pointer:
         value = "%end" if pointer in (Pointer.DATA_END, Pointer.PACKET_END) else "%packet"
         lines.append(f"  %p{pointer.value} = getelementptr i8, ptr %ctx, i64 {pointer.value}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from backends import abi
 from ir.core import Block, Branch, Edge, Jump, MayGoto, Return, StaticBranch
@@ -10,6 +10,8 @@ from ir.isa import compute
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering
+
+PATCHPOINT: Final = "llvm.experimental.patchpoint.void"
 
 
 def lower_terminator(lowering: FunctionLowering, block: Block) -> None:
@@ -84,7 +86,7 @@ def _same_target(lowering: FunctionLowering, condition: str, taken: Edge, other:
 def _static_branch(lowering: FunctionLowering, block: Block, terminator: StaticBranch) -> None:
     """An invoke of a patchpoint that preserves every register: its unwind edge is the taken side."""
     _spend_fuel(lowering, block, (terminator.taken, terminator.other), terminator.at)
-    patchpoint = lowering.unit.declare("llvm.experimental.patchpoint.void", "void", "i64, i32, ptr, i32, ...")
+    patchpoint = lowering.unit.declare(PATCHPOINT, "void", "i64, i32, ptr, i32, ...")
     other, taken = lowering.text.name("off"), lowering.text.name("on")
     call = f"invoke anyregcc void (i64, i32, ptr, i32, ...) {patchpoint}"
     key, size = terminator.at, lowering.unit.options.site_bytes

@@ -16,16 +16,19 @@ bound spends fuel. What the program may not do at all (store to a read-only cont
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
-from backends.batch import batch_texts
+from backends.batch import Loop, batch_texts
 from backends.calls import Natives, NoNatives
 from backends.checks import IN_SEGMENT
+from backends.control import PATCHPOINT
 from backends.function import FunctionLowering
 from backends.unit import Facts, LowerOptions, Unit, quote
 from ir.core import Module
 from ir.diagnostics import RejectedError
 from ir.regions import Regions
+
+SMALL: Final = 200  # instructions up to which a program is compiled into its batch loop too
 
 
 @final
@@ -51,7 +54,9 @@ def lower(
     globals_ = [f"@{quote(name)} = external global i8" for name in sorted(unit.globals)]
     main = module.main.name
     if module.context.entry is None:
-        bodies += batch_texts(main, module.context, main in unit.may_trap)
+        has_table = unit.needs_segments or any(map(unit.is_replaceable, module.functions))
+        is_small = len(module.program.insns) <= SMALL and PATCHPOINT not in unit.declared
+        bodies += batch_texts(main, Loop(module.context, main in unit.may_trap, has_table, is_small))
     if unit.needs_segments:
         bodies.append(IN_SEGMENT)
     metadata = ['!1 = !{!"branch_weights", i32 1048575, i32 1}']
