@@ -70,6 +70,8 @@ def _reason(diagnostic: Diagnostic) -> str:
         return diagnostic.message.split(" ", 1)[0] + " has no meaning here"
     if diagnostic.code == "out-of-bounds":
         return "follows a kernel pointer that synthetic input does not have (trapped)"
+    if diagnostic.code == "foreign-byte-order":
+        return "big-endian: run with --arch s390x"
     return f"{diagnostic.code}: {diagnostic.message}"
 
 
