@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, final
 
@@ -16,11 +17,13 @@ from ir.isa import Insn, decode
 from ir.kinds import ProgramType
 from ir.map_loads import bind_maps
 from ir.object import Map, Object, Program
+from ir.static_keys import StaticKeyTable, declare, read_static_keys
 from runtime.limits import Limits
 
 if TYPE_CHECKING:
     from bpfc.globals import Globals
     from bpfc.running import Runtime
+    from bpfc.static_keys import DeclaredKey
 
 ENOENT = 2
 ELF_MAGIC = b"\x7fELF"
@@ -32,8 +35,16 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 class Loaded:
     """What `bpfc.load` gives: an Object, and the way to run it."""
 
-    def __init__(self, object: Object) -> None:
+    def __init__(self, object: Object, static_keys: StaticKeyTable | None = None) -> None:
         self.object = object
+        self.static_keys = static_keys or read_static_keys(object)
+
+    @cached_property
+    def keys(self) -> Mapping[str, DeclaredKey]:
+        """The static keys; what they are told is how things start that are started afterwards."""
+        from bpfc.static_keys import declared_keys  # late: few objects have any
+
+        return declared_keys(self, self.static_keys)
 
     @property
     def programs(self) -> Mapping[str, Program]:
@@ -186,14 +197,17 @@ def from_insns(
     type: ProgramType = ProgramType.UNSPEC,
     maps: Mapping[int, Map] | None = None,
     fd_array: Sequence[int] | None = None,
+    keys: Mapping[str, Sequence[int]] | None = None,
 ) -> Loaded:
     """A program of bare instructions. Type UNSPEC runs over raw memory: r1 points at it, r2 is its length.
 
-    `maps` by the descriptors that wide loads name them by, `fd_array` descriptors by index. Raises RejectedError.
+    `maps` by the descriptors that wide loads name them by, `fd_array` descriptors by index; `keys`: the slots of
+    each static key's branches. Raises RejectedError.
     """
     program = Program(name, "", type, insns, discover_functions(insns, name))
     bound = bind_maps(program, maps or {}, fd_array)
-    return Loaded(Object(name, {name: bound}, {map.name: map for map in (maps or {}).values()}))
+    table = declare((bound,), {key: {name: slots} for key, slots in (keys or {}).items()})
+    return Loaded(Object(name, {name: bound}, {map.name: map for map in (maps or {}).values()}), table)
 
 
 def from_bytes(
@@ -203,9 +217,10 @@ def from_bytes(
     big_endian: bool = False,
     maps: Mapping[int, Map] | None = None,
     fd_array: Sequence[int] | None = None,
+    keys: Mapping[str, Sequence[int]] | None = None,
 ) -> Loaded:
     """A program of raw bytecode, without an ELF file around it."""
-    return from_insns(decode(code, big_endian), name, type, maps, fd_array)
+    return from_insns(decode(code, big_endian), name, type, maps, fd_array, keys)
 
 
 def assemble(
@@ -214,11 +229,12 @@ def assemble(
     type: ProgramType = ProgramType.UNSPEC,
     maps: Mapping[int, Map] | None = None,
     fd_array: Sequence[int] | None = None,
+    keys: Mapping[str, Sequence[int]] | None = None,
 ) -> Loaded:
     """A program of assembly text in the kernel's syntax (`r0 = 1`, `r1 = map_fd(3)`, `exit`)."""
     from ir.asm import assemble as parse  # late: only who writes assembly needs it
 
-    return from_insns(parse(text), name, type, maps, fd_array)
+    return from_insns(parse(text), name, type, maps, fd_array, keys)
 
 
 def _read(source: Source, name: str) -> tuple[bytes, str]:

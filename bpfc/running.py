@@ -11,12 +11,13 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
-from errno import EINVAL, EPERM
+from errno import EBADF, EBUSY, EINVAL, EPERM
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from backends.batch import batch_symbol, hooked_batch_symbol
+from backends.native_code import SiteKind
 from bpfc.batch import Batch, Packets
 from bpfc.compile import Compiled, compile_program
 from bpfc.options import Options
@@ -26,6 +27,7 @@ from ir.context import layout_of
 from ir.diagnostics import Diagnostic, Location, RejectedError, TrapError
 from ir.kinds import MapType, ProgramType
 from ir.object import Map, Program
+from runtime.epoch import epochs
 from runtime.execution import Execution, RunResult, Segment, trap_error
 from runtime.helpers import UserHelper
 from runtime.hook import ProgramHooks, attach_lock
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from bpfc.globals import Globals
     from bpfc.links import Link, LinkKind
     from bpfc.loaded import Loaded
+    from bpfc.static_keys import ProgramKeys
+    from runtime.static_keys import Branches, StaticKeys
     from bpfc.tracing import Statistics, TracedProgram
     from ir.function_model import Model
 
@@ -68,6 +72,8 @@ class Runtime:
         self._programs: dict[str, RunningProgram] = {}
         self._retired: list[RunningProgram] = []
         self._lock = threading.RLock()
+        self._static_keys: StaticKeys | None = None
+        self._keys_lock = threading.Lock()
         self._holds = 0
         self.is_closed = False
 
@@ -80,6 +86,16 @@ class Runtime:
     def helpers(self) -> MutableMapping[str, UserHelper]:
         """The user's own helpers by name; programs asked for from then on call them."""
         return self.world.helpers
+
+    @property
+    def static_keys(self) -> StaticKeys:
+        """The static keys by name: `rt.static_keys["debug"].enable()`. UnsupportedError under emulation."""
+        from bpfc.static_keys import start_keys  # late: few objects have any
+
+        with self._keys_lock:
+            if self._static_keys is None:
+                self._static_keys = start_keys(self)
+            return self._static_keys
 
     @property
     def globals(self) -> Globals:
@@ -136,6 +152,22 @@ class Runtime:
                 self.is_closed = True
                 self._free_unless_held()
 
+    def unload(self, name: str) -> None:
+        """Free a program's code once no thread is in it; asked for again, it is compiled again.
+
+        RejectedError (EBUSY) while hooks or tail-call tables hold it.
+        """
+        with self._lock, attach_lock():
+            running = self._programs.get(self.loaded.program(name).name)
+            if running is None:
+                return
+            if running.is_hooked or running.hooks.tables:
+                said = f"'{name}' is busy: hooks or tail-call tables hold it"
+                raise RejectedError([Diagnostic("program-busy", said, errno=EBUSY)])
+            del self._programs[running.program.name]
+            running.end()
+            epochs().retire(running.close)
+
     def hold(self) -> None:
         """Keep code and maps although the runtime is closed: a link needs them."""
         self._holds += 1
@@ -150,6 +182,12 @@ class Runtime:
     def _free_unless_held(self) -> None:
         if self._holds:
             return
+        for running in (*self._programs.values(), *self._retired):
+            running.end()
+        epochs().retire(self._free)
+
+    def _free(self) -> None:
+        """Free code and maps: no thread is in them."""
         for running in (*self._programs.values(), *self._retired):
             running.close()
         self.world.close()
@@ -194,6 +232,7 @@ class RunningProgram:
         self.tracing_depth = 0
         self._traced: dict[tuple[Model, LinkKind], TracedProgram] = {}
         self._local = threading.local()
+        self.is_open = True
         if program.type not in _ENTERED_BY_HOOKS:
             self.prepare()
 
@@ -204,6 +243,9 @@ class RunningProgram:
     def prepare(self) -> None:
         """Compile now, so that problems are raised now."""
         assert self.hooks.functions, "main at least has an entry slot"
+        has_branches = any(site.kind is SiteKind.STATIC for site in self.compiled.code.sites)
+        if has_branches and self._platform.is_native:
+            assert self.branches.is_open, "taken in just now"
 
     @cached_property
     def compiled(self) -> Compiled:
@@ -217,6 +259,29 @@ class RunningProgram:
         """The program in memory."""
         world = self.runtime.world
         return link(self.compiled.code, world.resolve, world.pool)
+
+    @cached_property
+    def branches(self) -> Branches:
+        """The program's static branches, live."""
+        from bpfc.static_keys import take_branches  # late: few programs have any
+
+        return take_branches(self.runtime, self.program, self.image)
+
+    @property
+    def keys(self) -> ProgramKeys:
+        """The static keys that the program uses, for itself alone: `prog.keys["debug"].enable()`."""
+        from bpfc.static_keys import ProgramKeys  # late, as above
+
+        return ProgramKeys(
+            self.runtime.static_keys, self.branches, self.runtime.loaded.static_keys.of(self.program)
+        )
+
+    def static_branch_update(self, insn: int, on: int) -> None:
+        """Switch the static branch at slot `insn`, as BPF_STATIC_BRANCH_UPDATE would.
+
+        RejectedError: EINVAL, ERANGE, EBADF; UnsupportedError: EOPNOTSUPP.
+        """
+        self.runtime.static_keys.update(self.branches, insn, on)
 
     @cached_property
     def hooks(self) -> ProgramHooks:
@@ -308,6 +373,7 @@ class RunningProgram:
         """
         execution = self._execution()
         with self.runtime.world.entered(execution):
+            self._require_open()
             try:
                 result = execution.run(self._native, bytes(data), ctx or {})  # type: ignore[call-overload]  # bytes() takes anything with __bytes__
                 steps = self._platform.steps()
@@ -349,6 +415,7 @@ class RunningProgram:
         execution.arm(batch.start, batch.span)
         context = execution.prepare_context(ctx or {})
         with self.runtime.world.entered(execution):
+            self._require_open()
             batch_loop = self._batches["hooks" in self.__dict__ and self.hooks.main_is_hooked]
             done = batch_loop(
                 execution.run_address,
@@ -387,8 +454,20 @@ class RunningProgram:
         """Whether the program's answer means that the packet goes nowhere."""
         return is_dropped(self.program.type, result.ret)
 
+    def end(self) -> None:
+        """From now on nobody enters: runs are refused (EBADF), static keys forget the program."""
+        self.is_open = False
+        if "branches" in self.__dict__:
+            self.runtime.static_keys.unload(self.branches)
+
+    def _require_open(self) -> None:
+        if not self.is_open:
+            said = f"the program '{self.program.name}' was unloaded"
+            raise RejectedError([Diagnostic("closed", said, errno=EBADF)])
+
     def close(self) -> None:
-        """Free the code; closing twice is fine."""
+        """Free the code, which nobody is in any more; closing twice is fine."""
+        self.end()
         for traced in self._traced.values():
             traced.image.close()
         self._traced.clear()

@@ -19,15 +19,9 @@ from typing import final
 
 from backends.native_code import Form, SiteKind
 from ir.diagnostics import Diagnostic, Location, RejectedError
+from ir.static_keys import Polarity
 from runtime.linker import LinkedImage
 from runtime.patch import Patcher, PatchPoint, patch_points, patcher
-
-
-class Polarity(Enum):
-    """What the form that a branch is compiled in means; the posted designs disagree."""
-
-    FIRST_IS_OFF = "the first-named form is off"  # the patches of 2024, and what bpfc's header makes
-    FIRST_IS_ON = "the first-named form is on"  # the RFC of 2025
 
 
 class State(Enum):

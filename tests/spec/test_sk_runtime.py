@@ -12,12 +12,13 @@ import pytest
 from backends.native_code import Form
 from backends.registry import host
 from ir.diagnostics import DiagnosticError, RejectedError, UnsupportedError
+from ir.static_keys import Polarity
 from runtime.insn_set import DELETED, Entry, InsnSet, Stage
 from runtime.linker import LinkedImage, link
 from runtime.memory import Pool
 from runtime.patch import Patcher
 from runtime.publish import Mode, Publisher
-from runtime.static_keys import Branches, Polarity, State, StaticKeys
+from runtime.static_keys import Branches, State, StaticKeys
 from tests.native import DECLARE_BRANCH, branch_function, compile_text, function_at, invoke_branch
 
 NOP_OR_GOTO, GOTO_OR_NOP = Form.NOP, Form.JUMP
