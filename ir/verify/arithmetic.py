@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ir.core import Alu, Value
 from ir.isa import compute
-from ir.verify.scalar import Scalar
+from ir.verify.scalar import Scalar, between, meet
 from ir.verify.state import State
 from ir.verify.transfer import ScalarAlgebra
 from ir.verify.values import ANY, Known, Pointer, as_number
 
 # Offsets that are added as symbols are below this, so that sums of a few do not wrap.
 _NEAR = 1 << 62
+_U32 = 1 << 32
 
 
 def compute_alu(state: State, inst: Alu, algebra: ScalarAlgebra) -> Known:
@@ -20,7 +21,10 @@ def compute_alu(state: State, inst: Alu, algebra: ScalarAlgebra) -> Known:
     """
     x, y = state.of(inst.x), state.of(inst.y)
     if type(x) is Scalar and type(y) is Scalar:
-        return compute(inst.row, algebra, x, y)  # type: ignore[no-any-return]  # compute is not generic
+        number: Scalar = compute(inst.row, algebra, x, y)
+        if state.rooms and number.mask and inst.row.name.startswith("sub"):
+            return _difference(state, inst, x, y, number)
+        return number
     operation = inst.row.name.split(" ")[0]
     if operation == "add64":
         if type(x) is Pointer and type(y) is Scalar:
@@ -33,6 +37,20 @@ def compute_alu(state: State, inst: Alu, algebra: ScalarAlgebra) -> Known:
         if x.area is y.area and x.area.is_single and not x.is_nullable and not y.is_nullable:
             return _distance(state, inst, x, y, algebra)
     return compute(inst.row, algebra, as_number(x), as_number(y))  # type: ignore[no-any-return]  # as above
+
+
+def _difference(state: State, inst: Alu, x: Scalar, y: Scalar, number: Scalar) -> Scalar:
+    """x - y, which is not negative if y <= x is known."""
+    if inst.row.bits == 32 and (x.umax >= _U32 or y.umax >= _U32):
+        return number
+    left, right = state.symbol(inst.x), state.symbol(inst.y)
+    if left[0] is None or right[0] is None:
+        return number
+    room = state.rooms.get((right[0], left[0]))
+    least = room + left[1] - right[1] if room is not None else -1
+    if least < 0:
+        return number
+    return meet(number, between(64, least, x.umax - y.umin)) or number
 
 
 def _move(

@@ -160,5 +160,5 @@ def _relate(
 
 def _below(state: State, low: tuple[Value | None, int], high: tuple[Value | None, int], gap: int) -> None:
     """low + gap <= high."""
-    if high[0] is not None and high[0] in state.limits:
+    if high[0] is not None:
         state.note_room(low[0], high[0], low[1] + gap - high[1])

@@ -17,6 +17,7 @@ from ir.core import Block, Branch, Call, Edge, Function, MayGoto, Param, Return,
 from ir.isa import Callee
 from ir.verify.branch import follow
 from ir.verify.callbacks import call_back
+from ir.verify.exits import check_exit
 from ir.verify.helper_calls import call_helper, find_helper
 from ir.verify.induction import Group
 from ir.verify.outline import Outline
@@ -298,7 +299,9 @@ class Walk:
     def _return(self, state: State, value: Value) -> None:
         """Keep what the caller needs of the state at an exit."""
         known = state.of(value)
-        if type(known) is Pointer and known.area is self.steps.frame:
+        if self.function is self.explorer.subject.module.main:
+            check_exit(self.explorer.subject, state, value)
+        elif type(known) is Pointer and known.area is self.steps.frame:
             raise Refused("stack-escape", "a function returns a pointer into its own stack frame", value)
         if state.held.objects_in(self.steps.frame, 0, 1 << 16):
             objects = [found for found in state.held.objects if found.frame is self.steps.frame]

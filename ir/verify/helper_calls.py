@@ -112,7 +112,6 @@ _HELPERS_OF: Final[Mapping[MapType, tuple[str, ...]]] = {
     _M.CGRP_STORAGE: ("cgrp_storage_get", "cgrp_storage_delete"),
 }
 _WRITERS: Final = frozenset(("map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem"))
-_READERS: Final = frozenset(("map_lookup_elem", "map_peek_elem", "map_pop_elem"))
 _SIZED_RESULTS: Final = frozenset(
     ("get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str")
 )
@@ -221,8 +220,6 @@ def _check_map(passed: Passed, helper: Helper) -> None:
         )
     if helper.name in _WRITERS and map_.flags & 1 << 7:
         raise Refused("read-only", f"{helper.full_name} on map '{map_.name}', which programs may only read")
-    if helper.name in _READERS and map_.flags & 1 << 8:
-        raise Refused("write-only", f"{helper.full_name} on map '{map_.name}', which programs may only write")
 
 
 def _lock(state: State, helper: Helper, passed: Passed) -> None:

@@ -229,7 +229,7 @@ def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slo
             else:
                 symbols.add(fact.symbol)
     for key, room in state.rooms.items():
-        if key[0] in symbols and key[0] not in own and key[1] in limits:
+        if key[0] in symbols and key[0] not in own and (key[1] in limits or key[1] in live):
             new.rooms[key] = room
     for value, place in state.alias.items():
         if value in keep and place[0] not in own:

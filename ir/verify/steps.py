@@ -26,6 +26,13 @@ _FIXED = frozenset(
         *(AreaKind.FUNCTION, AreaKind.DYNPTR),
     )
 )
+# Programs that may run where a lock is already held.
+_LOCKLESS = frozenset(
+    (
+        *(ProgramType.SOCKET_FILTER, ProgramType.KPROBE, ProgramType.TRACEPOINT, ProgramType.PERF_EVENT),
+        *(ProgramType.RAW_TRACEPOINT, ProgramType.RAW_TRACEPOINT_WRITABLE),
+    )
+)
 _PACKET_LOADERS = frozenset((ProgramType.SOCKET_FILTER, ProgramType.SCHED_CLS, ProgramType.SCHED_ACT))
 
 
@@ -81,6 +88,11 @@ class Steps:
             return self._kernel_symbol(inst)
         if map_.type is MapType.ARENA:
             return start_of(subject.area("arena", AreaKind.ARENA))
+        if self.subject.type in _LOCKLESS and any(
+            found.kind == "bpf_spin_lock" for found in subject.special_fields(map_)
+        ):
+            said = f"map '{map_.name}' with a spin lock in a {self.subject.type.name} program"
+            raise Refused("map-type", said)
         if reference.kind is ReferenceKind.MAP:
             return start_of(subject.map_area(map_))
         if not 0 <= reference.offset <= map_.value_size:

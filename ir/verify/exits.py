@@ -1,0 +1,36 @@
+"""What must hold where a program ends."""
+
+from __future__ import annotations
+
+from ir.core import Value
+from ir.verify.contexts import returns_of
+from ir.verify.refusal import Refused
+from ir.verify.state import State
+from ir.verify.subject import Subject
+from ir.verify.values import Pointer
+
+
+def check_exit(subject: Subject, state: State, value: Value) -> None:
+    """Refuse an exit of the program with r0 = `value` while something is held, or with a number not allowed."""
+    held = state.held
+    if held.references:
+        names = sorted(str(area) for area in held.references)
+        said = f"exit without giving up the reference to {names[0]}"
+        raise Refused("reference-leak", said, None, "release it on every way to the exit")
+    if held.locked is not None:
+        raise Refused("lock-held", f"exit with the spin lock of {held.locked} held")
+    if held.rcu or held.preempt:
+        raise Refused("section-open", "exit within an RCU or preemption-disabled section")
+    wanted = returns_of(subject.type, subject.attach_type)
+    if wanted is None:
+        return
+    known = state.of(value)
+    if type(known) is Pointer:
+        raise Refused(
+            "return-range", f"r0 is a {known.area} pointer at exit, wanted {wanted[0]}..{wanted[1]}"
+        )
+    if known.smin < wanted[0] or known.smax > wanted[1]:
+        number = known.half()
+        if number.smin < wanted[0] or number.smax > wanted[1]:
+            said = f"r0 is {known} at exit, wanted {wanted[0]}..{wanted[1]}"
+            raise Refused("return-range", said, value, "return one of the numbers allowed")

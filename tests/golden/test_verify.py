@@ -1,0 +1,153 @@
+"""The cases of verify/*.txt: programs, whether they are proved safe, and where and why not.
+
+    === name                       a case starts
+    type xdp                       its program type, and attach type after a slash; the last given stays
+    map m hash 4 16 8 spin_lock@0  a map: type, key size, value size, entries, flags=N, fields of its values
+    linux accepts                  said only where Linux (wrongly, or for lack of insight) does not say the same
+        r0 = 0                     code is indented; map_fd(m) and map_value(m, 8) name maps
+        exit                       !reference-leak   the line, and the code of the refusal
+
+Where bpf(2) may be called the running kernel has to give the same verdict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from ir.asm import read_assembly
+from ir.btf import read_btf
+from ir.btf_encode import encode_btf
+from ir.btf_types import Int, Member, Struct, Type
+from ir.diagnostics import RejectedError
+from ir.functions import discover_functions
+from ir.helpers import HELPER_IDS
+from ir.kinds import AttachType, MapType, ProgramType
+from ir.lift import lift
+from ir.object import Map, Program, Reference, ReferenceKind
+from ir.verify.prove import verify
+
+FOLDER = Path(__file__).parent / "verify"
+_MAP = re.compile(r"map_(fd|value)\((\w+)(?:, *(\d+))?\)")
+_EXPECTED = re.compile(r"\s!([a-z-]+)$")
+_SIZES = {"spin_lock": 4, "timer": 16}
+
+
+@dataclass(slots=True)
+class Case:
+    """One program; `refusals` are (line number within the file, code), none when it is safe."""
+
+    place: str
+    type: ProgramType = ProgramType.XDP
+    attach_type: AttachType | None = None
+    maps: dict[str, Map] = field(default_factory=dict)
+    fields: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    license: str = "GPL"
+    linux: str = ""
+    text: list[str] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    refusal: tuple[int, str] | None = None
+
+
+def read_cases(path: Path) -> Iterator[Case]:
+    """The cases of a file, in order."""
+    case, type, attach = Case(""), ProgramType.XDP, None
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        found = _EXPECTED.search(line)
+        code, expected = (line[: found.start()], found[1]) if found else (line.partition("#")[0], "")
+        if line.startswith("==="):
+            if case.place:
+                yield case
+            case = Case(f"{path.stem}: {line[3:].strip()}", type, attach)
+        elif line.startswith(" ") or code.rstrip().endswith(":"):
+            case.text.append(code)
+            case.lines.append(number)
+            if expected:
+                case.refusal = number, expected
+        elif line.strip() and not line.startswith("#"):
+            read_directive(case, *code.split())
+            type, attach = case.type, case.attach_type
+    yield case
+
+
+def read_directive(case: Case, word: str, *rest: str) -> None:
+    """Take in a line that is not code."""
+    if word == "type":
+        program, _, attach = rest[0].partition("/")
+        case.type = ProgramType[program.upper()]
+        case.attach_type = AttachType[attach.upper()] if attach else None
+    elif word == "map":
+        name, type, key, value, entries, *more = rest
+        flags = sum(int(item.removeprefix("flags="), 0) for item in more if item.startswith("flags="))
+        case.maps[name] = Map(name, MapType[type.upper()], int(key), int(value), int(entries), flags)
+        case.fields[name] = [(kind, int(at)) for kind, _, at in (i.partition("@") for i in more) if at]
+    elif word == "license":
+        case.license = " ".join(rest)
+    else:
+        assert word == "linux", word
+        case.linux = rest[0]
+
+
+def build(case: Case) -> tuple[Program, bytes, dict[str, Map], dict[int, int]]:
+    """The program, the BTF of its maps' values, its maps, and the line of each slot."""
+    names: list[tuple[str, str, int]] = []
+
+    def remember(found: re.Match[str]) -> str:
+        names.append((found[1], found[2], int(found[3] or 0)))
+        return f"map_fd({len(names) - 1})" if found[1] == "fd" else f"map_value({len(names) - 1}, 0)"
+
+    assembly = read_assembly("\n".join(_MAP.sub(remember, line) for line in case.text), HELPER_IDS)
+    references = {}
+    program = Program("case", "", case.type, assembly.insns, discover_functions(assembly.insns, "case"))
+    for slot, insn in zip(program.starts, assembly.insns, strict=False):
+        if insn.opcode == 0x18 and insn.src in (1, 2):
+            kind, name, offset = names[insn.imm & 0xFFFF_FFFF]
+            references[slot] = Reference(ReferenceKind("map" if kind == "fd" else "map-value"), name, offset)
+    lines = {slot: case.lines[line.line - 1] for slot, line in assembly.lines.items()}
+    types, maps = value_types(case)
+    program = replace(program, attach_type=case.attach_type, references=references)
+    return program, encode_btf(types) if types else b"", maps, lines
+
+
+def value_types(case: Case) -> tuple[list[Type], dict[str, Map]]:
+    """BTF types for the values of maps with special fields, and the maps naming them."""
+    types: list[Type] = [Int("int", 4, 32, is_signed=True)] if any(case.fields.values()) else []
+    maps = dict(case.maps)
+    for name, fields in case.fields.items():
+        if not fields:
+            continue
+        members = []
+        for kind, at in fields:
+            size = _SIZES[kind]
+            types.append(Struct(f"bpf_{kind}", False, size, (Member("raw", 1, 0),)))
+            members.append(Member(kind, len(types), 8 * at))
+        types.append(Struct(f"value_{name}", False, case.maps[name].value_size, tuple(members)))
+        maps[name] = replace(maps[name], key_btf_id=1, value_btf_id=len(types))
+    return types, maps
+
+
+CASES = [case for path in sorted(FOLDER.glob("*.txt")) for case in read_cases(path)]
+
+
+def verdict(case: Case) -> tuple[int, str] | None:
+    """The line and the code of the refusal, None when the program is proved safe."""
+    program, types, maps, lines = build(case)
+    try:
+        module = lift(program, maps)
+    except RejectedError as error:
+        found = error.diagnostics[0]
+    else:
+        report = verify(module, case.license, read_btf(types) if types else None)
+        if report.is_accepted:
+            return None
+        found = report.diagnostics[0]
+    return lines.get(found.at.insn or 0, 0), found.code
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.place)
+def test_programs_are_proved_or_refused_where_the_case_says(case: Case) -> None:
+    assert verdict(case) == case.refusal
