@@ -23,6 +23,7 @@ from ir.helpers import HELPERS
 from ir.isa import NOP_FIRST, Kind, row_of
 from ir.lift import lift
 from ir.object import Map, Program
+from ir.passes.fold_rodata import FoldRodata
 from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
 from ir.regions import Regions
 from ir.verify.facts import analyze
@@ -105,7 +106,8 @@ def _build(
     """A machine for `target`, the program as its LLVM module, and what lowering has to say."""
     with _uncollected():
         module = lift(program, maps, context)
-        PIPELINES[options.level].run(module)
+        pipeline = PIPELINES[options.level]
+        (pipeline if options.fold else pipeline.without(FoldRodata)).run(module)
         regions = Regions(module)
         facts = analyze(module, regions)
         check_result(module, facts)

@@ -131,7 +131,7 @@ def _insn_bytes(insns: tuple[Insn, ...]) -> bytes:
 
 def _shape(map_: Map, options: Options) -> tuple[object, ...]:
     """What code depends on of a map: all of its declaration, and its content when that is folded."""
-    content = map_.initial if options.fold and map_.is_read_only else None
+    content = (map_.initial, map_.relocated) if options.fold and map_.is_read_only else None
     inner = _shape(map_.inner, options) if map_.inner is not None else None
     sizes = (map_.key_size, map_.value_size, map_.max_entries, map_.flags)
     return (map_.type.value, *sizes, map_.is_read_only, content, inner)

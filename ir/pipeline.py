@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from time import perf_counter_ns
 from typing import Any, ClassVar, Final, Protocol, final
 
@@ -83,6 +83,10 @@ class Pipeline:
     def __str__(self) -> str:
         names = [*map(format_pass, self.program_passes), *map(format_pass, self.passes)]
         return ",".join(names)
+
+    def without(self, kind: type[Pass]) -> Pipeline:
+        """The same pipeline without the passes of one kind."""
+        return replace(self, passes=tuple(each for each in self.passes if type(each) is not kind))
 
     def rewrite(self, program: Program) -> Rewritten:
         """Run the passes over bytecode: the new program, and where its slots went."""

@@ -222,17 +222,19 @@ class _Author:
     def _call(self, depth: int) -> list[Insn]:
         """A helper call; the argument registers are scalars again afterwards."""
         helper = self.draw(st.sampled_from(sorted(HELPERS)))
-        size = self.draw(st.integers(1, 16))
-        pass_ = {
+        size = self.draw(st.sampled_from((1, 4, 8, 12, 16)))
+        place = -8 * self.draw(st.integers(2, _STACK_USED // 8))
+        passed = {
             (): [],
             (R3, R4): [_insn("mov64 reg", R1, R3), _insn("mov64 reg", R2, R4)],
             (R1, R2): [
                 _insn("mov64 reg", R1, R10),
-                _insn("add64 imm", R1, imm=-self.draw(st.integers(size, _STACK_USED))),
+                _insn("add64 imm", R1, imm=place),
                 _insn("mov64 imm", R2, imm=size),
             ],
         }[HELPERS[helper]]
-        return [*pass_, _insn("call helper", imm=helper), *self.lost()]
+        after = [self._access(R10, place, place + 16, (Kind.LOAD,))] if HELPERS[helper] == (R1, R2) else []
+        return [*passed, _insn("call helper", imm=helper), *self.lost(), *after]
 
     def _spill(self, depth: int) -> list[Insn]:
         """Keep r6 on the stack while something else happens."""

@@ -6,6 +6,7 @@ import pytest
 
 from ir.diagnostics import RejectedError
 from ir.parse import parse_module
+from ir.passes.fold_rodata import FoldRodata
 from ir.pipeline import DEFAULT, DEFAULT_FAST, PASSES, PROGRAM_PASSES, Pipeline, parse_pipeline
 from ir.watchers import PrintAfter, Timing
 
@@ -74,3 +75,8 @@ def test_print_after_prints_the_passes_named() -> None:
 
 def test_an_empty_pipeline_changes_nothing() -> None:
     assert not Pipeline(()).run(parse_module(TEXT)).changed
+
+
+def test_a_pipeline_without_a_pass_has_the_others_in_order() -> None:
+    pipeline = parse_pipeline("fold-rodata,prune-branches,fold-rodata,remove-dead-code")
+    assert str(pipeline.without(FoldRodata)) == "prune-branches,remove-dead-code"
