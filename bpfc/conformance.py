@@ -37,14 +37,14 @@ class Request:
     is_elf: bool
 
 
-def interpret(insns: tuple[Insn, ...], memory: bytearray) -> int:
+def interpret(insns: tuple[Insn, ...], memory: bytearray, big_endian: bool = False) -> int:
     """r0 of a program on raw memory, by the reference interpreter; raises TrapError."""
     from ir.interpreter import Environment, Machine  # late: the other engine does without
     from ir.segments import Memory, make_segment
 
-    program = Program("main", "", ProgramType.UNSPEC, insns, ())
+    program = Program("main", "", ProgramType.UNSPEC, insns, (), big_endian=big_endian)
     segments = [make_segment(MEMORY_BASE, memory, "the memory")] if memory else []
-    machine = Machine(program, Memory(segments), Environment(HELPERS))
+    machine = Machine(program, Memory(segments, big_endian), Environment(HELPERS))
     return machine.run(MEMORY_BASE if memory else 0, len(memory)).ret
 
 

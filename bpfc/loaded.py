@@ -198,13 +198,15 @@ def from_insns(
     maps: Mapping[int, Map] | None = None,
     fd_array: Sequence[int] | None = None,
     keys: Mapping[str, Sequence[int]] | None = None,
+    big_endian: bool = False,
 ) -> Loaded:
     """A program of bare instructions. Type UNSPEC runs over raw memory: r1 points at it, r2 is its length.
 
     `maps` by the descriptors that wide loads name them by, `fd_array` descriptors by index; `keys`: the slots of
     each static key's branches. Raises RejectedError.
     """
-    program = Program(name, "", type, insns, discover_functions(insns, name))
+    functions = discover_functions(insns, name)
+    program = Program(name, "", type, insns, functions, big_endian=big_endian)
     bound = bind_maps(program, maps or {}, fd_array)
     table = declare((bound,), {key: {name: slots} for key, slots in (keys or {}).items()})
     return Loaded(Object(name, {name: bound}, {map.name: map for map in (maps or {}).values()}), table)
@@ -220,7 +222,7 @@ def from_bytes(
     keys: Mapping[str, Sequence[int]] | None = None,
 ) -> Loaded:
     """A program of raw bytecode, without an ELF file around it."""
-    return from_insns(decode(code, big_endian), name, type, maps, fd_array, keys)
+    return from_insns(decode(code, big_endian), name, type, maps, fd_array, keys, big_endian)
 
 
 def assemble(
@@ -230,11 +232,12 @@ def assemble(
     maps: Mapping[int, Map] | None = None,
     fd_array: Sequence[int] | None = None,
     keys: Mapping[str, Sequence[int]] | None = None,
+    big_endian: bool = False,
 ) -> Loaded:
     """A program of assembly text in the kernel's syntax (`r0 = 1`, `r1 = map_fd(3)`, `exit`)."""
     from ir.asm import assemble as parse  # late: only who writes assembly needs it
 
-    return from_insns(parse(text), name, type, maps, fd_array, keys)
+    return from_insns(parse(text), name, type, maps, fd_array, keys, big_endian)
 
 
 def _read(source: Source, name: str) -> tuple[bytes, str]:

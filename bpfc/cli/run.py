@@ -45,6 +45,8 @@ class Request:
     resize: tuple[str, ...]
     level: str
     no_cache: bool
+    arch: str | None
+    steps: int
 
     def check(self) -> None:
         """Raises click.UsageError for options that exclude each other."""
@@ -52,6 +54,8 @@ class Request:
             raise click.UsageError("--data-in and --pcap exclude each other")
         if self.batch and (self.pcap_out is not None or self.trace):
             raise click.UsageError("--batch has neither --pcap-out nor --trace")
+        if self.steps and self.arch is None:
+            raise click.UsageError("--steps counts the instructions of an emulated machine: it needs --arch")
 
 
 @final
@@ -65,6 +69,7 @@ class Tally:
     traps: list[Diagnostic] = field(default_factory=list)
     printk: list[str] = field(default_factory=list)
     ns: int = 0
+    steps: int = 0
     runs: int = 0
     only: RunResult | None = None
 
@@ -82,6 +87,12 @@ class Tally:
 @level_option
 @click.option("--trace", is_flag=True, help="A line for each run; with -j a JSON object.")
 @click.option("--no-cache", is_flag=True, help="Compile, whether it was compiled before or not.")
+@click.option(
+    "--arch", metavar="A", help="Emulate this machine, and count its instructions: bpfc targets lists them."
+)
+@click.option(
+    "--steps", metavar="N", type=click.IntRange(0), default=0, help="End a run after N machine instructions."
+)
 def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: Any) -> int:
     """Run a program over packets: what it answered, what is in its maps, how long it took.
 
@@ -91,12 +102,15 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: 
     from bpfc.cli.inputs import context_fields, fill_maps, resize_maps  # late, as what follows: the reader
     from bpfc.cli.run_report import report_json, report_text
     from bpfc.options import Options
+    from runtime.limits import Limits
 
     request = Request(**options)
     request.check()
     chosen = select_program(loaded, program)
     resize_maps(loaded, request.resize)
-    with loaded.start(Options(level=request.level, cache=not request.no_cache)) as runtime:
+    how = Options(level=request.level, cache=not request.no_cache)
+    limits = Limits(steps=request.steps)
+    with loaded.start(how, limits, request.arch, counts=request.arch is not None) as runtime:
         fill_maps(runtime, request.map)
         tally = _run(terminal, runtime[chosen.name], context_fields(request.ctx), request)
         data = report_json(loaded, runtime, runtime[chosen.name], tally)
@@ -144,6 +158,7 @@ def _once(running: RunningProgram, packet: Packet, ctx: dict[str, int], tally: T
         return None
     tally.verdicts[name_verdict(tally.program.type, result.ret)] += 1
     tally.ns += result.ns
+    tally.steps += result.steps or 0
     tally.printk += result.printk
     tally.only = result if tally.runs == 1 else None
     return result

@@ -53,6 +53,8 @@ def report_json(loaded: Loaded, runtime: Runtime, running: RunningProgram, tally
             "code_bytes": sum(
                 section.size for section in running.compiled.code.sections if section.is_executable
             ),
+            "target": running.compiled.code.target,
+            "machine_insns": tally.steps or None,
             "run_ns": tally.ns,
             "ns_per_run": round(tally.ns / tally.runs, 1) if tally.runs else 0,
         },
@@ -155,6 +157,8 @@ def _timing(timing: Mapping[str, Any], runs: int) -> str:
     origin = "from the cache" if timing["from_cache"] else f"compiled at {timing['level']}"
     size = f"{timing['code_bytes']} bytes of code"
     each = f"{show_ns(timing['ns_per_run'])} a run" if runs else "no run"
+    if timing["machine_insns"]:
+        each = f"{timing['machine_insns'] / runs:.0f} {timing['target']} insns a run, emulated"
     return f"{origin} in {show_ns(timing['compile_ns'])}, {size}; {each}"
 
 

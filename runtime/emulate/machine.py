@@ -96,10 +96,10 @@ class Machine:
                 if saved is not None:
                     self._uc.context_restore(saved)
 
-    def forget(self, start: int, end: int) -> None:
-        """Code in [start, end) was changed: translate it anew."""
+    def forget(self) -> None:
+        """Code was changed or replaced: translate it anew. Unicorn does not see stores of this process."""
         with self._lock:
-            self._uc.ctl_remove_cache(start, end)
+            self._uc.ctl_flush_tb()
 
     def close(self) -> None:
         """Give the memory up; closing twice is fine."""

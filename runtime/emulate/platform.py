@@ -54,6 +54,7 @@ class EmulatedPlatform:
         return self._externals[symbol]
 
     def function(self, address: int, *kinds: type) -> Function:
+        self.machine.forget()  # other code may have been there before
         return lambda *arguments: self.machine.call(address, arguments)
 
     def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:

@@ -1,0 +1,180 @@
+"""Objects on emulated machines: the same answers, maps, packets and helper calls as on this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import bpfc
+from bpfc.pcap import read_pcap
+from ir.kinds import MapType
+from ir.object import Map
+from runtime.limits import Limits
+from tests.engines import EMULATED
+
+pytest.importorskip("unicorn", reason="the extra 'emu' is not installed")
+
+OBJECTS = Path(__file__).parents[2] / "objects"
+LITTLE = [name for name in EMULATED if name != "s390x"]
+PACKETS = [packet.data for packet in read_pcap(OBJECTS / "sample.pcap")][:12]
+
+COUNT = """
+r1 = 5
+*(u32 *)(r10 - 4) = r1
+r1 = 700
+*(u64 *)(r10 - 16) = r1
+r1 = map_fd(1)
+r2 = r10
+r2 += -4
+r3 = r10
+r3 += -16
+r4 = 0
+call 2
+r6 = r0
+r1 = map_fd(1)
+r2 = r10
+r2 += -4
+call 1
+if r0 == 0 goto +3
+r1 = 42
+lock *(u64 *)(r0 + 0) += r1
+r6 = *(u64 *)(r0 + 0)
+r0 = r6
+exit
+"""
+
+
+@pytest.mark.parametrize("target", LITTLE)
+@pytest.mark.parametrize("name", ["xdp_stats", "tc_classify", "socket_filter"])
+def test_a_real_object_does_the_same_on_every_target(name: str, target: str) -> None:
+    def everything(target: str | None) -> tuple[object, ...]:
+        loaded = bpfc.load(OBJECTS / f"{name}.o")
+        with loaded.start(target=target) as runtime:
+            program = runtime[next(iter(loaded.programs))]
+            runs = [program.run(packet) for packet in PACKETS]
+            maps = {name: sorted(map(repr, view.items())) for name, view in runtime.maps.items()}
+            return [(run.ret, run.data, run.printk) for run in runs], maps
+
+    assert everything(target) == everything(None)
+
+
+@pytest.mark.parametrize("target", EMULATED)
+@pytest.mark.parametrize("type", [MapType.HASH, MapType.ARRAY, MapType.LRU_HASH, MapType.PERCPU_ARRAY])
+def test_maps_are_shared_between_programs_and_python(type: MapType, target: str) -> None:
+    counts = Map("counts", type, 4, 8, 10)
+    loaded = bpfc.assemble(COUNT, maps={1: counts}, big_endian=target == "s390x")
+    with loaded.start(target=target) as runtime:
+        view = runtime.maps["counts"]
+        order = "big" if target == "s390x" else "little"
+        assert runtime["main"].run(b"").ret == 742
+        view[7] = 9
+        found = {int.from_bytes(key, order): joined(value) for key, value in view.items()}
+        assert {key: value[:8] for key, value in found.items() if any(value)} == {
+            5: (742).to_bytes(8, order),
+            7: (9).to_bytes(8, order),
+        }
+        if type in (MapType.HASH, MapType.LRU_HASH):
+            assert len(view) == 2
+            del view[7]
+            assert list(view) == [(5).to_bytes(4, order)]
+
+
+def joined(value: bytes | list[bytes]) -> bytes:
+    """The bytes of a value, of all cpus for a per-cpu one."""
+    return b"".join(value) if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("target", EMULATED)
+def test_a_queue_gives_back_what_was_pushed(target: str) -> None:
+    text = """
+    r1 = 77
+    *(u64 *)(r10 - 8) = r1
+    r1 = map_fd(1)
+    r2 = r10
+    r2 += -8
+    r3 = 0
+    call 87
+    exit
+    """
+    queue = Map("queue", MapType.QUEUE, 0, 8, 4)
+    with bpfc.assemble(text, maps={1: queue}, big_endian=target == "s390x").start(target=target) as runtime:
+        assert runtime["main"].run(b"").ret == 0
+        runtime.maps["queue"].push(5)
+        popped = [runtime.maps["queue"].pop() for _ in range(2)]
+    order = "big" if target == "s390x" else "little"
+    assert [int.from_bytes(value, order) for value in popped] == [77, 5]
+
+
+@pytest.mark.parametrize("target", EMULATED)
+def test_events_arrive_from_every_target(target: str) -> None:
+    text = """
+    r1 = 0x1122334455667788 ll
+    *(u64 *)(r10 - 8) = r1
+    r1 = map_fd(1)
+    r2 = r10
+    r2 += -8
+    r3 = 8
+    r4 = 0
+    call 130
+    exit
+    """
+    events = Map("events", MapType.RINGBUF, 0, 0, 4096)
+    with bpfc.assemble(text, maps={1: events}, big_endian=target == "s390x").start(target=target) as runtime:
+        for _ in range(300):
+            runtime["main"].run(b"")
+        order = "big" if target == "s390x" else "little"
+        seen = list(runtime.maps["events"])
+    assert set(seen) == {0x1122334455667788.to_bytes(8, order)}
+    assert len(seen) == 255
+
+
+@pytest.mark.parametrize("target", EMULATED)
+def test_helpers_run_in_python(target: str) -> None:
+    loaded = bpfc.assemble("call 5\nr0 += 1\nexit", big_endian=target == "s390x")
+    with loaded.start(target=target) as runtime:
+        runtime.helpers["bpf_ktime_get_ns"] = lambda: 41
+        assert runtime["main"].run(b"").ret == 42
+
+
+@pytest.mark.parametrize("target", EMULATED)
+def test_what_a_helper_raises_comes_out_of_the_run(target: str) -> None:
+    def fail() -> int:
+        raise KeyError("the helper's own")
+
+    loaded = bpfc.assemble("call 5\nexit", big_endian=target == "s390x")
+    with loaded.start(target=target) as runtime:
+        runtime.helpers["bpf_ktime_get_ns"] = fail
+        with pytest.raises(KeyError, match="the helper's own"):
+            runtime["main"].run(b"")
+
+
+@pytest.mark.parametrize("target", EMULATED)
+def test_instructions_are_counted_and_limited(target: str) -> None:
+    text = "r0 = 1\nr0 *= 3\nr0 ^= r2\nr2 += -1\nif r2 != 0 goto -4\nexit"  # no formula for LLVM to find
+    loop = bpfc.assemble(text, big_endian=target == "s390x")
+    with loop.start(target=target, counts=True) as runtime:
+        few, many = (runtime["main"].run(bytes(size)).steps for size in (100, 1100))
+    assert few is not None
+    assert many is not None
+    assert few + 1000 < many
+    with loop.start(limits=Limits(steps=1000), target=target) as runtime:
+        with pytest.raises(bpfc.TrapError, match="1000 machine instructions"):
+            runtime["main"].run(bytes(5000))
+        assert runtime["main"].run(bytes(2)).ret == (3 ^ 2) * 3 ^ 1
+
+
+def test_a_big_endian_object_runs_on_s390x() -> None:
+    loaded = bpfc.load(OBJECTS / "globals.eb.o")
+    with loaded.start(target="s390x") as runtime:
+        assert [runtime["count"].run(bytes(4)).ret for _ in range(2)] == [42, 42]
+        assert runtime.globals["zeroed"] == 2
+        assert runtime["loop"].run(bytes(4)).ret == 777
+        runtime.globals["initialized"] = 100
+        assert runtime["count"].run(bytes(4)).ret == 100
+
+
+@pytest.mark.parametrize(("name", "target"), [("globals.o", "s390x"), ("globals.eb.o", "aarch64")])
+def test_the_byte_order_is_part_of_a_program(name: str, target: str) -> None:
+    with pytest.raises(bpfc.UnsupportedError, match=f"-endian, {target} is"):
+        bpfc.load(OBJECTS / name).start(target=target)
