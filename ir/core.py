@@ -1,12 +1,13 @@
-"""The SSA form of a program: functions of blocks, blocks of instructions, values passed to blocks as parameters.
+"""The SSA form of a program: functions of blocks of instructions, values passed to blocks as parameters.
 
-Registers are gone: a copy is the same Value, so what is learned about a value holds for each register and spill slot that
-carried it. Every value has 64 bits. Terminators own the edges; nothing else records who follows whom.
+Registers are gone: a copy is the same Value, so what is learned about a value holds for each register and
+spill slot that carried it. Every value has 64 bits. Terminators own the edges; nothing else records who
+follows whom.
 
     block 3 (v7, v9):                       v7, v9: Params
       v10 = add64 v7, v9                    Alu
-      v11 = load u32 [v10 + 4]              Load
-      if jeq64 v11, 0: block 5 (v10) else block 4 ()
+      v11 = ldx32 [v10 + 4]                 Load
+      if jeq64 v11, 0: block 5 (v10) else block 4
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Frame:
 @final
 @dataclass(eq=False, slots=True)
 class Address:
-    """The address of a map, of a global variable (a direct map value), of a function or of a kernel symbol."""
+    """The address of a map, a global variable (a direct map value), a function or a kernel symbol."""
 
     reference: Reference
     at: int = -1
@@ -95,7 +96,7 @@ class Store:
 @final
 @dataclass(eq=False, slots=True)
 class Atomic:
-    """memory = meaning(memory, value), indivisibly; the result is the old memory, zero-extended (when the row fetches).
+    """memory = meaning(memory, value), indivisibly; the result is the old memory, zero-extended (if the row fetches).
 
     A compare-and-exchange stores `value` only if memory equals `expected`.
     """
@@ -111,7 +112,10 @@ class Atomic:
 @final
 @dataclass(eq=False, slots=True)
 class PacketLoad:
-    """The legacy packet load: `row.size` big-endian bytes at packet offset index + imm; out of bounds returns 0 from main."""
+    """The legacy packet load: `row.size` big-endian bytes at packet offset index + imm.
+
+    Out of bounds, the function returns 0.
+    """
 
     row: Row
     context: Value
@@ -123,7 +127,7 @@ class PacketLoad:
 @final
 @dataclass(eq=False, slots=True)
 class Call:
-    """A call of a helper (by id), a subprogram (by name), a kfunc (by name) or through a value; the result is r0."""
+    """A call of a helper (by id), a subprogram or kfunc (by name) or through a value; the result is r0."""
 
     callee: Callee
     target: int | str | Value
@@ -169,7 +173,7 @@ class Branch:
 @final
 @dataclass(eq=False, slots=True)
 class StaticBranch:
-    """A branch that is a nop (`other`) or a jump (`taken`), flipped from outside; `starts_taken` is its first form."""
+    """A branch that is a nop (`other`) or a jump (`taken`), flipped from outside; `starts_taken`: a jump first."""
 
     row: Row
     taken: Edge
@@ -203,7 +207,7 @@ Terminator = Jump | Branch | StaticBranch | MayGoto | Return
 @final
 @dataclass(eq=False, slots=True)
 class Block:
-    """Straight-line code. `start` is the slot it was lifted from; instructions run in order, then the terminator."""
+    """Straight-line code lifted from slot `start`: instructions run in order, then the terminator."""
 
     start: int
     params: list[Param] = field(default_factory=list)
@@ -222,7 +226,7 @@ class Block:
 @final
 @dataclass(eq=False)
 class Function:
-    """A function: `params` are r1.. as far as it reads them, the entry block comes first and has no parameters."""
+    """A function: `params` are r1.. as far as it reads them; the entry block is first and has no parameters."""
 
     info: FunctionInfo
     params: list[Param]
@@ -282,7 +286,7 @@ class Function:
 @final
 @dataclass(eq=False)
 class Module:
-    """One program ready to verify, optimize and lower: its functions (main first), its maps and its context."""
+    """A program ready to verify, optimize and lower: its functions (main first), its maps and its context."""
 
     program: Program
     functions: dict[str, Function]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from bpfc.testing.programs import GLOBALS, HELPERS, RODATA, Sample
+from bpfc.testing.programs import GET_COMM, GLOBALS, HELPERS, RODATA, Sample
 from ir.core import Module
 from ir.diagnostics import TrapError
 from ir.evaluate import Evaluator
@@ -16,7 +16,6 @@ from ir.segments import Memory, make_segment
 
 MEMORY_BASE: Final = 0x1_0000_0000
 GLOBAL_BASE: Final = {name: 0x2_0000_0000 + 0x1000 * number for number, name in enumerate(GLOBALS)}
-GET_COMM: Final = 16
 FUEL: Final = 100_000
 
 

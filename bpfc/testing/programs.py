@@ -45,11 +45,12 @@ RODATA: Final = ".rodata"
 DATA: Final = ".data"
 GLOBALS: Final = (RODATA, DATA)
 
-HELPERS: Final = {5: (), 23: (R3, R4), 16: (R1, R2)}
+GET_COMM: Final = 16
+HELPERS: Final = {5: (), 23: (R3, R4), GET_COMM: (R1, R2)}
 """Helpers that are called, and what is passed: ktime_get_ns, redirect, get_current_comm (writes memory)."""
 
 _SCALARS: Final = (R0, R3, R4, R5, R7, R8, R9)
-_STACK_USED: Final = 40  # few bytes, so that accesses meet
+_STACK_USED: Final = 48  # few bytes, so that accesses meet
 _COUNTERS: Final = -512
 
 
@@ -71,12 +72,12 @@ def samples(draw: st.DrawFn, big_endian: bool = False) -> Sample:
     inner: list[Insn] = []
     if draw(st.booleans()):
         reach = _insn("stx64", R2, R2, -8 * draw(st.integers(1, _STACK_USED // 8)))
-        inner = [reach, *author.prologue(), *author.body(1), _insn("exit")]
-        rest = [*author.lost(), *author.body(1), _insn("exit")]
+        inner = [reach, *author.prologue(), *author.body(1), *author.epilogue()]
+        rest = [*author.lost(), *author.body(1), *author.epilogue()]
         passed = [_insn("mov64 reg", R1, R6), _insn("mov64 reg", R2, R10)]
         main += [*passed, _insn("call subprogram", imm=_slots(rest)), *rest]
     else:
-        main.append(_insn("exit"))
+        main += author.epilogue()
     insns = (*main, *inner)
     program = Program(
         "main",
@@ -144,6 +145,11 @@ class _Author:
         start = self.draw(st.lists(self.immediates, min_size=len(_SCALARS), max_size=len(_SCALARS)))
         sets = [_insn("mov64 imm", register, imm=imm) for register, imm in zip(_SCALARS, start, strict=True)]
         return [_insn("mov64 reg", R6, R1), *sets]
+
+    def epilogue(self) -> list[Insn]:
+        """Show every scalar in memory, and leave."""
+        shown = [_insn("stx64", R6, register, 8 * number) for number, register in enumerate(_SCALARS)]
+        return [*shown, _insn("exit")]
 
     def lost(self) -> list[Insn]:
         """Give values to the scalars that a call loses."""
@@ -221,7 +227,7 @@ class _Author:
 
     def _call(self, depth: int) -> list[Insn]:
         """A helper call; the argument registers are scalars again afterwards."""
-        helper = self.draw(st.sampled_from(sorted(HELPERS)))
+        helper = self.draw(st.sampled_from((*HELPERS, *HELPERS, GET_COMM, GET_COMM)))
         size = self.draw(st.sampled_from((1, 4, 8, 12, 16)))
         place = -8 * self.draw(st.integers(2, _STACK_USED // 8))
         passed = {
@@ -233,7 +239,7 @@ class _Author:
                 _insn("mov64 imm", R2, imm=size),
             ],
         }[HELPERS[helper]]
-        after = [self._access(R10, place, place + 16, (Kind.LOAD,))] if HELPERS[helper] == (R1, R2) else []
+        after = [self._access(R10, place, place + 16, (Kind.LOAD,))] if helper == GET_COMM else []
         return [*passed, _insn("call helper", imm=helper), *self.lost(), *after]
 
     def _spill(self, depth: int) -> list[Insn]:
