@@ -13,6 +13,7 @@ from backends import abi
 from ir.core import Call, Const, Value
 from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, ResultKind, helper_by_id
 from ir.isa import Callee
+from ir.kfuncs import KFUNCS
 from ir.object import Map
 from ir.regions import INNER, RegionKind, map_named
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from backends.function import FunctionLowering
 
 EINVAL: Final = 22
+EACCES: Final = 13
 TAIL_CALL: Final = 12
 _MEMORY: Final = (
     ArgumentKind.MEMORY,
@@ -29,6 +31,7 @@ _MEMORY: Final = (
     ArgumentKind.SPIN_LOCK,
     ArgumentKind.TIMER,
     ArgumentKind.DYNPTR,
+    ArgumentKind.ITERATOR,
 )
 _FIXED_SIZES: Final = {
     ArgumentKind.SPIN_LOCK: 4,
@@ -74,6 +77,9 @@ def emit_call(lowering: FunctionLowering, call: Call) -> str:
             result = _tail_call(lowering, call)
         case Callee.HELPER:
             return _helper(lowering, call)
+        case Callee.KFUNC if call.target in KFUNCS:
+            assert isinstance(call.target, str)
+            return _known(lowering, call, KFUNCS[call.target], f"kfunc.{call.target}")
         case Callee.KFUNC:
             symbol = lowering.unit.declare(f"kfunc.{call.target}", "i64", "ptr, ...")
             result = lowering.text.emit(f"call i64 (ptr, ...) {symbol}({_arguments(lowering, call)})")
@@ -122,11 +128,21 @@ def _helper(lowering: FunctionLowering, call: Call) -> str:
     if helper is None:
         lowering.problem("unknown-helper", f"there is no helper {call.target}", call.at, EINVAL)
         return "0"
+    return _known(lowering, call, helper, f"helper.{helper.id}")
+
+
+def _known(lowering: FunctionLowering, call: Call, helper: Helper, host_symbol: str) -> str:
+    """Call a helper or kfunc whose prototype is known: its native form, else the host's under `host_symbol`."""
     map_ = _check_arguments(lowering, call, helper)
     native = lowering.unit.natives.find(helper, map_)
     given = ["ptr %run"]
     kinds = ["ptr"]
-    for number, arg in enumerate(call.args):
+    if len(call.args) < len(helper.arguments):
+        said = f"{helper.full_name} takes {len(helper.arguments)} arguments, r{len(call.args) + 1} is not set"
+        lowering.problem("uninitialized-register", said, call.at, EACCES)
+        return "0"
+    passed = call.args if helper.is_variadic else call.args[: len(helper.arguments)]
+    for number, arg in enumerate(passed):
         kind = "ptr" if _is_pointer(helper, number) else "i64"
         kinds.append(kind)
         given.append(f"{kind} {lowering.as_own(arg, kind)}")
@@ -143,7 +159,7 @@ def _helper(lowering: FunctionLowering, call: Call) -> str:
         given += ["i64 0"] * (6 - len(given))
         signature = "ptr" + ", i64" * 5
         numbers = [given[0], *(_as_i64(lowering, item) for item in given[1:])]
-        symbol = lowering.unit.declare(f"helper.{helper.id}", "i64", signature)
+        symbol = lowering.unit.declare(host_symbol, "i64", signature)
         result = lowering.text.emit(f"call i64 {symbol}({', '.join(numbers)})")
         lowering.propagate_trap()
     lowering.reload_fuel()

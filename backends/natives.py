@@ -58,7 +58,7 @@ class NativeHelpers:
 
     def find(self, helper: Helper, map: Map | None) -> NativeHelper | None:
         """The native form of `helper` for this map, or None."""
-        if helper.id in self._overridden:
+        if helper.id and helper.id in self._overridden:
             return None
         operation = MAP_OPERATIONS.get(helper.name)
         if operation is not None:

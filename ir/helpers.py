@@ -14,7 +14,7 @@ bpf_arg_type and bpf_return_type), spelled short:
     dynptr                 struct bpf_dynptr on the stack: `newdynptr` becomes one, `rbdynptr`: of a ring
     sock skc anysk         struct bpf_sock; bpf_sock_common; either, or a BTF pointer to such
     btf:T percpu kptr      trusted BTF pointer to struct T; per-cpu ksym; a kptr field's address
-    stack                  a pointer into the stack, not checked further
+    stack iter8            a pointer into the stack, not checked further; an iterator of 8 bytes there
     ?  -                   after a kind: may be NULL; before it: the reference it holds is given up
 
 Results: `int`, `void`, `value` (of the map argument), `record` and `mem` (as many bytes as `alloc`), `sock`
@@ -26,7 +26,7 @@ registers up to r5, initialized or not).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, final
@@ -58,6 +58,7 @@ class ArgumentKind(Enum):
     PERCPU_POINTER = "percpu"
     KPTR = "kptr"
     STACK = "stack"
+    ITERATOR = "iter"
 
 
 class ResultKind(Enum):
@@ -364,8 +365,8 @@ def helper_by_id(id: int, type: ProgramType = ProgramType.UNSPEC) -> Helper | No
     return VARIANTS.get(type, HELPERS).get(id) or HELPERS.get(id)
 
 
-def _parse(text: str) -> dict[int, Helper]:
-    helpers = {}
+def parse_rows(text: str) -> Iterator[Helper]:
+    """The prototypes that a table says, row by row."""
     for line in text.split("\n"):
         if not line:
             continue
@@ -373,7 +374,7 @@ def _parse(text: str) -> dict[int, Helper]:
         assert row is not None, line
         words, flags = row[3].split(", "), row[5].split()
         assert {"gpl", "packet", "pkt", "sleeps", "variadic"}.issuperset(flags), line
-        helpers[int(row[1])] = Helper(
+        yield Helper(
             id=int(row[1]),
             name=row[2],
             arguments=tuple(_argument(text) for text in words if text),
@@ -384,7 +385,10 @@ def _parse(text: str) -> dict[int, Helper]:
             may_sleep="sleeps" in flags,
             is_variadic="variadic" in flags,
         )
-    return helpers
+
+
+def _parse(text: str) -> dict[int, Helper]:
+    return {helper.id: helper for helper in parse_rows(text)}
 
 
 def _argument(text: str) -> Argument:

@@ -36,6 +36,7 @@ from ir.core import (
 )
 from ir.helpers import HELPER_IDS, ResultKind, helper_by_id
 from ir.isa import Callee
+from ir.kfuncs import KFUNCS
 from ir.object import Map, ReferenceKind
 
 
@@ -188,7 +189,7 @@ class Regions:
             case Call(Callee.SUBPROGRAM, target):
                 assert isinstance(target, str)
                 self._callers[target].append(item)
-            case Call(Callee.HELPER):
+            case Call(Callee.HELPER | Callee.KFUNC):
                 if self._result_kind(item) not in (ResultKind.INTEGER, ResultKind.VOID, ResultKind.MAP_VALUE):
                     self._set(item, UNKNOWN)
             case _:
@@ -284,9 +285,11 @@ class Regions:
                 self._set(call, Region(RegionKind.MAP_VALUE, region.name, call))
 
     def _result_kind(self, call: Call) -> ResultKind:
-        if call.callee is not Callee.HELPER or not isinstance(call.target, int):
-            return ResultKind.INTEGER
-        helper = helper_by_id(call.target, self.module.program.type)
+        helper = None
+        if call.callee is Callee.HELPER and isinstance(call.target, int):
+            helper = helper_by_id(call.target, self.module.program.type)
+        elif call.callee is Callee.KFUNC and isinstance(call.target, str):
+            helper = KFUNCS.get(call.target)
         return ResultKind.INTEGER if helper is None else helper.result.kind
 
 
