@@ -14,27 +14,30 @@ from typing import TYPE_CHECKING, Final, final
 
 from bpfc.compile import compile_program
 from bpfc.links import Link, LinkKind
+from bpfc.places import Place
 from ir.btf import Btf
 from ir.btf_types import Pointer, Struct
 from ir.context import PLAIN, Argument, ContextLayout, layout_of
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from ir.function_model import prototype_of
+from ir.helper_sets import allowed_helpers
 from ir.helpers import helper_by_id
 from ir.isa import Callee, Kind, row_of
-from ir.kinds import ProgramType
+from ir.kinds import AttachType, ProgramType
 from ir.object import FunctionInfo, Program
 from ir.type_match import match_functions
 from runtime.epoch import epochs
-from runtime.hook import attach_lock
+from runtime.hook import ProgramHooks, attach_lock
 from runtime.linker import LinkedImage, link
 
 if TYPE_CHECKING:
+    from bpfc.attachable import Attachable
     from bpfc.running import RunningProgram
 
 _TRACERS: Final = (ProgramType.TRACING, ProgramType.LSM)
 
 
-def attach_freplace(extension: RunningProgram, target: RunningProgram, name: str) -> Link:
+def attach_freplace(extension: Attachable, target: RunningProgram, name: str) -> Link:
     """Replace global function `name` of `target`. Raises RejectedError: EINVAL, EBUSY, EBADF, EACCES."""
     with attach_lock():
         for side in (extension, target):
@@ -46,39 +49,62 @@ def attach_freplace(extension: RunningProgram, target: RunningProgram, name: str
         hook.require_extendable()
         hooks.require_no_table()
         image = _compile(extension, target, info)
-        entered = image.address_of(extension.program.name)
+        attached = _Attached(extension, target, info, image)
         try:
-            hook.entry.arm(entered)
+            hook.entry.arm(image.address_of(extension.program.name))
         except BaseException:
-            image.close()
+            attached.release()
             raise
         hook.is_extended = True
         hooks.extended += 1
-        return _Attached(extension, target, info, image).link()
+        extension.targets.like = _kind(target)
+        return attached.link()
 
 
 @final
 class _Attached:
-    """An attached extension: keeps both objects alive, and undoes itself."""
+    """An attached extension: keeps both objects alive, and undoes itself. Who traces it holds it, too."""
 
     def __init__(
-        self, extension: RunningProgram, target: RunningProgram, info: FunctionInfo, image: LinkedImage
+        self, extension: Attachable, target: RunningProgram, info: FunctionInfo, image: LinkedImage
     ) -> None:
         self.extension, self.target, self.info, self.image = extension, target, info, image
+        self._holds = 1
         extension.runtime.hold()
         target.runtime.hold()
 
     def link(self) -> Link:
         """The link for the user."""
         program = self.target.program.name
-        return Link(LinkKind.FREPLACE, self.extension, program, self.info.name, self._detach)
+        own = self.extension.program
+        place = Place(
+            own,
+            self.extension,
+            self.extension.runtime.loaded.object.btf,
+            ProgramHooks(own.name, self.image),
+            self.image,
+            lambda: self._holds > 0,
+            self.hold,
+            self.release,
+        )
+        return Link(LinkKind.FREPLACE, self.extension, program, self.info.name, self._detach, place=place)
+
+    def hold(self) -> None:
+        """Keep the code."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """Undo a `hold`; nobody can be on the way into the code that `hold` was for."""
+        self._holds -= 1
+        if not self._holds:
+            epochs().retire(self._free)
 
     def _detach(self) -> None:
         hook = self.target.hooks.hook(self.info.name)
         hook.entry.disarm()
         hook.is_extended = False
         self.target.hooks.extended -= 1
-        epochs().retire(self._free)
+        self.release()
 
     def _free(self) -> None:
         self.image.close()
@@ -86,7 +112,7 @@ class _Attached:
         self.target.runtime.release()
 
 
-def _checked_function(extension: RunningProgram, target: RunningProgram, name: str) -> FunctionInfo:
+def _checked_function(extension: Attachable, target: RunningProgram, name: str) -> FunctionInfo:
     """The function to replace, when the rules of 6.5 allow it."""
     program, wanted = extension.program, target.program
     if wanted.type is ProgramType.EXT:
@@ -104,7 +130,11 @@ def _checked_function(extension: RunningProgram, target: RunningProgram, name: s
         raise _refused(
             "static-function", f"'{name}' is static; only global functions can be replaced", EINVAL
         )
+    if extension.targets.like not in (None, _kind(target)):
+        said = f"'{program.name}' was first attached to a program of another type than '{wanted.name}'"
+        raise _refused("other-target-type", said, EINVAL)
     _check_types(extension, target, info)
+    _check_helpers(program, wanted.type)
     if _changes_packet(program, program.functions[0], wanted.type) and not _changes_packet(
         wanted, info, wanted.type
     ):
@@ -113,7 +143,23 @@ def _checked_function(extension: RunningProgram, target: RunningProgram, name: s
     return info
 
 
-def _check_types(extension: RunningProgram, target: RunningProgram, info: FunctionInfo) -> None:
+def _kind(target: RunningProgram) -> tuple[ProgramType, AttachType | None]:
+    return target.program.type, target.program.attach_type
+
+
+def _check_helpers(program: Program, type: ProgramType) -> None:
+    """Refuse helpers that programs of the target's type do not have."""
+    allowed = allowed_helpers(type)
+    for slot, insn in zip(program.starts, program.insns, strict=False):
+        row = row_of(insn)
+        if row.kind is Kind.CALL and row.callee is Callee.HELPER and insn.imm not in allowed:
+            said = f"{type.name.lower()} programs, one of which this extends, have no helper {insn.imm}"
+            raise RejectedError(
+                [Diagnostic("helper-not-allowed", said, program.location(slot), errno=EINVAL)]
+            )
+
+
+def _check_types(extension: Attachable, target: RunningProgram, info: FunctionInfo) -> None:
     btf, id = extension.runtime.loaded.object.btf, extension.program.functions[0].btf_id
     target_btf = target.runtime.loaded.object.btf
     for types, number, name in ((btf, id, extension.program.name), (target_btf, info.btf_id, info.name)):
@@ -124,7 +170,7 @@ def _check_types(extension: RunningProgram, target: RunningProgram, info: Functi
     extension.warnings += match_functions((target_btf, info.btf_id), (btf, id))
 
 
-def _compile(extension: RunningProgram, target: RunningProgram, info: FunctionInfo) -> LinkedImage:
+def _compile(extension: Attachable, target: RunningProgram, info: FunctionInfo) -> LinkedImage:
     """The extension as the target's function; its `run` is the target's."""
     runtime = extension.runtime
     world = runtime.world

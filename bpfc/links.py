@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Self, final
 from runtime.hook import attach_lock
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram
+    from bpfc.attachable import Attachable
+    from bpfc.places import Place
 
 
 class LinkKind(Enum):
@@ -28,12 +29,14 @@ class Link:
     def __init__(
         self,
         kind: LinkKind,
-        program: RunningProgram,
+        program: Attachable,
         target: str,
         function: str,
         detach: Callable[[], None],
         cookie: int = 0,
+        place: Place | None = None,
     ) -> None:
+        self.place = place  # where an extension can be traced
         self.kind, self.program, self.cookie = kind, program, cookie
         self.target, self.function = target, function
         self._detach: Callable[[], None] | None = detach

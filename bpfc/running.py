@@ -11,13 +11,14 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
-from errno import EBADF, EBUSY, EINVAL, EPERM
+from errno import EBADF, EBUSY, EPERM
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from backends.batch import batch_symbol, hooked_batch_symbol
 from backends.native_code import SiteKind
+from bpfc.attachable import Attachable
 from bpfc.batch import Batch, Packets
 from bpfc.compile import Compiled, compile_program
 from bpfc.options import Options
@@ -41,12 +42,9 @@ from runtime.world import World
 
 if TYPE_CHECKING:
     from bpfc.globals import Globals
-    from bpfc.links import Link, LinkKind
     from bpfc.loaded import Loaded
     from bpfc.static_keys import ProgramKeys
     from runtime.static_keys import Branches, StaticKeys
-    from bpfc.tracing import Statistics, TracedProgram
-    from ir.function_model import Model
 
 Progress = Callable[[int], None]
 _ENTERED_BY_HOOKS: Final = (ProgramType.EXT, ProgramType.TRACING)
@@ -220,7 +218,7 @@ class Runtime:
 
 
 @final
-class RunningProgram:
+class RunningProgram(Attachable):
     """One program as native code. Threads may run it at the same time; each has its own run state."""
 
     def __init__(self, runtime: Runtime, program: Program) -> None:
@@ -228,9 +226,7 @@ class RunningProgram:
         self.runtime = runtime
         self.overridden = runtime.world.overridden
         self.layout = layout_of(program.type)
-        self.warnings: list[Diagnostic] = []
-        self.tracing_depth = 0
-        self._traced: dict[tuple[Model, LinkKind], TracedProgram] = {}
+        super().__init__()
         self._local = threading.local()
         self.is_open = True
         if program.type not in _ENTERED_BY_HOOKS:
@@ -310,61 +306,6 @@ class RunningProgram:
         plain, hooked = batch_symbol(name), hooked_batch_symbol(name)
         function, address_of = self._platform.function, self.image.address_of
         return function(address_of(plain), *_BATCH), function(address_of(hooked), *_BATCH)
-
-    def attach_freplace(self, target: RunningProgram, name: str) -> Link:
-        """Let this program stand for global function `name` of `target`. Raises RejectedError."""
-        from bpfc.extension import attach_freplace  # late: few programs are extensions
-
-        return attach_freplace(self, target, name)
-
-    def attach_fentry(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
-        """Run before `function` (main, if not said) of a running program, or before a ctypes function."""
-        return self._attach(target, function, "fentry", cookie)
-
-    def attach_fexit(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
-        """Run after `function` (main, if not said) of a running program, or after a ctypes function."""
-        return self._attach(target, function, "fexit", cookie)
-
-    def attach_fmod_ret(self, target: object, *, cookie: int = 0) -> Link:
-        """Run before a native function that allows it; a result that is not 0 stands for the call."""
-        return self._attach(target, None, "fmod_ret", cookie)
-
-    def _attach(self, target: object, function: str | None, kind: str, cookie: int) -> Link:
-        from bpfc.links import LinkKind  # late: few programs are attached
-        from bpfc.tracing import attach_bpf, attach_native
-        from runtime.native_entry import NativeFunction, function_of
-
-        if isinstance(target, RunningProgram):
-            return attach_bpf(self, target, function, LinkKind(kind), cookie)
-        native = target if isinstance(target, NativeFunction) else function_of(target)
-        return attach_native(self, native, LinkKind(kind), cookie)
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """The counters of the program as one that hooks start; see `bpfc.enable_stats`."""
-        from bpfc.tracing import Statistics  # late, as above
-
-        return Statistics(self.runtime.world.segments(), self.runtime.limits)
-
-    def traced(self, model: Model, kind: LinkKind) -> TracedProgram:
-        """The program compiled for functions of a model."""
-        from bpfc.tracing import TracedProgram  # late, as above
-
-        found = self._traced.get((model, kind))
-        if found is None:
-            found = self._traced[model, kind] = TracedProgram(self, model, kind)
-        return found
-
-    def join_table(self) -> None:
-        """A tail-call table is about to hold the program. RejectedError: EINVAL for extensions, EBUSY for extended ones."""
-        if self.program.type is ProgramType.EXT:
-            said = f"'{self.program.name}' is an extension; tail-call tables do not hold those"
-            raise RejectedError([Diagnostic("extension-in-table", said, errno=EINVAL)])
-        self.hooks.join_table()
-
-    def leave_table(self) -> None:
-        """A table holds the program no longer."""
-        self.hooks.leave_table()
 
     def run(self, data: object = b"", ctx: Mapping[str, int] | None = None) -> RunResult:
         """Run once over a copy of `data` (bytes or anything with bytes()); `ctx` sets fields of the context.
@@ -468,10 +409,6 @@ class RunningProgram:
     def close(self) -> None:
         """Free the code, which nobody is in any more; closing twice is fine."""
         self.end()
-        for traced in self._traced.values():
-            traced.image.close()
-        self._traced.clear()
-        if "statistics" in self.__dict__:
-            self.statistics.close()
+        self.close_attached()
         if "image" in self.__dict__:
             self.image.close()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, final
 from backends import trampoline as records
 from bpfc.compile import compile_program
 from bpfc.links import Link, LinkKind
+from bpfc.places import Place
 from ir.context import ContextLayout
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from ir.function_model import Model, model_of
@@ -24,7 +25,7 @@ from ir.kinds import AttachType, ProgramType
 from ir.object import Map
 from runtime.epoch import epochs
 from runtime.execution import Segment
-from runtime.hook import attach_lock
+from runtime.hook import ProgramHooks, attach_lock
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
 from runtime.memory import DataBlock, near_pool
@@ -34,6 +35,7 @@ from runtime.threads import threads
 from runtime.trampoline import Trampoline, When
 
 if TYPE_CHECKING:
+    from bpfc.attachable import Attachable
     from bpfc.running import RunningProgram
 
 WHEN: Final = {LinkKind.FENTRY: When.ENTRY, LinkKind.FMOD_RET: When.OVERRIDE, LinkKind.FEXIT: When.EXIT}
@@ -44,14 +46,30 @@ KINDS: Final = {
 }
 
 
-def attach_bpf(
-    program: RunningProgram, target: RunningProgram, function: str | None, kind: LinkKind, cookie: int
-) -> Link:
+def place_of(target: RunningProgram) -> Place:
+    """A running program as a place to attach to."""
+    runtime = target.runtime
+    forms = target.traced_forms
+    if forms:  # a tracing program runs in the form that it was attached in
+        return forms[-1].place
+    btf = runtime.loaded.object.btf
+    return Place(
+        *(target.program, target, btf, target.hooks, target.image),
+        lambda: not runtime.is_closed,
+        runtime.hold,
+        runtime.release,
+    )
+
+
+def attach_bpf(program: Attachable, target: Place, function: str | None, kind: LinkKind, cookie: int) -> Link:
     """Attach to a BPF function: `function` of `target`, its main if not said. Raises RejectedError."""
     with attach_lock():
-        for side in (program, target):
-            if side.runtime.is_closed:
-                raise _refused("closed", f"the object of '{side.program.name}' was closed", EBADF)
+        for name, is_open in (
+            (program.program.name, not program.runtime.is_closed),
+            (target.program.name, target.is_open()),
+        ):
+            if not is_open:
+                raise _refused("closed", f"the object of '{name}' was closed", EBADF)
         name = function or target.program.name
         info = next((found for found in target.program.functions if found.name == name), None)
         if info is None or name not in target.hooks.functions:
@@ -63,23 +81,23 @@ def attach_bpf(
                 f"the result of BPF function '{name}' can't be replaced; fexit sees it, freplace replaces all"
             )
             raise _refused("not-overridable", said, EINVAL)
-        if target.program.type is ProgramType.TRACING and target.tracing_depth:
+        is_tracer = target.program.type is ProgramType.TRACING
+        if is_tracer and target.source.traces_tracer:
             said = f"'{target.program.name}' traces a tracing program already"
             raise _refused("traces-tracer", said, EINVAL)
         hook = target.hooks.hook(name)
         hook.require_traceable()
-        model = model_of(target.runtime.loaded.object.btf, info.btf_id, name)
+        model = model_of(target.btf, info.btf_id, name)
         traced = program.traced(model, kind)
-        if target.program.type is ProgramType.TRACING:
-            program.tracing_depth = 1
+        program.traces_tracer |= is_tracer
         if hook.trampoline is None:
             hook.trampoline = Trampoline(hook, model, True, target.image.address_of(name))
         detach = _attach(hook.trampoline, program, traced, kind, cookie)
-        target.runtime.hold()
-        return Link(kind, program, target.program.name, name, _then(detach, target.runtime.release), cookie)
+        target.hold()
+        return Link(kind, program, target.program.name, name, _then(detach, target.release), cookie)
 
 
-def attach_native(program: RunningProgram, target: NativeFunction, kind: LinkKind, cookie: int) -> Link:
+def attach_native(program: Attachable, target: NativeFunction, kind: LinkKind, cookie: int) -> Link:
     """Attach to a native function. Raises RejectedError."""
     with attach_lock():
         if program.runtime.is_closed:
@@ -100,7 +118,7 @@ def attach_native(program: RunningProgram, target: NativeFunction, kind: LinkKin
 
 
 def _attach(
-    trampoline: Trampoline, program: RunningProgram, traced: TracedProgram, kind: LinkKind, cookie: int
+    trampoline: Trampoline, program: Attachable, traced: TracedProgram, kind: LinkKind, cookie: int
 ) -> Callable[[], None]:
     traced.hold()
     try:
@@ -162,7 +180,7 @@ class Statistics:
 class TracedProgram:
     """A program compiled for functions of one model, while somebody holds it."""
 
-    def __init__(self, program: RunningProgram, model: Model, kind: LinkKind) -> None:
+    def __init__(self, program: Attachable, model: Model, kind: LinkKind) -> None:
         self._program = program
         world = program.runtime.world
         maps: dict[str, Map] = dict(world.declared)
@@ -171,7 +189,19 @@ class TracedProgram:
         compiled = compile_program(source, maps, program.runtime.options, world.overridden, context)
         self.image: LinkedImage = link(compiled.code, world.resolve, world.pool)
         self.address = self.image.address_of(source.name)
+        self.hooks = ProgramHooks(source.name, self.image)
         self._holds = 0
+
+    @property
+    def place(self) -> Place:
+        """Where others can trace the program."""
+        runtime = self._program.runtime
+        return Place(
+            *(self._program.program, self._program, runtime.loaded.object.btf, self.hooks, self.image),
+            lambda: not runtime.is_closed,
+            self.hold,
+            self.release,
+        )
 
     @property
     def record(self) -> int:

@@ -1,0 +1,141 @@
+"""The side of a running program that attaches it: to functions that it replaces, or runs around."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from errno import EINVAL, EOPNOTSUPP
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
+from ir.kinds import AttachType, ProgramType
+
+if TYPE_CHECKING:
+    from bpfc.links import Link, LinkKind
+    from bpfc.running import RunningProgram, Runtime
+    from bpfc.tracing import Statistics, TracedProgram
+    from ir.function_model import Model
+    from ir.object import Program
+    from runtime.hook import ProgramHooks
+
+
+@dataclass(slots=True)
+class Targets:
+    """What an extension may be attached to: `loaded` until its first attachment, then whatever is like it."""
+
+    loaded: tuple[RunningProgram, str] | None = None
+    like: tuple[ProgramType, AttachType | None] | None = None
+
+
+class Attachable:
+    """Attaches `self.program`; a RunningProgram is one. `warnings` has what was odd about it but allowed."""
+
+    program: Program
+    runtime: Runtime
+
+    def __init__(self) -> None:
+        self.warnings: list[Diagnostic] = []
+        self.targets = Targets()
+        self.traces_tracer = False
+        self._traced: dict[tuple[Model, LinkKind], TracedProgram] = {}
+
+    @property
+    def hooks(self) -> ProgramHooks:
+        """What is attached to the program's functions."""
+        raise NotImplementedError
+
+    def set_attach_target(self, target: RunningProgram, function: str) -> None:
+        """What `attach_freplace` without arguments replaces, once."""
+        self.targets.loaded = (target, function)
+
+    def attach_freplace(self, target: RunningProgram | None = None, function: str | None = None) -> Link:
+        """Let this program stand for a global function of `target`: that of `set_attach_target`, if not said.
+
+        Raises RejectedError: EINVAL, EBUSY, EBADF, EACCES.
+        """
+        from bpfc.extension import attach_freplace  # late: few programs are extensions
+
+        self._require_host()
+        if target is None and function is None and self.targets.loaded is not None:
+            target, function = self.targets.loaded
+        if target is None or function is None:
+            said = f"'{self.program.name}' replaces a function of a running program: say both"
+            raise RejectedError([Diagnostic("no-attach-target", said, errno=EINVAL)])
+        link = attach_freplace(self, target, function)
+        self.targets.loaded = None
+        return link
+
+    def attach_fentry(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
+        """Run before `function` (main, if not said) of a running program, or before a ctypes function."""
+        return self._attach(target, function, "fentry", cookie)
+
+    def attach_fexit(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
+        """Run after `function` (main, if not said) of a running program, or after a ctypes function."""
+        return self._attach(target, function, "fexit", cookie)
+
+    def attach_fmod_ret(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
+        """Run before a native function that allows it; a result that is not 0 stands for the call."""
+        return self._attach(target, function, "fmod_ret", cookie)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """The counters of the program as one that hooks start; see `bpfc.enable_stats`."""
+        from bpfc.tracing import Statistics  # late: few programs are attached
+
+        return Statistics(self.runtime.world.segments(), self.runtime.limits)
+
+    def traced(self, model: Model, kind: LinkKind) -> TracedProgram:
+        """The program compiled for functions of a model."""
+        from bpfc.tracing import TracedProgram  # late, as above
+
+        found = self._traced.get((model, kind))
+        if found is None:
+            found = self._traced[model, kind] = TracedProgram(self, model, kind)
+        return found
+
+    @property
+    def traced_forms(self) -> tuple[TracedProgram, ...]:
+        """The forms that the program was compiled in for functions."""
+        return tuple(self._traced.values())
+
+    def join_table(self) -> None:
+        """A tail-call table is about to hold the program. RejectedError: EINVAL for extensions, EBUSY for extended ones."""
+        if self.program.type is ProgramType.EXT:
+            said = f"'{self.program.name}' is an extension; tail-call tables do not hold those"
+            raise RejectedError([Diagnostic("extension-in-table", said, errno=EINVAL)])
+        self.hooks.join_table()
+
+    def leave_table(self) -> None:
+        """A table holds the program no longer."""
+        self.hooks.leave_table()
+
+    def close_attached(self) -> None:
+        """Free what was made for attaching; nobody is attached any more."""
+        for traced in self._traced.values():
+            traced.image.close()
+        self._traced.clear()
+        if "statistics" in self.__dict__:
+            self.statistics.close()
+
+    def _attach(self, target: object, function: str | None, kind: str, cookie: int) -> Link:
+        from bpfc.links import Link, LinkKind  # late: few programs are attached
+        from bpfc.running import RunningProgram
+        from bpfc.tracing import attach_bpf, attach_native, place_of
+        from runtime.native_entry import NativeFunction, function_of
+
+        self._require_host()
+        if isinstance(target, RunningProgram):
+            return attach_bpf(self, place_of(target), function, LinkKind(kind), cookie)
+        if isinstance(target, Link):
+            if target.place is None:
+                said = f"{target!r} has no code of its own to attach to"
+                raise RejectedError([Diagnostic("no-attach-target", said, errno=EINVAL)])
+            return attach_bpf(self, target.place, function, LinkKind(kind), cookie)
+        native = target if isinstance(target, NativeFunction) else function_of(target)
+        return attach_native(self, native, LinkKind(kind), cookie)
+
+    def _require_host(self) -> None:
+        platform = getattr(self.runtime.world, "platform", None)
+        if platform is not None and not platform.is_native:
+            said = "programs are attached in this process, not under an emulator"
+            raise UnsupportedError([Diagnostic("attach-emulated", said, errno=EOPNOTSUPP)])

@@ -1,0 +1,182 @@
+/* Programs that run around functions; what they saw is in global variables. */
+#include "bpf.h"
+
+static long (*const bpf_get_func_arg)(void *ctx, __u32 n, __u64 *value) = (void *)183;
+static long (*const bpf_get_func_ret)(void *ctx, __u64 *value) = (void *)184;
+static long (*const bpf_get_func_arg_cnt)(void *ctx) = (void *)185;
+static __u64 (*const bpf_get_func_ip)(void *ctx) = (void *)173;
+static __u64 (*const bpf_get_attach_cookie)(void *ctx) = (void *)174;
+
+char _license[] SEC("license") = "GPL";
+
+__u64 entries, exits, overrides, order, first, second, third;
+__u64 slots[13], result, count, cookie, address, missing, early, step = 1;
+__s64 answer, before;
+
+#define NOTE(variable) variable = order = order + 1
+
+SEC("fentry/f") int on_entry(__u64 *ctx)
+{
+	__sync_fetch_and_add(&entries, 1);
+	slots[0] = ctx[0];
+	slots[1] = ctx[1];
+	count = bpf_get_func_arg_cnt(ctx);
+	cookie = bpf_get_attach_cookie(ctx);
+	address = bpf_get_func_ip(ctx);
+	missing = bpf_get_func_arg(ctx, 12, &slots[12]);
+	early = bpf_get_func_ret(ctx, &slots[12]);
+	return 0;
+}
+
+SEC("fexit/f") int on_exit(__u64 *ctx)
+{
+	__sync_fetch_and_add(&exits, 1);
+	slots[0] = ctx[0];
+	slots[1] = ctx[1];
+	result = ctx[2];
+	bpf_get_func_ret(ctx, &slots[12]);
+	return 0;
+}
+
+SEC("fentry/empty") int empty(__u64 *ctx)
+{
+	return 0;
+}
+
+SEC("fexit/empty") int empty_exit(__u64 *ctx)
+{
+	return 0;
+}
+
+#define SLOT(n) \
+	if (have > n) \
+		bpf_get_func_arg(ctx, n, &slots[n]);
+
+SEC("fexit/any") int all_slots(__u64 *ctx)
+{
+	__u64 have = bpf_get_func_arg_cnt(ctx);
+	count = have;
+	SLOT(0) SLOT(1) SLOT(2) SLOT(3) SLOT(4) SLOT(5)
+	SLOT(6) SLOT(7) SLOT(8) SLOT(9) SLOT(10) SLOT(11)
+	bpf_get_func_ret(ctx, &result);
+	exits++;
+	return 0;
+}
+
+SEC("fentry/any") int all_at_entry(__u64 *ctx)
+{
+	__u64 have = bpf_get_func_arg_cnt(ctx);
+	count = have;
+	SLOT(0) SLOT(1) SLOT(2) SLOT(3) SLOT(4) SLOT(5)
+	SLOT(6) SLOT(7) SLOT(8) SLOT(9) SLOT(10) SLOT(11)
+	entries++;
+	return 0;
+}
+
+SEC("fexit/unknown") int unknown_exit(__u64 *ctx)
+{
+	result = ctx[5];
+	exits++;
+	return 0;
+}
+
+SEC("fentry/any") int entry_a(__u64 *ctx)
+{
+	order = order * 10 + 1;
+	return 0;
+}
+
+SEC("fentry/any") int entry_b(__u64 *ctx)
+{
+	order = order * 10 + 2;
+	return 0;
+}
+
+SEC("fentry/any") int entry_c(__u64 *ctx)
+{
+	order = order * 10 + 3;
+	return 0;
+}
+
+SEC("fexit/any") int exit_a(__u64 *ctx)
+{
+	order = order * 10 + 4;
+	return 0;
+}
+
+SEC("fexit/any") int exit_b(__u64 *ctx)
+{
+	order = order * 10 + 5;
+	return 0;
+}
+
+SEC("fexit/any") int exit_c(__u64 *ctx)
+{
+	order = order * 10 + 6;
+	return 0;
+}
+
+/* modify_return(int, int *): 0 lets the function run, `answer` does not. */
+SEC("fmod_ret/modify") int override(__u64 *ctx)
+{
+	overrides++;
+	before = ctx[2];
+	order = order * 10 + 2;
+	return answer;
+}
+
+SEC("fmod_ret/modify") int override_older(__u64 *ctx)
+{
+	overrides++;
+	return 5;
+}
+
+SEC("fmod_ret/modify") int override_newer(__u64 *ctx)
+{
+	overrides++;
+	before = ctx[2];
+	return 0;
+}
+
+SEC("fexit/modify") int after_override(__u64 *ctx)
+{
+	order = order * 10 + 3;
+	result = ctx[2];
+	return 0;
+}
+
+SEC("fentry/modify") int before_override(__u64 *ctx)
+{
+	order = order * 10 + 1;
+	return 0;
+}
+
+SEC("fentry/f") int returns_one(__u64 *ctx)
+{
+	return ctx[0] == 7;
+}
+
+SEC("fentry/f") int reads_beyond(__u64 *ctx)
+{
+	result = ctx[2];
+	return 0;
+}
+
+SEC("fentry/f") int writes_slot(__u64 *ctx)
+{
+	ctx[0] = 1;
+	return 0;
+}
+
+SEC("fentry/f") int triggers(__u64 *ctx)
+{
+	entries++;
+	bpf_trace_printk("x", 2);
+	return 0;
+}
+
+SEC("fentry/f") int second_level(__u64 *ctx)
+{
+	exits++;
+	return 0;
+}
