@@ -17,7 +17,7 @@ from typing import Final, TypeVar, final
 
 from ir.diagnostics import Diagnostic, RejectedError, SourceLine
 from ir.functions import called_slot
-from ir.isa import S16, WIDE_OPCODE, Insn, Kind, Row, jump_distance, row_of
+from ir.isa import S16, Insn, Kind, Row, jump_distance, row_of
 from ir.object import FunctionInfo, Program, Reference, ReferenceKind
 
 ERANGE: Final = 34
@@ -49,8 +49,9 @@ def rewrite(program: Program, replacements: Mapping[int, Sequence[Insn]]) -> Rew
     """`program` with the instructions at the slots of `replacements` replaced by those given; () removes one.
 
     A slot that was replaced is where its first replacement stands; a jump to a removed slot goes on to what
-    follows. A replacement equal to the instruction it replaces keeps its target, jumps of other replacements
-    are taken as they stand. Raises RejectedError when a distance no longer fits.
+    follows. A replacement equal to the instruction it replaces is that one: it keeps its target and the records
+    about it. Jumps of other replacements are taken as they stand. Raises RejectedError when a distance no
+    longer fits.
     """
     return _Rewriter(program, replacements).run()
 
@@ -73,23 +74,26 @@ class _Rewriter:
         program = self.program
         insns: list[Insn] = []
         moved: list[int | None] = []
+        kept: dict[int, int] = {}  # the new slot of each instruction that is still there
         for slot, insn in zip(program.starts, program.insns, strict=False):
             new = self.replacements.get(slot, (insn,))
             at = self.position[slot]
             moved += [at if new else None] * insn.slots
-            if insn.opcode == WIDE_OPCODE and new == (insn,):
-                moved[-1] = at + 1
             for each in new:
+                if each == insn:
+                    kept[slot] = at
                 insns.append(self._retarget(each, slot, at) if each == insn else each)
                 at += each.slots
+            if insn.slots == 2 and slot in kept:
+                moved[-1] = kept[slot] + 1
         changed = replace(
             program,
             insns=tuple(insns),
             functions=tuple(self._functions()),
-            references={slot: self._reference(what) for slot, what in self._move(program.references, moved)},
-            core=dict(self._move(program.core, moved)),
+            references={slot: self._reference(what) for slot, what in _move(program.references, kept)},
+            core=dict(_move(program.core, kept)),
             lines=self._lines(),
-            poisoned=dict(self._move(program.poisoned, moved)),
+            poisoned=dict(_move(program.poisoned, kept)),
         )
         return Rewritten(changed, tuple(moved))
 
@@ -123,13 +127,6 @@ class _Rewriter:
             return reference
         return replace(reference, offset=self.position[reference.offset])
 
-    def _move(self, records: Mapping[int, T], moved: Sequence[int | None]) -> Iterable[tuple[int, T]]:
-        """Records by slot, by their new slot; those of removed instructions are gone."""
-        for slot, record in records.items():
-            at = moved[slot]
-            if at is not None:
-                yield at, record
-
     def _lines(self) -> dict[int, SourceLine]:
         """The C lines; one whose instruction is gone moves to the next, unless that begins another."""
         program = self.program
@@ -142,6 +139,11 @@ class _Rewriter:
                 lines[self.position[slot]] = waiting
                 waiting = None
         return lines
+
+
+def _move(records: Mapping[int, T], kept: Mapping[int, int]) -> Iterable[tuple[int, T]]:
+    """Records by slot, by their new slot; those of instructions that are gone are gone too."""
+    return ((kept[slot], record) for slot, record in records.items() if slot in kept)
 
 
 def _slots(insns: Sequence[Insn]) -> int:

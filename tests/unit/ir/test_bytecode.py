@@ -182,3 +182,15 @@ def test_hardwiring_never_decides_static_branches_and_may_goto() -> None:
     text = "nop_or_goto +1\nmay_goto +1\nr0 = 1\nr0 = 2\nexit"
     program = make(text)
     assert hardwire_branches(program, {}).program == program
+
+
+def test_a_reference_follows_its_instruction_into_a_patch() -> None:
+    insns = assemble("r1 = map_fd(0)\nr0 = 0\nexit")
+    references = {0: Reference(ReferenceKind.MAP, "m")}
+    program = Program(
+        "main", "", ProgramType.UNSPEC, insns, discover_functions(insns, "main"), references=references
+    )
+    patched = rewrite(program, {0: (NOP, insns[0], NOP)})
+    assert patched.program.references == {1: references[0]}
+    assert patched.moved == (0, 2, 4, 5)
+    assert rewrite(program, {0: (NOP,)}).program.references == {}
