@@ -5,12 +5,12 @@ A sum is 32 bits, added with end-around carry; `fold` makes 16 bits of it. The b
 
 from __future__ import annotations
 
-from errno import EFAULT, EINVAL, EOPNOTSUPP
+from errno import EFAULT, EINVAL
 from typing import Final
 
 from backends.helpers.packet import is_inside, pointer
-from backends.helpers.row import HelperRow, Site
-from backends.writer import Value, Variable, Writer
+from backends.helpers.row import ENOTSUPP, HelperRow, Site
+from backends.writer import Value, Writer
 from ir.context import Pointer
 
 _FIELD_SIZE: Final = 0xF
@@ -25,10 +25,13 @@ def csum_diff(w: Writer, site: Site) -> None:
     before, after = w["r2"] & 0xFFFF_FFFF, w["r4"] & 0xFFFF_FFFF
     with w.if_(((before | after) & 3).ne(0), likely=False):
         w.ret(-EINVAL)
-    total = w.var("i64", w["r5"] & 0xFFFF_FFFF)
-    _add_words(w, total, w["r3"], after, negates=False)
-    _add_words(w, total, w["r1"], before, negates=True)
-    w.ret(_fold(_fold32(total.get())))
+    seed = w["r5"] & 0xFFFF_FFFF
+    added = _sum(w, seed, w["r3"], after)
+    with w.if_(before.eq(0)):
+        w.ret(_fold(added))
+    with w.if_(after.eq(0)):
+        w.ret(_fold(_not32(_sum(w, _not32(seed), w["r1"], before))))
+    w.ret(_fold(_fold32(added + _not32(_sum(w, w.i64(0), w["r1"], before)))))
 
 
 def l3_csum_replace(w: Writer, site: Site) -> None:
@@ -60,7 +63,7 @@ def l4_csum_replace(w: Writer, site: Site) -> None:
 
 def csum_update(w: Writer, site: Site) -> None:
     """There is no hardware sum of the packet to update."""
-    w.ret(-EOPNOTSUPP)
+    w.ret(-ENOTSUPP)
 
 
 def _checksum_place(w: Writer, offset: Value) -> Value:
@@ -87,10 +90,16 @@ def _replaced(w: Writer, old: Value, size: Value) -> Value:
     return (~_fold(_fold32(total))).to("i16")
 
 
-def _add_words(w: Writer, total: Variable, place: Value, size: Value, negates: bool) -> None:
+def _sum(w: Writer, seed: Value, place: Value, size: Value) -> Value:
+    """The 32-bit sum of a multiple of 4 bytes and `seed` (csum_partial)."""
+    total = w.var("i64", seed)
     with w.count(0, size, 4) as i:
-        word = place.load("i32", i, align=1)
-        total.set(total.get() + ((~word) if negates else word).to("i64"))
+        total.set(total.get() + place.load("i32", i, align=1).to("i64"))
+    return _fold32(total.get())
+
+
+def _not32(number: Value) -> Value:
+    return number ^ 0xFFFF_FFFF
 
 
 def _fold32(total: Value) -> Value:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from backends.writer import Writer
 from ir.kinds import ProgramType
 from ir.object import Map
+
+ENOTSUPP: Final = 524  # what programs see where the host says EOPNOTSUPP
 
 
 @final

@@ -12,7 +12,7 @@ import bpfc
 from tests.kernel_maps import kernel_object
 
 OBJECT = Path(__file__).parent.parent / "objects" / "packet_ops.o"
-HEAD, TAIL, META, LOAD, STORE, LENGTH, DIFF, L3, L4 = range(9)
+HEAD, TAIL, META, LOAD, STORE, LENGTH, DIFF, L3, L4, STRTOL, STRTOUL, GROW, ROOM, VLAN, RELATIVE = range(15)
 XDP = {
     "adjust head": HEAD,
     "adjust tail": TAIL,
@@ -21,8 +21,43 @@ XDP = {
     "store": STORE,
     "length": LENGTH,
     "checksum difference": DIFF,
+    "signed number": STRTOL,
+    "unsigned number": STRTOUL,
 }
-TC = {"load": LOAD, "store": STORE, "checksum difference": DIFF, "l3 checksum": L3, "l4 checksum": L4}
+TC = {
+    "load": LOAD,
+    "store": STORE,
+    "checksum difference": DIFF,
+    "l3 checksum": L3,
+    "l4 checksum": L4,
+    "change tail": TAIL,
+    "change head": GROW,
+    "adjust room": ROOM,
+    "relative load": RELATIVE,
+}
+NUMBERS = [
+    b"0",
+    b"12",
+    b"-7",
+    b"0x1f",
+    b"0X",
+    b"0x",
+    b"  42 ",
+    b"+5",
+    b"-0x10",
+    b"077",
+    b"08",
+    b"9z",
+    b"",
+    b"-",
+]
+NUMBERS += [
+    b"9223372036854775",
+    b"ffffffffffffffff",
+    b"-800000000000000",
+    b"\t\n7",
+    b"0xfffffffffffffff"[:16],
+]
 SIZE = 128
 OFFSETS = [0, 1, 2, 14, 60, 95, 96, 97, 127, 128, 129, -1, -2, -4, -8, -16, -31, -32, -60, -64, -96, -113]
 OFFSETS += [
@@ -61,7 +96,15 @@ def packet(random: random.Random, op: int) -> bytes:
         a, b = a & 0xFFFF, b & 0xFFFF
     if random.random() < 0.3:
         a = 0
-    head = b"\x02" * 12 + b"\x08\x00"
+    if op in (STRTOL, STRTOUL):
+        offset = random.choice([0, 8, 10, 16, 2, 32])
+        a, b = struct.unpack("<QQ", random.choice(NUMBERS).ljust(16, random.choice([b"\0", b" ", b"0"])))
+    if op == VLAN:
+        offset = random.choice([0x0081, 0xA888, 0, 0x1234])
+    if op in (TAIL, GROW):
+        offset = random.choice([0, 13, 14, -1, 128, 17000, random.randrange(0, 200)])
+    protocol = random.choice([b"\x08\x00", b"\x86\xdd", b"\x81\x00", b"\x88\xa8", b"\x08\x06"])
+    head = b"\x02" * 12 + (protocol if op in (ROOM, VLAN) else b"\x08\x00")
     body = struct.pack("<BB2xiQQ", op, size, offset, a, b)
     rest = random.randbytes(SIZE - len(head) - len(body))
     return head + body + (rest if random.random() < 0.8 else bytes(len(rest)))
@@ -71,7 +114,7 @@ def packet(random: random.Random, op: int) -> bytes:
     ("program", "op"),
     [
         pytest.param(program, op, id=f"{program} {name}")
-        for program, ops in (("on_xdp", XDP), ("on_tc", TC))
+        for program, ops in (("on_xdp", XDP), ("on_tc", TC), ("on_vlan", {"tag": VLAN}))
         for name, op in ops.items()
     ],
 )
