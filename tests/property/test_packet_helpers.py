@@ -103,6 +103,8 @@ def packet(random: random.Random, op: int) -> bytes:
         offset = random.choice([0x0081, 0xA888, 0, 0x1234])
     if op in (TAIL, GROW):
         offset = random.choice([0, 13, 14, -1, 128, 17000, random.randrange(0, 200)])
+    if op == ROOM:
+        offset = min(offset, 200)  # there are 256 bytes of head room here, pages of it in a kernel
     protocol = random.choice([b"\x08\x00", b"\x86\xdd", b"\x81\x00", b"\x88\xa8", b"\x08\x06"])
     head = b"\x02" * 12 + (protocol if op in (ROOM, VLAN) else b"\x08\x00")
     body = struct.pack("<BB2xiQQ", op, size, offset, a, b)
