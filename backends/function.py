@@ -11,6 +11,7 @@ from backends.checks import Checker
 from backends.control import lower_terminator
 from backends.text import Text
 from backends.unit import Unit, quote
+from ir import meaning
 from ir.core import (
     Address,
     Alu,
@@ -37,6 +38,7 @@ EACCES: Final = 13
 FRAME_SIZE: Final = 512
 MAY_GOTO_BUDGET: Final = 8_388_608
 FUEL_BOUND: Final = 1 << 32
+_DIVIDE: Final = (meaning.div, meaning.mod, meaning.sdiv, meaning.smod)
 
 
 @final
@@ -320,6 +322,9 @@ class FunctionLowering:
             number: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
             return self.text.emit(f"inttoptr i64 {number} to ptr")
         self._declare_swap(inst.row)
+        if inst.row.meaning in _DIVIDE and self.facts.is_never_zero(inst.y, inst.row.bits):
+            divisor = self.as_int(inst.y)
+            self.text.note_nonzero(divisor if inst.row.bits == 64 else self.text.trunc(64, divisor, 32))
         result: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
         return result
 

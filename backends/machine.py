@@ -111,8 +111,6 @@ def _fast_passes() -> llvm.ModulePassManager:
     passes.add_always_inliner_pass()
     passes.add_sroa_pass()
     passes.add_simplify_cfg_pass()
-    passes.add_instruction_combine_pass()
-    passes.add_simplify_cfg_pass()
     passes.add_global_dead_code_eliminate_pass()
     return passes
 

@@ -8,6 +8,7 @@ it at once. Values are operand texts ("%v12", "7"); their types are known where 
     v1 = zext i32 v0 to i64;  trunc i64 v1 to i32   ->  v0
     trunc i64 v1 to i32, again in the same block    ->  the one that is there
     v2 = and i64 v1, 63;  and i64 v2, 63            ->  v2
+    v4 = icmp eq i64 v3, 0;  select i1 v4, x, y     ->  y, where v3 is known not to be 0
 """
 
 from __future__ import annotations
@@ -28,10 +29,15 @@ class Text:
         self._extended: dict[str, tuple[int, str, bool]] = {}  # wide operand: (bits, narrow operand, signed)
         self._ones: dict[str, int] = {}  # operand: the bits that may be 1
         self._truncated: dict[tuple[str, int], str] = {}  # of this LLVM block
+        self._nonzero: set[str] = set()
 
     def start_block(self) -> None:
         """What follows is another LLVM block: only what dominates it may be used there."""
         self._truncated.clear()
+
+    def note_nonzero(self, operand: str) -> None:
+        """`operand` is never 0, wherever it is used."""
+        self._nonzero.add(operand)
 
     def name(self, stem: str = "v") -> str:
         """A name not used yet, without its sigil."""
@@ -76,6 +82,8 @@ class Text:
     def and_(self, bits: int, x: str, y: str) -> str:
         if _is_literal(y):
             mask = int(y) & (1 << bits) - 1
+            if _is_literal(x):
+                return str(signed(bits, int(x) & mask))
             ones = self._ones.get(x)
             if ones is not None and ones & ~mask == 0:
                 return x
@@ -139,6 +147,11 @@ class Text:
         return self.sext(bits, x, to) if is_signed else self.zext(bits, x, to)
 
     def eq(self, bits: int, x: str, y: str) -> str:
+        if _is_literal(y):
+            if _is_literal(x):
+                return "true" if (int(x) ^ int(y)) & (1 << bits) - 1 == 0 else "false"
+            if y == "0" and x in self._nonzero:
+                return "false"
         return self.emit(f"icmp eq i{bits} {x}, {y}")
 
     def ult(self, bits: int, x: str, y: str) -> str:
@@ -148,9 +161,13 @@ class Text:
         return self.emit(f"icmp slt i{bits} {x}, {y}")
 
     def not_(self, x: str) -> str:
+        if x in ("true", "false"):
+            return "false" if x == "true" else "true"
         return self.emit(f"xor i1 {x}, true")
 
     def select(self, bits: int, condition: str, x: str, y: str) -> str:
+        if condition in ("true", "false"):
+            return x if condition == "true" else y
         return self.emit(f"select i1 {condition}, i{bits} {x}, i{bits} {y}")
 
 

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from typing import Protocol, final
 
 from backends.calls import Natives
-from ir.core import Address, Atomic, Block, Call, Inst, Load, Module, Store
+from ir.core import Address, Atomic, Block, Call, Inst, Load, Module, Store, Value
 from ir.diagnostics import Diagnostic
 from ir.object import ReferenceKind
 from ir.regions import RegionKind, Regions
 
 
 class Facts(Protocol):
-    """What verification proved: accesses that need no check, loops that need no fuel."""
+    """What verification proved: accesses that need no check, loops that need no fuel, divisors that are not 0."""
 
     def is_proved(self, inst: Inst) -> bool: ...
 
     def trip_bound(self, block: Block) -> int | None: ...
+
+    def is_never_zero(self, value: Value, bits: int) -> bool: ...
 
 
 @final
@@ -29,6 +31,9 @@ class NothingProved:
 
     def trip_bound(self, block: Block) -> int | None:
         return None
+
+    def is_never_zero(self, value: Value, bits: int) -> bool:
+        return False
 
 
 @final

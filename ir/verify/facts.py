@@ -11,7 +11,7 @@ from ir.regions import RegionKind, Regions
 from ir.verify.cost import callees_of, functions_taken, loops_without_fuel, order_callees_first
 from ir.verify.effects import FRAME_SIZE, Effects, World
 from ir.verify.ranges import FunctionRanges
-from ir.verify.scalar import between
+from ir.verify.scalar import Scalar, between
 from ir.verify.state import State, join_states, pointer_room
 from ir.verify.trips import trip_bound
 from ir.verify.values import ANY, MAX_LENGTH, AreaKind, Known, Pointer, start_of
@@ -43,6 +43,13 @@ class Facts:
     def value(self, value: Value) -> Known:
         """What is known of `value` wherever it is used; ANY when nothing."""
         return self.known.get(value, ANY)
+
+    def is_never_zero(self, value: Value, bits: int) -> bool:
+        """Whether the low `bits` (32 or 64) of `value` are surely not all 0."""
+        known = self.value(value)
+        if type(known) is not Scalar:
+            return False
+        return (known.half() if bits == 32 else known).umin > 0
 
     def outcome(self, branch: Branch) -> bool | None:
         """Whether a branch that is reached is always taken (True) or never (False)."""
