@@ -17,6 +17,7 @@ from ir.isa import Insn, decode
 from ir.kinds import ProgramType
 from ir.map_loads import bind_maps
 from ir.object import Map, Object, Program
+from ir.self_compares import lower_self_compares
 from ir.static_keys import StaticKeyTable, declare, read_static_keys
 from runtime.limits import Limits
 
@@ -220,8 +221,13 @@ def from_bytes(
     maps: Mapping[int, Map] | None = None,
     fd_array: Sequence[int] | None = None,
     keys: Mapping[str, Sequence[int]] | None = None,
+    self_compares: bool = False,
 ) -> Loaded:
-    """A program of raw bytecode, without an ELF file around it."""
+    """A program of raw bytecode, without an ELF file around it.
+
+    `self_compares`: `r11 = N ll; if r11 == r11 goto` is a static branch (ir/self_compares).
+    """
+    code = lower_self_compares(code, big_endian) if self_compares else code
     return from_insns(decode(code, big_endian), name, type, maps, fd_array, keys, big_endian)
 
 

@@ -35,11 +35,15 @@ class DeclaredKey:
 
     def enable(self) -> None:
         """Start with the key on."""
-        self.enabled = self.is_told = True
+        self.switch(True)
 
     def disable(self) -> None:
         """Start with the key off."""
-        self.enabled, self.is_told = False, True
+        self.switch(False)
+
+    def switch(self, on: bool) -> None:
+        """Start with the key in this state."""
+        self.enabled, self.is_told = on, True
 
     @property
     def sites(self) -> tuple[tuple[str, int], ...]:

@@ -214,11 +214,13 @@ class StaticKeys(Mapping[str, Key]):
             for key in self._keys.values():
                 key.leave(branches)
 
-    def update(self, branches: Branches, insn: int, on: int) -> None:
+    def update(self, branches: Branches | object, insn: int, on: int) -> None:
         """Switch one static branch of one program, as BPF_STATIC_BRANCH_UPDATE would.
 
         RejectedError: EINVAL, ERANGE, EBADF; UnsupportedError: EOPNOTSUPP.
         """
+        if not isinstance(branches, Branches):
+            raise _refused("not-a-program", f"{branches!r} is no program", errno.EINVAL)
         with self._lock:
             branches.check(insn, on)
             _apply(self._patcher, {branches: (insn,)}, bool(on))

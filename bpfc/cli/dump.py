@@ -107,7 +107,8 @@ def jited(
     if terminal.speaks_json:
         terminal.record("bpfc.dump.jited/1", native.code_json(one, code))
     else:
-        terminal.stream(native.symbol_lines(code) if symbols else native.disassemble(code))
+        keys = native.key_names(loaded, one)
+        terminal.stream(native.symbol_lines(code) if symbols else native.disassemble(code, keys))
 
 
 def emit_text(loaded: Loaded, program: Program, level: str, arch: str | None, form: Any) -> str:

@@ -67,6 +67,17 @@ def resize_maps(loaded: Loaded, values: Iterable[str]) -> None:
         loaded.resize(name, entries)
 
 
+def switch_keys(loaded: Loaded, values: Iterable[str]) -> None:
+    """`--static-key K=on|off`."""
+    for name, text in assignments(values, "--static-key"):
+        key = loaded.keys.get(name)
+        if key is None:
+            raise click.UsageError(f"no static key '{name}' (there are: {', '.join(loaded.keys) or 'none'})")
+        if text not in ("on", "off"):
+            raise click.UsageError(f"--static-key {name} wants on or off, not '{text}'")
+        key.switch(text == "on")
+
+
 def context_fields(values: Iterable[str]) -> dict[str, int]:
     """`--ctx FIELD=V`."""
     return dict(_numbers(values, "--ctx"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from backends.native_code import UNDEFINED, NativeCode, Relocation, Symbol
+from backends.native_code import UNDEFINED, NativeCode, PatchSite, Relocation, SiteKind, Symbol
 from backends.registry import target_named
 from bpfc.cli.terminal import Json, dim
 
@@ -33,6 +33,14 @@ def compile_for(loaded: Loaded, program: Program, level: str, arch: str | None) 
         return compile_program(program, loaded.maps, Options(level=level)).code
     target = target_named(arch)
     return parse_object(emit_bytes(loaded, program, level, arch, Form.OBJECT), target)
+
+
+def key_names(loaded: Loaded, program: Program) -> dict[int, str]:
+    """The static key of each static branch of a program, by slot; '' for those without one."""
+    from ir.static_keys import static_branches
+
+    owners = {slot: key for key, slots in loaded.static_keys.of(program).items() for slot in slots}
+    return {slot: owners.get(slot, "") for slot in static_branches(program)}
 
 
 def code_json(program: Program, code: NativeCode) -> Json:
@@ -70,14 +78,14 @@ def symbol_lines(code: NativeCode) -> Iterator[str]:
         yield f"{'undefined':>15}  {name}"
 
 
-def disassemble(code: NativeCode) -> Iterator[str]:
-    """Every executable section, function by function."""
+def disassemble(code: NativeCode, keys: Mapping[int, str] | None = None) -> Iterator[str]:
+    """Every executable section, function by function; `keys` as `key_names` says."""
     engine = _engine(code.target)
     for number, section in enumerate(code.sections):
         if not section.is_executable:
             continue
         labels = _labels(code, number)
-        notes = _notes(code, number)
+        notes = _notes(code, number, keys or {})
         yield dim(f"; section {section.name}, {section.size} bytes, {code.target}")
         for insn in engine.disasm(section.data, 0):
             yield from labels.get(insn.address, [])
@@ -97,7 +105,7 @@ def _labels(code: NativeCode, section: int) -> dict[int, list[str]]:
     return labels
 
 
-def _notes(code: NativeCode, section: int) -> dict[int, list[str]]:
+def _notes(code: NativeCode, section: int, keys: Mapping[int, str]) -> dict[int, list[str]]:
     """What is to be said of the byte at an offset: its relocation, the patch site that begins there."""
     notes: dict[int, list[str]] = {}
     for one in code.relocations:
@@ -105,8 +113,18 @@ def _notes(code: NativeCode, section: int) -> dict[int, list[str]]:
             notes.setdefault(one.offset, []).append(_said(code, one))
     for site in code.sites:
         if site.section == section:
-            notes.setdefault(site.offset, []).append(f"{site.kind.name.lower()} site, {site.length} bytes")
+            notes.setdefault(site.offset, []).append(_site(site, keys))
     return notes
+
+
+def _site(site: PatchSite, keys: Mapping[int, str]) -> str:
+    """A patch site in words: for static branches the instruction, the key, the form and where it can go."""
+    if site.kind is not SiteKind.STATIC:
+        return f"{site.kind.name.lower()} site, {site.length} bytes"
+    key = f" of key {keys[site.key]}" if keys.get(site.key) else ""
+    goes = f"{site.target_offset:#x}" if site.target_offset >= 0 else "nowhere: that side was deleted"
+    form = site.first_form.name.lower()
+    return f"static site, {site.length} bytes, insn {site.key}{key}, {form}, jumps to {goes}"
 
 
 def _said(code: NativeCode, relocation: Relocation) -> str:

@@ -43,6 +43,7 @@ class Request:
     ctx: tuple[str, ...]
     map: tuple[str, ...]
     resize: tuple[str, ...]
+    static_key: tuple[str, ...]
     level: str
     no_cache: bool
     arch: str | None
@@ -84,6 +85,7 @@ class Tally:
 @click.option("--ctx", multiple=True, metavar="FIELD=V", help="Set a context field: ingress_ifindex=3.")
 @click.option("--map", multiple=True, metavar="NAME=F.json", help="Fill a map before the run.")
 @click.option("--resize", multiple=True, metavar="NAME=N", help="Give a map room for N entries.")
+@click.option("--static-key", multiple=True, metavar="K=on|off", help="Switch a static key.")
 @level_option
 @click.option("--trace", is_flag=True, help="A line for each run; with -j a JSON object.")
 @click.option("--no-cache", is_flag=True, help="Compile, whether it was compiled before or not.")
@@ -99,7 +101,7 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: 
     PROG may be left out when there is only one. Without input it runs once, over nothing. Exit code 1: a run
     ended at a check.
     """
-    from bpfc.cli.inputs import context_fields, fill_maps, resize_maps  # late, as what follows: the reader
+    from bpfc.cli.inputs import context_fields, fill_maps, resize_maps, switch_keys  # late, as what follows
     from bpfc.cli.run_report import report_json, report_text
     from bpfc.options import Options
     from runtime.limits import Limits
@@ -108,6 +110,7 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: 
     request.check()
     chosen = select_program(loaded, program)
     resize_maps(loaded, request.resize)
+    switch_keys(loaded, request.static_key)
     how = Options(level=request.level, cache=not request.no_cache)
     limits = Limits(steps=request.steps)
     with loaded.start(how, limits, request.arch, counts=request.arch is not None) as runtime:

@@ -1,24 +1,22 @@
-"""Static keys over linked code: the runtime's part of SK-07 to SK-25."""
+"""Static keys and instruction sets over linked code, without programs."""
 
 from __future__ import annotations
 
 import errno
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
 from backends.native_code import Form
 from backends.registry import host
-from ir.diagnostics import DiagnosticError, RejectedError, UnsupportedError
+from ir.diagnostics import RejectedError, UnsupportedError
 from ir.static_keys import Polarity
 from runtime.insn_set import DELETED, Entry, InsnSet, Stage
 from runtime.linker import LinkedImage, link
 from runtime.memory import Pool
 from runtime.patch import Patcher
 from runtime.publish import Mode, Publisher
-from runtime.static_keys import Branches, State, StaticKeys
+from runtime.static_keys import State, StaticKeys
 from tests.native import DECLARE_BRANCH, branch_function, compile_text, function_at, invoke_branch
 
 NOP_OR_GOTO, GOTO_OR_NOP = Form.NOP, Form.JUMP
@@ -62,7 +60,7 @@ def sum_function(name: str, branches: list[tuple[int, int, int]]) -> str:
 @pytest.mark.parametrize(
     ("form", "nop", "jump"), [(NOP_OR_GOTO, 3, 7), (GOTO_OR_NOP, 7, 3)], ids=["unlikely", "likely"]
 )
-def test_sk_07_off_on_off(pool: Pool, changer: Patcher, form: Form, nop: int, jump: int) -> None:
+def test_off_on_off(pool: Pool, changer: Patcher, form: Form, nop: int, jump: int) -> None:
     image = load(pool, branch_function("f", 1, nop, jump), {1: form})
     keys = StaticKeys(["key"], changer)
     keys.load("f", 3, {1: form}, image, {"key": [1]})
@@ -85,7 +83,7 @@ def test_the_polarity_of_2025_starts_on(pool: Pool, changer: Patcher) -> None:
     assert (keys["key"].state, run()) == (State.OFF, 3)
 
 
-def test_sk_08_one_key_at_three_sites(pool: Pool, changer: Patcher) -> None:
+def test_one_key_at_three_sites(pool: Pool, changer: Patcher) -> None:
     forms = {1: GOTO_OR_NOP, 4: NOP_OR_GOTO, 7: GOTO_OR_NOP}
     image = load(pool, sum_function("f", [(1, 7, 3), (4, 3, 7), (7, 7, 3)]), forms)
     keys = StaticKeys(["key"], changer)
@@ -96,7 +94,7 @@ def test_sk_08_one_key_at_three_sites(pool: Pool, changer: Patcher) -> None:
     assert run() == 21
 
 
-def test_sk_09_two_keys_with_three_sites_each(pool: Pool, changer: Patcher) -> None:
+def test_two_keys_with_three_sites_each(pool: Pool, changer: Patcher) -> None:
     branches = [(1, 0, 1), (2, 0, 10), (3, 0, 1), (4, 0, 10), (5, 0, 1), (6, 0, 10)]
     forms = dict.fromkeys(range(1, 7), NOP_OR_GOTO)
     image = load(pool, sum_function("f", branches), forms)
@@ -111,7 +109,7 @@ def test_sk_09_two_keys_with_three_sites_each(pool: Pool, changer: Patcher) -> N
         assert run() == expected[k5, k6]
 
 
-def test_sk_10_a_site_whose_target_is_far_away_in_the_code(pool: Pool, changer: Patcher) -> None:
+def test_a_site_whose_target_is_far_away_in_the_code(pool: Pool, changer: Patcher) -> None:
     filler = "\n".join(f"  store volatile i64 {i * 0x123456789}, ptr @sink" for i in range(4000))
     text = f"""
     @sink = internal global i64 0
@@ -136,7 +134,7 @@ def test_sk_10_a_site_whose_target_is_far_away_in_the_code(pool: Pool, changer: 
     assert run() == 2000
 
 
-def test_sk_12_two_programs_share_a_key(pool: Pool, changer: Patcher) -> None:
+def test_two_programs_share_a_key(pool: Pool, changer: Patcher) -> None:
     keys = StaticKeys(["key"], changer)
     images = [load(pool, branch_function("f", 1, 3, 7), {1: NOP_OR_GOTO}) for _ in range(2)]
     first, second = (keys.load("f", 3, {1: NOP_OR_GOTO}, image, {"key": [1]}) for image in images)
@@ -160,7 +158,7 @@ def test_a_program_that_comes_later_gets_the_state_of_its_key(pool: Pool, change
     assert function_at(image.address_of("f"))() == 7
 
 
-def test_sk_13_enabling_twice_stores_once(pool: Pool, changer: Patcher) -> None:
+def test_enabling_twice_stores_once(pool: Pool, changer: Patcher) -> None:
     image = load(pool, branch_function("f", 1, 3, 7), {1: NOP_OR_GOTO})
     keys = StaticKeys(["key"], changer)
     keys.load("f", 3, {1: NOP_OR_GOTO}, image, {"key": [1]})
@@ -170,7 +168,7 @@ def test_sk_13_enabling_twice_stores_once(pool: Pool, changer: Patcher) -> None:
     assert (changer.stores, image.block.read()) == (stores, code)
 
 
-def test_sk_14_toggling_changes_site_bytes_only(pool: Pool, changer: Patcher) -> None:
+def test_toggling_changes_site_bytes_only(pool: Pool, changer: Patcher) -> None:
     forms = {1: GOTO_OR_NOP, 4: NOP_OR_GOTO, 7: GOTO_OR_NOP}
     image = load(pool, sum_function("f", [(1, 7, 3), (4, 3, 7), (7, 7, 3)]), forms)
     keys = StaticKeys(["key"], changer)
@@ -188,7 +186,7 @@ def test_sk_14_toggling_changes_site_bytes_only(pool: Pool, changer: Patcher) ->
     assert image.block.read() == before
 
 
-def test_sk_16_a_deleted_branch_is_switched_without_a_site(pool: Pool, changer: Patcher) -> None:
+def test_a_deleted_branch_is_switched_without_a_site(pool: Pool, changer: Patcher) -> None:
     forms = {1: NOP_OR_GOTO, 4: NOP_OR_GOTO}
     image = load(pool, branch_function("f", 1, 3, 7), forms)
     keys = StaticKeys(["key"], changer)
@@ -210,7 +208,7 @@ def every_insn_starts(_: int) -> bool:
     return True
 
 
-def test_sk_17_entries_follow_insertions_and_removals() -> None:
+def test_entries_follow_insertions_and_removals() -> None:
     grown = frozen_set(0, 1, 2, 3, 4, 5)
     grown.begin_load(6, every_insn_starts)
     grown.insert(1, 3)
@@ -236,7 +234,7 @@ def test_sk_17_entries_follow_insertions_and_removals() -> None:
     ],
     ids=["not frozen", "entry = length", "middle of a wide load", "not a static branch"],
 )
-def test_sk_18_bad_sets_are_refused(
+def test_bad_sets_are_refused(
     tracked: InsnSet, is_start: Callable[[int], bool], static_branches: set[int] | None
 ) -> None:
     with pytest.raises(RejectedError) as caught:
@@ -245,7 +243,7 @@ def test_sk_18_bad_sets_are_refused(
     assert tracked.stage is Stage.FREE
 
 
-def test_sk_18_a_set_has_one_program_unless_its_load_failed() -> None:
+def test_a_set_has_one_program_unless_its_load_failed() -> None:
     tracked = frozen_set(0, 4)
     tracked.begin_load(5, every_insn_starts)
     with pytest.raises(RejectedError) as caught:
@@ -296,7 +294,7 @@ def test_writes_to_a_set_are_refused_as_linux_does() -> None:
     assert caught.value.errno == errno.EPERM
 
 
-def test_sk_19_updates_are_refused_as_linux_does(pool: Pool, changer: Patcher) -> None:
+def test_updates_are_refused_as_linux_does(pool: Pool, changer: Patcher) -> None:
     image = load(pool, branch_function("f", 1, 3, 7), {1: NOP_OR_GOTO})
     keys = StaticKeys((), changer)
     branches = keys.load("f", 5, {1: NOP_OR_GOTO}, image, {})
@@ -315,79 +313,3 @@ def test_sk_19_updates_are_refused_as_linux_does(pool: Pool, changer: Patcher) -
     with pytest.raises(RejectedError) as caught:
         keys.update(branches, 1, 0)
     assert caught.value.errno == errno.EBADF
-
-
-@pytest.mark.slow
-def test_sk_23_and_24_readers_see_legal_results_and_the_new_one_after_publication(
-    pool: Pool, changer: Patcher
-) -> None:
-    image = load(pool, branch_function("f", 1, 3, 7), {1: NOP_OR_GOTO})
-    keys = StaticKeys(["key"], changer)
-    keys.load("f", 3, {1: NOP_OR_GOTO}, image, {"key": [1]})
-    run, key = function_at(image.address_of("f")), keys["key"]
-    announced: list[tuple[int, int] | None] = [None]  # what to expect, after it was published; None meanwhile
-    seen: set[int] = set()
-    stale: list[tuple[int, int]] = []
-    stop = threading.Event()
-
-    def read() -> None:
-        while not stop.is_set():
-            before = announced[0]
-            result = run()
-            seen.add(result)
-            if before is not None and announced[0] is before and result != before[1]:
-                stale.append(before)
-
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    end, round = time.monotonic() + 5, 0
-    while time.monotonic() < end:
-        round += 1
-        for change, expected in ((key.enable, 7), (key.disable, 3)):
-            announced[0] = None
-            change()
-            announced[0] = (round, expected)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert seen == {3, 7}
-    assert not stale
-
-
-@pytest.mark.slow
-def test_sk_25_two_writers_and_an_unload_do_not_disturb_each_other(pool: Pool, changer: Patcher) -> None:
-    keys = StaticKeys(["a", "b"], changer)
-    forms = {1: NOP_OR_GOTO, 2: NOP_OR_GOTO}
-    shared = load(pool, sum_function("f", [(1, 0, 1), (2, 0, 10)]), forms)
-    keys.load("shared", 9, forms, shared, {"a": [1], "b": [2]})
-    other_code = compile_text(DECLARE_BRANCH + branch_function("g", 1, 3, 7))
-    refused: list[int] = []
-    stop = threading.Event()
-
-    def toggle(name: str) -> None:
-        while not stop.is_set():
-            for on in (True, False):
-                try:
-                    keys[name].switch(on)
-                except DiagnosticError as error:
-                    refused.append(error.errno)
-        keys[name].enable()
-
-    def load_and_unload() -> None:
-        while not stop.is_set():
-            with link(other_code, {}, pool) as image:
-                branches: Branches = keys.load("other", 9, {1: NOP_OR_GOTO}, image, {"a": [1]})
-                function_at(image.address_of("g"))()
-                keys.unload(branches)
-
-    threads = [threading.Thread(target=toggle, args=(name,)) for name in "ab"]
-    threads.append(threading.Thread(target=load_and_unload))
-    for thread in threads:
-        thread.start()
-    time.sleep(3)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert set(refused) <= {errno.ENOENT}
-    assert function_at(shared.address_of("f"))() == 11

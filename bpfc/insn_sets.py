@@ -1,0 +1,82 @@
+"""Instruction sets of running programs: where tracked instructions are, transformed and native.
+
+tracked = InsnSet(2); tracked.update(0, Entry(5)); ...; tracked.freeze()
+track(runtime["filter"], tracked)
+tracked.entries[0].xlated_off, tracked.entries[0].jitted_off
+
+The transformed program is the one without what read-only data rules out and without nops, as Linux makes it.
+Native places are known of static branches and of functions; they count from the start of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ir.bytecode import Rewritten
+from ir.diagnostics import DiagnosticError
+from ir.explain import Notes
+from ir.lift import lift
+from ir.object import Map, Program
+from ir.passes.fold_rodata import FoldRodata
+from ir.passes.hardwire_branches import hardwire_branches
+from ir.static_keys import static_branches
+from runtime.insn_set import DELETED, InsnSet
+
+if TYPE_CHECKING:
+    from bpfc.running import RunningProgram
+
+
+def transformed(program: Program, maps: Mapping[str, Map]) -> Rewritten:
+    """The program without dead code and nops, and where its slots went. Raises RejectedError."""
+    notes: Notes = []
+    FoldRodata().run(lift(program, maps), notes)
+    decided = {note.at.insn: note.is_taken for note in notes if note.at.insn is not None}
+    return hardwire_branches(program, decided)
+
+
+def track(running: RunningProgram, tracked: InsnSet, is_key: bool = False) -> None:
+    """Bind a set to a running program; `is_key`: it tracks static branches only.
+
+    RejectedError: EINVAL, EBUSY, and EFAULT when a tracked instruction has no native place; then the set is free
+    again.
+    """
+    program = running.program
+    branches = static_branches(program)
+    starts = set(program.starts[:-1])
+    tracked.begin_load(program.starts[-1], starts.__contains__, branches if is_key else None)
+    try:
+        moved = transformed(program, running.runtime.world.declared).moved
+        natives = _native_offsets(running)
+    except DiagnosticError:
+        tracked.abort_load()
+        raise
+    for slot in range(len(moved) - 1, -1, -1):
+        if moved[slot] is None:
+            tracked.remove(slot, 1)
+        elif slot in branches and slot not in natives:
+            _delete(tracked, slot)
+    places = {new: natives[old] for old, new in enumerate(moved) if new is not None and old in natives}
+    tracked.end_load(places.get)
+
+
+def _delete(tracked: InsnSet, slot: int) -> None:
+    """The instruction stays in the transformed program, but LLVM has found it dead."""
+    for entry in tracked.entries:
+        if entry.orig_off == slot:
+            entry.xlated_off = DELETED
+
+
+def _native_offsets(running: RunningProgram) -> dict[int, int]:
+    """The first native place of what has one, by slot."""
+    image = running.image
+    found = {
+        info.start: image.address_of(info.name) - image.address
+        for info in running.program.functions
+        if any(symbol.name == info.name for symbol in image.functions)
+    }
+    for slot in running.branches.insns:
+        places = [point.address - image.address for point in running.branches.points(slot)]
+        if places:
+            found[slot] = min(places)
+    return found
