@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 from ir.context import Argument
@@ -82,11 +83,7 @@ def _analyze(world: World) -> Facts:
             continue
         function = world.module.functions[name]
         ranges = FunctionRanges(function, Effects(world, function), entry)
-        wild = world.has_wild_writes
-        if ranges.run():
-            world.has_wild_writes = wild
-            _collect(world, ranges, facts, entries)
-        else:
+        if not _walk(ranges, _Collector(world, ranges, facts, entries)):
             world.has_wild_writes = True
             for callee in callees_of(function):
                 entries[callee] = State()
@@ -109,36 +106,61 @@ def _main_entry(world: World) -> State:
     return state
 
 
-def _collect(world: World, ranges: FunctionRanges, facts: Facts, entries: dict[str, State | None]) -> None:
-    """Walk the fixed point once more and keep what it tells."""
-    effects = ranges.effects
-    for param in ranges.function.params:
-        facts.known[param] = ranges.entry.of(param)
-    for block in ranges.order:
-        if block not in ranges.states:
-            facts.unreached.add(block)
-            continue
-        state = ranges.states[block].copy()
+def _walk(ranges: FunctionRanges, collector: _Collector) -> bool:
+    """Show `collector` every instruction with the state at the fixed point; False when none was found in time."""
+    if ranges.is_acyclic:
+        ranges.sweep(collector)
+    else:
+        world = collector.world
+        wild = world.has_wild_writes
+        if not ranges.run():
+            return False
+        world.has_wild_writes = wild
+        for block in ranges.order:
+            if block in ranges.states:
+                ranges.walk(block, collector)
+    collector.end()
+    return True
+
+
+@final
+class _Collector:
+    """Watches the walk over a function's fixed point and keeps what it tells."""
+
+    def __init__(
+        self, world: World, ranges: FunctionRanges, facts: Facts, entries: dict[str, State | None]
+    ) -> None:
+        self.world, self._ranges, self._facts, self._entries = world, ranges, facts, entries
+
+    def see(self, state: State, inst: Inst) -> None:
+        if isinstance(inst, Load | Store | Atomic):
+            if _is_proved(self.world, self._ranges.effects, state, inst):
+                self._facts.proved.add(inst)
+        elif isinstance(inst, Call):
+            _note_call(self.world, state, inst, self._entries)
+
+    def leave(self, block: Block, state: State, ways: Sequence[State | None]) -> None:
+        known, start = self._facts.known, self._ranges.states[block]
         for param in block.params:
-            facts.known[param] = state.of(param)
+            known[param] = start.of(param)
+        found = state.known
         for inst in block.insts:
-            if isinstance(inst, Load | Store | Atomic):
-                if _is_proved(world, effects, state, inst):
-                    facts.proved.add(inst)
-            elif isinstance(inst, Call):
-                _note_call(world, state, inst, entries)
-            effects.apply(state, inst)
-            facts.known[inst] = state.of(inst)
+            known[inst] = found.get(inst, ANY)
         terminator = block.terminator
-        if type(terminator) is Branch:
-            taken, other = ranges.ways_out(block, state)
-            if (taken is None) != (other is None):
-                facts.outcomes[terminator] = other is None
-    for head, loop in ranges.loops.heads.items():
-        if loop.is_natural and head in ranges.states:
-            trips = trip_bound(ranges, loop)
-            if trips is not None:
-                facts.trips[head] = trips
+        if type(terminator) is Branch and (ways[0] is None) != (ways[1] is None):
+            self._facts.outcomes[terminator] = ways[1] is None
+
+    def end(self) -> None:
+        """After the last block: what was never reached, and how often loops turn."""
+        ranges, facts = self._ranges, self._facts
+        for param in ranges.function.params:
+            facts.known[param] = ranges.entry.of(param)
+        facts.unreached.update(block for block in ranges.order if block not in ranges.states)
+        for head, loop in ranges.loops.heads.items():
+            if loop.is_natural and head in ranges.states:
+                trips = trip_bound(ranges, loop)
+                if trips is not None:
+                    facts.trips[head] = trips
 
 
 def _is_proved(world: World, effects: Effects, state: State, inst: Load | Store | Atomic) -> bool:

@@ -7,15 +7,17 @@ costs proofs, never soundness.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from heapq import heappop, heappush
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from ir.core import (
     Block,
     Branch,
     Edge,
     Function,
+    Inst,
     Param,
     Value,
 )
@@ -31,6 +33,14 @@ from ir.verify.values import MAX_LENGTH, Known, Pointer
 _VISITS_BEFORE_WIDENING: Final = 2
 _VISITS_WITH_THRESHOLDS: Final = 10
 _VISITS_PER_BLOCK: Final = 60
+
+
+class Watch(Protocol):
+    """Sees each instruction with the state before it, and each block with the state and the ways it ends with."""
+
+    def see(self, state: State, inst: Inst) -> None: ...
+
+    def leave(self, block: Block, state: State, ways: Sequence[State | None]) -> None: ...
 
 
 @final
@@ -65,12 +75,24 @@ class FunctionRanges:
             for position, edge in enumerate(block.edges()):
                 self._entering[edge.block].append((block, position, edge))
 
+    @property
+    def is_acyclic(self) -> bool:
+        """Whether every edge leads forward."""
+        number = self.number
+        return all(number[block] < number[after] for block in self.order for after in block.successors())
+
+    def sweep(self, watch: Watch) -> None:
+        """Of an acyclic function: walk each block once, after all before it, which gives the fixed point."""
+        for block in self.order:
+            state = self._joined(block)
+            if state is not None:
+                self.states[block] = state
+                self._out[block] = self.walk(block, watch)
+
     def run(self) -> bool:
         """Find a fixed point; False when the budget ran out (then nothing may be concluded)."""
         if not self._iterate():
             return False
-        if self._is_acyclic():
-            return True
         widened = dict(self.states)
         if self.loops.heads:
             self._narrow()
@@ -85,10 +107,19 @@ class FunctionRanges:
         state = self.states[block].copy()
         for inst in block.insts:
             self.effects.apply(state, inst)
-        return self.ways_out(block, state)
+        return self._ways_out(block, state)
 
-    def ways_out(self, block: Block, state: State) -> list[State | None]:
-        """The states on each way out of `block` whose instructions have led to `state`."""
+    def walk(self, block: Block, watch: Watch) -> list[State | None]:
+        """As `out_states`, with somebody watching."""
+        state = self.states[block].copy()
+        for inst in block.insts:
+            watch.see(state, inst)
+            self.effects.apply(state, inst)
+        ways = self._ways_out(block, state)
+        watch.leave(block, state, ways)
+        return ways
+
+    def _ways_out(self, block: Block, state: State) -> list[State | None]:
         terminator = block.terminator
         if type(terminator) is Branch:
             groups = self.groups
@@ -154,7 +185,7 @@ class FunctionRanges:
             return state
         self.arrivals[block] = arrivals
         state = state.copy()
-        group = induction.clamp(entry, state, arrivals)
+        group, _ = induction.clamp(entry, state, arrivals)
         for param in induction.steps:
             if param in group:
                 self.groups[param] = group
@@ -208,11 +239,6 @@ class FunctionRanges:
                     continue
                 self.states[block] = state
                 self._out[block] = self.out_states(block)
-
-    def _is_acyclic(self) -> bool:
-        """Whether each block was walked once, after all the blocks before it: what was found is a fixed point."""
-        number = self.number
-        return all(number[block] < number[next_] for block in self.order for next_ in block.successors())
 
     def _is_fixed_point(self) -> bool:
         self._out = {}
