@@ -48,10 +48,16 @@ class ElfSymbol(NamedTuple):
     section: int
     value: int
     size: int
+    other: int = 0
 
     @property
     def type(self) -> int:
         return self.info & 15
+
+    @property
+    def local_entry(self) -> int:
+        """Bytes from a function's global entry to its local one (64-bit ELF V2 ABI, 3.4.1); 0 elsewhere."""
+        return (1 << (self.other >> 5)) >> 2 << 2
 
     @property
     def binding(self) -> int:
@@ -91,8 +97,8 @@ def read_object(data: bytes) -> ElfObject:
         elif header[1] == _SYMBOL_TABLE:
             names = contents[header[6]]
             symbols = tuple(
-                ElfSymbol(_string(names, name), info, section, value, size)
-                for name, info, _, section, value, size in struct.iter_unpack(order + "IBBHQQ", content)
+                ElfSymbol(_string(names, name), info, section, value, size, other)
+                for name, info, other, section, value, size in struct.iter_unpack(order + "IBBHQQ", content)
             )
     sections = tuple(
         ElfSection(

@@ -17,13 +17,13 @@ from typing import Final, NamedTuple, final
 from ir.diagnostics import Diagnostic, UnreadableError
 
 MAGIC: Final = b"bpfcode\0"
-VERSION: Final = 1
+VERSION: Final = 2
 UNDEFINED: Final = -1
 
 _HEADER: Final = struct.Struct("<8sIQ16s")
 _COUNTS: Final = struct.Struct("<IIIII")
 _SECTION: Final = struct.Struct("<IQIQBBxx")
-_SYMBOL: Final = struct.Struct("<IiqQBBxx")
+_SYMBOL: Final = struct.Struct("<IiqQBBBx")
 _RELOCATION: Final = struct.Struct("<IQIIq")
 _SITE: Final = struct.Struct("<BBxxIQIIQq")
 
@@ -56,7 +56,10 @@ class Section(NamedTuple):
 
 
 class Symbol(NamedTuple):
-    """A name for a place; `section` is UNDEFINED where another image has to define it."""
+    """A name for a place; `section` is UNDEFINED where another image has to define it.
+
+    `local_entry`: bytes from a function's start to where its own image enters it.
+    """
 
     name: str
     section: int
@@ -64,6 +67,7 @@ class Symbol(NamedTuple):
     size: int
     is_global: bool
     is_function: bool
+    local_entry: int = 0
 
 
 class Relocation(NamedTuple):
@@ -176,8 +180,8 @@ def from_bytes(data: bytes) -> NativeCode:
         texts[target],
         tuple(sections),
         tuple(
-            Symbol(texts[name], section, offset, size, bool(is_global), bool(is_function))
-            for name, section, offset, size, is_global, is_function in tables[1]
+            Symbol(texts[name], section, offset, size, bool(is_global), bool(is_function), local_entry)
+            for name, section, offset, size, is_global, is_function, local_entry in tables[1]
         ),
         tuple(
             Relocation(section, offset, texts[type], symbol, addend)

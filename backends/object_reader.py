@@ -9,6 +9,7 @@ the entry NOP at a function's start   ENTRY sites
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import replace
 from typing import Final
 
 from backends.elf_object import (
@@ -38,6 +39,8 @@ _DROPPED: Final = (
     ".data.rel.ro.DW.ref.",
 )
 
+_CONSTANT: Final = (".data.rel.ro", ".toc")
+
 
 def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) -> NativeCode:
     """What is in an object that LLVM emitted for `target`.
@@ -59,12 +62,20 @@ def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) 
         sites.append(site.record)
         start = site.region_offset
         contents[site.elf_section][start : start + len(site.code)] = site.code
+    moved = _entries_behind_setup(symbols, sites, list(contents.values()))
     relocations = tuple(
-        Relocation(position, offset, _name(target, type), numbers[symbol], addend)
+        Relocation(
+            position,
+            offset + moved.get((position, offset & -4), 0),
+            _name(target, type),
+            numbers[symbol],
+            addend,
+        )
         for index, position in kept.items()
         for offset, type, symbol, addend in elf.sections[index].relocations
     )
     sections = tuple(_section(elf.sections[index], bytes(contents[index])) for index in kept)
+    sites = [_behind_setup(site, symbols) for site in sites]
     return NativeCode(target.name, sections, tuple(symbols), relocations, tuple(sites))
 
 
@@ -85,10 +96,10 @@ def _runs(section: ElfSection) -> bool:
 
 
 def _section(section: ElfSection, data: bytes) -> Section:
-    """Data that is relocated and then constant (.data.rel.ro) is marked writable only for the dynamic
+    """Data that is relocated and then constant is marked writable only for the dynamic
     linker's sake.
     """
-    is_writable = bool(section.flags & WRITE) and not section.name.startswith(".data.rel.ro")
+    is_writable = bool(section.flags & WRITE) and not section.name.startswith(_CONSTANT)
     return Section(
         section.name,
         b"" if section.type == NOBITS else data,
@@ -120,6 +131,7 @@ def _symbols(elf: ElfObject, kept: dict[int, int]) -> tuple[list[Symbol], dict[i
                 symbol.size,
                 symbol.binding in (GLOBAL, WEAK),
                 symbol.type == FUNCTION,
+                symbol.local_entry,
             )
         )
     return symbols, numbers
@@ -138,3 +150,31 @@ def _entry_sites(
         and (symbol.section, symbol.offset) not in taken
         and contents[symbol.section][symbol.offset : symbol.offset + length] == target.patching.entry
     ]
+
+
+def _entries_behind_setup(
+    symbols: list[Symbol], sites: list[PatchSite], contents: list[bytearray]
+) -> dict[tuple[int, int], int]:
+    """Swap entry NOPs with what sets a function up for callers elsewhere: LLVM puts the data before it, where the
+    set-up's distances from the function's start and the place of the local entry are wrong by the NOP.
+
+        NOP | set-up | body    ->    set-up | NOP | body
+
+    How far relocations at (section, offset) move.
+    """
+    moved: dict[tuple[int, int], int] = {}
+    for site in sites:
+        function = symbols[site.function]
+        if site.kind is not SiteKind.ENTRY or not function.local_entry:
+            continue
+        start, end = site.offset, site.offset + site.length + function.local_entry
+        code = contents[site.section]
+        code[start:end] = code[start + site.length : end] + code[start : start + site.length]
+        moved |= {(site.section, offset): -site.length for offset in range(start + site.length, end, 4)}
+    return moved
+
+
+def _behind_setup(site: PatchSite, symbols: list[Symbol]) -> PatchSite:
+    if site.kind is not SiteKind.ENTRY:
+        return site
+    return replace(site, offset=site.offset + symbols[site.function].local_entry)

@@ -14,6 +14,7 @@ _FILES: Final = {
     "aarch64": "AARCH64",
     "riscv64": "RISCV64",
     "s390x": "S390X",
+    "ppc64le": "PPC64LE",
 }
 _ALIASES: Final = {
     "amd64": "x86_64",

@@ -25,6 +25,7 @@ class Base(Enum):
     PAGE = "page(S + A) - page(P)"
     GOT_PAGE = "page(G + A) - page(P)"
     GOT_LOW = "(G + A) mod 4096"
+    TABLE = "S + A - B, B being the base of the table of contents"
     PAIRED = "the low part of the value of the relocation at S"
     ADD = "what stands at P, plus S + A"
     SUBTRACT = "what stands at P, minus S + A"
@@ -67,12 +68,16 @@ class Relaxation:
 @final
 @dataclass(frozen=True, slots=True)
 class Veneer:
-    """A branch to anywhere: `code`, which loads the 64-bit literal at `literal` (8-byte aligned) and jumps to
-    it.
+    """A branch to anywhere: `code`, which loads the 64-bit literal at `literal` (8-byte aligned) and jumps to it.
+
+    `sets_up`: functions of other images are only entered through one, near or not, because it sets what they
+    expect; the instruction behind the call, `restore[0]`, then becomes `restore[1]`.
     """
 
     code: bytes
     literal: int
+    sets_up: bool = False
+    restore: tuple[bytes, bytes] = (b"", b"")
 
     @property
     def size(self) -> int:
@@ -144,12 +149,31 @@ class Emulation:
 
 @final
 @dataclass(frozen=True, slots=True)
+class UserMode:
+    """How qemu-user runs the machine: the program's name, two functions in code, three system call numbers.
+
+    `syscall(number, six arguments)`; `enter(function, six arguments, stack pointer)` calls on another stack.
+    """
+
+    program: str
+    syscall: bytes
+    enter: bytes
+    read: int
+    write: int
+    mmap: int
+    flags: int = 0  # e_flags of its executables
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Target:
     """A machine, as far as code for it is emitted, linked and patched.
 
     `machine` is e_machine of its ELF objects; `abi`, `cpu` and `features` are LLVM's words for what to emit
     when it is not the host, `disassembly` capstone's for how to read it. `poison` fills code memory that must
-    not run. `emulation` is None where Unicorn has no such machine. `numbers` gives relocations their official names, `relocations` says how each is applied.
+    not run. `emulation` is None where Unicorn has no such machine, `user_mode` where qemu-user is not needed.
+    `table_base` names the base of the table of contents. `numbers` gives relocations their official names,
+    `relocations` says how each is applied.
     """
 
     name: str
@@ -167,6 +191,8 @@ class Target:
     emulation: Emulation | None
     numbers: Mapping[int, str] = field(repr=False)
     relocations: Mapping[str, RelocationType] = field(repr=False)
+    table_base: str = ""
+    user_mode: UserMode | None = None
 
     @property
     def prologue(self) -> str:

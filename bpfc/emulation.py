@@ -20,6 +20,10 @@ def platform_of(object: Object, name: str, limits: Limits, counts: bool) -> Plat
     target = target_named(name)
     for program in object.programs.values():
         check_byte_order(program, target)
+    if target.emulation is None:
+        from runtime.emulate.qemu import QemuPlatform  # late: few emulate
+
+        return QemuPlatform(target)
     if find_spec("unicorn") is None:
         note = "pip install 'bpfc[emu]' (GPL-2.0)"
         said = f"emulating {target.name} needs Unicorn, which is not installed"

@@ -291,7 +291,9 @@ class RunningProgram(Attachable):
 
     @property
     def entry_address(self) -> int:
-        """Where tail calls go: behind the entry slot, for hooks do not see them."""
+        """Where tail calls go: behind the entry slot, for hooks do not see them; there are none under emulation."""
+        if not self._platform.is_native:
+            return self.image.address_of(self.program.name)
         return self.hooks.body(self.program.name)
 
     @cached_property

@@ -18,6 +18,7 @@ from backends.native_code import UNDEFINED, NativeCode, SiteKind
 from backends.target import Base, Target
 
 WORD: Final = 8
+TABLE_BIAS: Final = 0x8000  # 16-bit displacements are signed (64-bit ELF V2 ABI, 3.3)
 LINE: Final = 64  # constants do not share a cache line with instructions
 
 _THROUGH_TABLE: Final = (Base.GOT, Base.GOT_PAGE, Base.GOT_LOW)
@@ -28,7 +29,8 @@ _THROUGH_TABLE: Final = (Base.GOT, Base.GOT_PAGE, Base.GOT_LOW)
 class Layout:
     """Offsets in the code block or, where `section_is_data`, in the data block.
 
-    `veneers` (for calls), `entries` (veneers of patchable functions) and `table` are by symbol.
+    `table_base` is what code reaches its table of contents from. `veneers` (for calls), `entries` (veneers of
+    patchable functions) and `table` are by symbol.
     """
 
     sections: tuple[int, ...]
@@ -38,6 +40,7 @@ class Layout:
     table: Mapping[int, int]
     code_size: int
     data_size: int
+    table_base: int = 0
 
 
 def layout_of(code: NativeCode, target: Target) -> Layout:
@@ -62,7 +65,9 @@ def layout_of(code: NativeCode, target: Target) -> Layout:
             offsets[index] = _align(end, section.alignment)
             end = offsets[index] + section.size
     are_data = tuple(section.is_writable for section in code.sections)
-    return Layout(tuple(offsets), are_data, veneers, entries, table, end, data_end)
+    contents = [at for at, section in zip(offsets, code.sections, strict=True) if section.name == ".toc"]
+    base = (contents[0] if contents else 0) + TABLE_BIAS
+    return Layout(tuple(offsets), are_data, veneers, entries, table, end, data_end, base)
 
 
 def _far_callees(code: NativeCode, target: Target) -> list[int]:

@@ -111,7 +111,9 @@ class LinkedImage:
         """
         data_address = self.data.address if self.data else 0
         addresses = (self.block.address, data_address)
-        placement = place(self.code, self.layout, addresses, _function(resolve), self.slots)
+        placement = place(
+            self.code, self.layout, addresses, _function(resolve), self.slots, self.target.table_base
+        )
         new = relocate(self.code, self.target, self.layout, placement)
         with CODE_LOCK:
             self._write(new)

@@ -14,6 +14,7 @@ import weakref
 from bisect import insort
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from types import TracebackType
 from typing import Final, Literal, Self, final
@@ -43,6 +44,8 @@ ARENA_SIZE: Final = 1 << 30
 CODE_SIZE: Final = 256 << 20
 GROWTH: Final = 64 << 10
 CODE_ALIGNMENT: Final = 16
+_LOW: Final = 1 << 36
+_LOW_COUNT: Final = 1024
 
 
 @final
@@ -227,7 +230,7 @@ class Pool:
         self.data = FreeList(ARENA_SIZE - CODE_SIZE, PAGE)
         self._given_up: deque[tuple[int, int]] = deque()  # data blocks to unmap; finalizers only append
         self._in_use = 0  # data blocks
-        self._base = map_memory(0, ARENA_SIZE, NONE, PRIVATE | ANONYMOUS | NO_RESERVE)
+        self._base = _low_arena() if shared is not None else _arena()
         self._region = Region(self._base, CODE_SIZE, protection, poison, replace=True)
         if shared is not None:
             shared.map(self._base + CODE_SIZE, ARENA_SIZE - CODE_SIZE)
@@ -309,6 +312,19 @@ class Pool:
             region = Region(first, end - first, self.protection, self.poison, replace=False)
             region.commit(region.size)
         return CodeBlock(region, at - first, size, None)
+
+
+def _arena(at: int = 0) -> int:
+    placement = FIXED_NO_REPLACE if at else 0
+    return map_memory(at, ARENA_SIZE, NONE, PRIVATE | ANONYMOUS | NO_RESERVE | placement)
+
+
+def _low_arena() -> int:
+    """An arena at an address that another process has free too: far below where systems put things themselves."""
+    for number in range(_LOW_COUNT):
+        with suppress(UnsupportedError):
+            return _arena(_LOW + number * ARENA_SIZE)
+    raise _out_of_memory("too many emulated machines at once")
 
 
 @cache

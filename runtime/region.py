@@ -71,6 +71,11 @@ class Region:
         self.address = map_memory(address, size, NONE, flags)
         _REGIONS.add(self)
 
+    @property
+    def file(self) -> int:
+        """The descriptor of the file that both mappings show; -1 where there is only one."""
+        return self._file
+
     def commit(self, end: int) -> None:
         """Make the first `end` bytes executable; new ones hold poison."""
         end = min(-(-end // PAGE) * PAGE, self.size)

@@ -50,9 +50,17 @@ class Relocated:
 
 
 def place(
-    code: NativeCode, layout: Layout, addresses: tuple[int, int], resolve: Resolver, slots: Mapping[str, int]
+    code: NativeCode,
+    layout: Layout,
+    addresses: tuple[int, int],
+    resolve: Resolver,
+    slots: Mapping[str, int],
+    table_base: str = "",
 ) -> Placement:
-    """The address of every symbol; RejectedError names those that nobody defines."""
+    """The address of every symbol; RejectedError names those that nobody defines.
+
+    `table_base` is the symbol that stands for the base of the table of contents.
+    """
     symbols: list[int] = []
     missing: list[Diagnostic] = []
     for symbol in code.symbols:
@@ -60,7 +68,8 @@ def place(
             block = addresses[layout.section_is_data[symbol.section]]
             symbols.append(block + layout.sections[symbol.section] + symbol.offset)
             continue
-        found = resolve(symbol.name)
+        is_base = symbol.name == table_base and table_base
+        found = addresses[0] + layout.table_base if is_base else resolve(symbol.name)
         if found is None and symbol.name not in slots:
             missing.append(Diagnostic("undefined-symbol", f"nothing defines '{symbol.name}'", errno=_ENOENT))
         symbols.append(found or 0)
@@ -142,6 +151,9 @@ class _Relocation:
                 self._store(block, offset, type, relocation, direct)
             case Base.BRANCH:
                 self._branch(offset, type, relocation, place, direct)
+            case Base.TABLE:
+                base = self.placement.code + self.layout.table_base
+                self._store(block, offset, type, relocation, direct + place - base)
             case Base.PAGE:
                 self._store(block, offset, type, relocation, _page(direct + place) - _page(place))
             case Base.GOT | Base.GOT_PAGE | Base.GOT_LOW:
@@ -163,13 +175,19 @@ class _Relocation:
     ) -> None:
         """A direct branch, to the callee where it is in reach and else to its veneer."""
         veneer = self.layout.veneers.get(relocation.symbol)
-        if type.low <= direct < type.high or veneer is None:
+        direct += self.native.symbols[relocation.symbol].local_entry
+        is_near = type.low <= direct < type.high and not self.target.veneer.sets_up
+        if is_near or veneer is None:
             self.calls.append(Call(relocation, offset, direct, Reach.NEAR))
             self._store(self.code, offset, type, relocation, direct)
             return
         self.calls.append(Call(relocation, offset, direct, Reach.VENEER))
         value = self.placement.code + veneer + relocation.addend - place
         self._store(self.code, offset, type, relocation, value)
+        before, after = self.target.veneer.restore
+        end = offset + type.size
+        if before and self.code[end : end + len(before)] == before:
+            self.code[end : end + len(after)] = after
 
     def _through_table(
         self, offset: int, type: RelocationType, relocation: Relocation, place: int, direct: int

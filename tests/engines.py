@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, partial
 from importlib.util import find_spec
+from shutil import which
 from typing import Final
 
 import pytest
@@ -29,7 +30,7 @@ from runtime.world import World
 
 __all__ = ["EMULATED", "ENGINES", "LITTLE_ENDIAN", "Engine"]
 
-EMULATED: Final = ("x86_64", "aarch64", "riscv64", "s390x")
+EMULATED: Final = ("x86_64", "aarch64", "riscv64", "s390x", "ppc64le")
 
 
 @cache
@@ -42,10 +43,18 @@ def world_of(name: str) -> World:
     return World(empty, cpus=1, platform=platform)
 
 
+def require_emulator(target: str) -> None:
+    """Skip, with the reason, where the emulator of a target is not installed."""
+    if target == "ppc64le":
+        if not (which("qemu-ppc64le") or which("qemu-ppc64le-static")):
+            pytest.skip("qemu-ppc64le (Debian's qemu-user) is not installed")
+    elif find_spec("unicorn") is None:
+        pytest.skip("the extra 'emu' is not installed")
+
+
 def run_emulated(target: str, insns: tuple[Insn, ...], memory: bytearray) -> int:
     """r0 of a program on raw memory, which it changes, by an emulated machine; raises TrapError."""
-    if find_spec("unicorn") is None:
-        pytest.skip("the extra 'emu' is not installed")
+    require_emulator(target)
     world = world_of(target)
     platform = world.platform
     program = from_insns(insns, big_endian=platform.target.byte_order == "big").program("main")

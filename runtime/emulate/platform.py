@@ -47,7 +47,7 @@ class EmulatedPlatform:
 
     def external(self, symbol: str) -> int | None:
         if symbol not in self._externals:
-            found = _c_library(self.target).get(symbol)
+            found = c_library(self.target).get(symbol)
             if found is None:
                 return None
             self._externals[symbol] = self.machine.bridge(found)
@@ -132,7 +132,7 @@ def _signed(call: Function) -> NativeOperation:
     return operation
 
 
-def _c_library(target: Target) -> Mapping[str, Callable[..., int]]:
+def c_library(target: Target) -> Mapping[str, Callable[..., int]]:
     """What LLVM and native helpers call of the C library, on memory that both sides see."""
 
     # Safe, all of these, because compiled code checked what it passes, as for the C library's own functions.

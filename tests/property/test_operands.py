@@ -152,7 +152,7 @@ def test_the_interpreter_computes_what_linux_computes(row: Row) -> None:
     assert first_difference(row, found, run_in_linux(program, table)) == ""
 
 
-SAMPLED = 8  # every how many rows a target computes, each target its own
+SAMPLED = 10  # every how many rows a target computes, each target its own
 
 
 @pytest.mark.parametrize(

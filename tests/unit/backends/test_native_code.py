@@ -22,7 +22,9 @@ names = st.text(st.characters(min_codepoint=1, codec="utf-8"), max_size=12)
 small = st.integers(0, 2**31 - 1)
 wide = st.integers(0, 2**63 - 1)
 sections = st.builds(Section, names, st.binary(max_size=40), wide, small, st.booleans(), st.booleans())
-symbols = st.builds(Symbol, names, st.integers(-1, 3), wide, wide, st.booleans(), st.booleans())
+symbols = st.builds(
+    Symbol, names, st.integers(-1, 3), wide, wide, st.booleans(), st.booleans(), st.integers(0, 255)
+)
 relocations = st.builds(Relocation, small, wide, names, small, st.integers(-(2**63), 2**63 - 1))
 sites = st.builds(
     PatchSite,
@@ -78,4 +80,4 @@ def test_code_of_a_later_format_names_both_formats() -> None:
     written[8] = 9
     with pytest.raises(UnreadableError) as caught:
         from_bytes(bytes(written))
-    assert "native code of format 9, this bpfc reads format 1" in str(caught.value)
+    assert "native code of format 9, this bpfc reads format 2" in str(caught.value)

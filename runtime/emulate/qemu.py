@@ -1,0 +1,190 @@
+"""The Platform of a machine that qemu-user runs: a process that maps our memory at our addresses.
+
+    this process                          qemu-user
+    code, data: files in memory   =====   the same files, mapped at the same addresses
+    requests, answers             <---->  a small program of our own linker (backends/user_mode)
+
+qemu sees no stores to code that it has translated, so code is mapped again before it is first called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from shutil import which
+from typing import Final, final
+
+from backends.native_code import NativeCode
+from backends.target import Target, UserMode
+from ir.diagnostics import Diagnostic, TrapError, UnsupportedError
+from runtime.cache import ObjectCache
+from runtime.emulate.platform import c_library
+from runtime.layout import layout_of
+from runtime.maps.host import HostOperations, Operations
+from runtime.memory import ARENA_SIZE, CODE_SIZE, DataBlock, Pool, SharedData
+from runtime.platform import Bridge, Function
+from runtime.relocate import place, relocate
+
+_BASE: Final = 0x1000_0000
+_HEADERS: Final = 0x1000
+_STUB: Final = 0x100
+_STACK_SIZE: Final = 1 << 20
+_FORMAT: Final = "<8Q"
+_READ_EXECUTE, _READ_WRITE, _SHARED_FIXED = 5, 3, 0x11
+_MASK: Final = (1 << 64) - 1
+
+
+@final
+class QemuPlatform:
+    """qemu-user on an arena of its own. One thread at a time calls into it."""
+
+    is_native = False
+
+    def __init__(self, target: Target) -> None:
+        assert target.user_mode is not None, "asked for a target that qemu-user runs"
+        program = qemu_of(target.user_mode)
+        self.target, self._user = target, target.user_mode
+        self._shared = SharedData()
+        self.pool = Pool(poison=target.poison, shared=self._shared)
+        self.operations: Operations = HostOperations(self.pool, ObjectCache.default())
+        self._blocks: list[DataBlock] = []
+        self._bridges: list[Bridge] = []
+        self._externals: dict[str, int] = {}
+        self._lock = threading.RLock()
+        self._folder = tempfile.TemporaryDirectory(prefix="bpfc-")
+        path = Path(self._folder.name) / "serve"
+        image, self._thunks = executable(target)
+        path.write_bytes(image)
+        path.chmod(0o700)
+        files = (self.pool.region.file, self._shared.file)
+        self._process = subprocess.Popen(
+            [program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=files
+        )
+        data = self.pool.address + CODE_SIZE
+        self._map(data, ARENA_SIZE - CODE_SIZE, _READ_WRITE, self._shared.file, 0)
+        self._mirrored = 0
+        self._stack = self.pool.allocate_data(_STACK_SIZE)
+        self._ask(2, self._stack.address + _STACK_SIZE)
+
+    def callback(self, bridge: Bridge) -> int:
+        self._bridges.append(bridge)
+        return self._thunks[len(self._bridges) - 1]
+
+    def external(self, symbol: str) -> int | None:
+        if symbol not in self._externals:
+            found = c_library(self.target).get(symbol)
+            if found is None:
+                return None
+            self._externals[symbol] = self.callback(found)
+        return self._externals[symbol]
+
+    def function(self, address: int, *kinds: type) -> Function:
+        for start, size, offset in self._shared.mirrors[self._mirrored :]:
+            self._map(start, size, _READ_WRITE, self._shared.file, offset)
+        self._mirrored = len(self._shared.mirrors)
+        self._map(self.pool.address, CODE_SIZE, _READ_EXECUTE, self.pool.region.file, 0)
+        return lambda *arguments: self._ask(1, address, *arguments)
+
+    def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:
+        block = self.pool.allocate_data(size)
+        self._blocks.append(block)
+        # Safe because the block stays open as long as the platform.
+        return (ctypes.c_uint8 * size).from_address(block.address)
+
+    def steps(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._folder.cleanup()
+            self.operations.close()
+            self.pool.close()
+
+    def _map(self, address: int, size: int, protection: int, file: int, offset: int) -> None:
+        found = self._ask(0, self._user.mmap, address, size, protection, _SHARED_FIXED, file, offset)
+        if found != address:
+            said = f"{self._user.program} maps {size} bytes at {found:#x}, wanted {address:#x}"
+            raise UnsupportedError([Diagnostic("mapping-refused", said)])
+
+    def _ask(self, *request: int) -> int:
+        """Send a request, and answer the functions of ours that code calls until it is done."""
+        with self._lock:
+            self._send(*request)
+            while True:
+                what, *rest = self._receive()
+                if what == 0:
+                    return rest[0]
+                self._send(2, self._bridges[what - 1](*rest[:6]) & _MASK)
+
+    def _send(self, *words: int) -> None:
+        assert self._process.stdin is not None
+        padded = [word & _MASK for word in words] + [0] * (8 - len(words))
+        self._process.stdin.write(struct.pack(_FORMAT, *padded))
+        self._process.stdin.flush()
+
+    def _receive(self) -> tuple[int, ...]:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.read(64)
+        if len(answer) < 64:
+            code = self._process.wait()
+            raise TrapError([Diagnostic("emulation-failed", f"{self._user.program} ended with {code}")])
+        return struct.unpack(_FORMAT, answer)
+
+
+def qemu_of(user: UserMode) -> str:
+    """The path of qemu-user. UnsupportedError, naming the package, when it is not installed."""
+    for name in (user.program, f"{user.program}-static"):
+        found = which(name)
+        if found is not None:
+            return found
+    note = "apt install qemu-user"
+    said = f"{user.program} is not installed"
+    raise UnsupportedError([Diagnostic("no-emulator", said, notes=(note,))])
+
+
+def executable(target: Target) -> tuple[bytes, list[int]]:
+    """The serving program as a static ELF executable, and the addresses of its thunks."""
+    user = target.user_mode
+    assert user is not None
+    code = _code(target)
+    layout = layout_of(code, target)
+    start = _BASE + _HEADERS
+    symbols = {"syscall": start, "enter": start + len(user.syscall)}
+    stub = (user.syscall + user.enter).ljust(_STUB, b"\0")
+    at = start + len(stub)
+    addresses = (at, at + layout.code_size)
+    placement = place(code, layout, addresses, symbols.get, {}, target.table_base)
+    linked = relocate(code, target, layout, placement)
+    named = {symbol.name: placement.symbols[number] for number, symbol in enumerate(code.symbols)}
+    size = _HEADERS + len(stub) + len(linked.code)
+    order = "<" if target.byte_order == "little" else ">"
+    identity = b"\x7fELF\2" + (b"\1" if order == "<" else b"\2") + b"\1" + bytes(9)
+    fields = (2, target.machine, 1, named["_start"], 64, 0, user.flags, 64, 56, 1, 64, 0, 0)
+    header = identity + struct.pack(order + "2HI3QI6H", *fields)
+    segment = struct.pack(order + "2I6Q", 1, 7, 0, _BASE, _BASE, size, size, _HEADERS)
+    image = (header + segment).ljust(_HEADERS, b"\0") + stub + linked.code
+    thunks = {name: address for name, address in named.items() if name.startswith("thunk.")}
+    return image, [thunks[f"thunk.{number}"] for number in range(len(thunks))]
+
+
+def _code(target: Target) -> NativeCode:
+    import hashlib
+
+    from backends.user_mode import generate, user_mode_text
+
+    cache = ObjectCache.default()
+    key = hashlib.sha256(repr((target.name, user_mode_text(target))).encode()).digest()
+    code = cache.get(key)
+    if code is None:
+        code = generate(target)
+        cache.put(key, code)
+    return code
