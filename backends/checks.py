@@ -102,14 +102,12 @@ class Checker:
         """Check that a helper may touch `size` bytes (an i64 operand; `constant` when it is one) at `value`."""
         if self.lowering.facts.is_proved(call) or constant == 0:
             return
-        root, total = self.regions.offset(value)
-        if (
-            constant is not None
-            and self._static(self.regions.of(value), value, total, constant, writes, call.at) is True
-        ):
+        region = self.regions.of(value)
+        _, total = self.regions.offset(value)
+        if constant is not None and self._static(region, value, total, constant, writes, call.at):
             return
         address = self.lowering.as_int(value)
-        ok = self._general(self.regions.of(value), address, size, constant, writes)
+        ok = self._general(region, address, size, constant, writes)
         if nullable:
             ok = self.text.emit(f"or i1 {ok}, {self.text.eq(64, address, '0')}")
         if constant is None:

@@ -117,10 +117,7 @@ class Text:
         if known is not None:
             return known
         narrow = self._extended.get(x)
-        if narrow is None:
-            result = self.emit(f"trunc i{bits} {x} to i{to}")
-        else:
-            result = self._resize(*narrow, to)
+        result = self._resize(*narrow, to) if narrow else self.emit(f"trunc i{bits} {x} to i{to}")
         self._truncated[x, to] = result
         return result
 
