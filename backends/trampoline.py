@@ -28,6 +28,7 @@ from ir.function_model import Model, Value
 
 SYMBOL: Final = "trampoline"
 SLOT: Final = 8
+MOST_INLINE: Final = 2  # programs; more would make large images, which take long to compile
 
 # A program's record, then that of a link.
 RECORD_GUARD, RECORD_SEGMENTS, RECORD_SEGMENT_COUNT, RECORD_FUEL = 0, 8, 16, 24
@@ -93,8 +94,11 @@ class _Image:
         signature = ", ".join(f"{type} %p{n}" for n, type in enumerate(self.parameters))
         head = f"define {self.result} @{SYMBOL}({signature}) nounwind {{"
         programs = [f"declare i64 @program.{n}(ptr, ptr)" for n in range(shape.programs)]
+        runner = _RUN_PROGRAM.replace(
+            "INLINE", "alwaysinline" if shape.programs <= MOST_INLINE else "noinline"
+        )
         body = [head, *self.lines, "}"]
-        return "\n".join([*declared, prototype, *programs, FIND_BLOCK, _RUN_PROGRAM, *body, _PROFILE, ""])
+        return "\n".join([*declared, prototype, *programs, FIND_BLOCK, runner, *body, _PROFILE, ""])
 
     def _externals(self) -> list[str]:
         numbered = [f"{kind}.{n}" for n in range(self.shape.programs) for kind in ("record", "link")]
@@ -310,7 +314,7 @@ def _field(base: str, offset: int) -> str:
 
 _RUN_PROGRAM: Final = f"""{_CLOCK}
 define internal i64 @bpfc.run_program(ptr %block, ptr %run, ptr %record, ptr %link, ptr %program, ptr %ctx) \
-alwaysinline nounwind {{
+INLINE nounwind {{
 entry:
   %on = load volatile i64, ptr %link, align 8
   %off = icmp eq i64 %on, 0

@@ -41,6 +41,7 @@ class Threads:
         self._stats = pool.allocate_data(_WORD)
         self._guards = list(range(MOST_GUARDS))
         self._counts = list(range(MOST_COUNTS))
+        self._words = self._table.view.cast("I")
         self._holders = 0
         for block in range(BLOCKS):
             for level in range(LEVELS):
@@ -79,9 +80,7 @@ class Threads:
 
     def inside(self, offset: int) -> int:
         """How many stays are counted at `offset`, over all threads."""
-        view = self._table.view
-        places = range(COUNTS + offset, BLOCKS * BLOCK_SIZE, BLOCK_SIZE)
-        return sum(int.from_bytes(view[place : place + 4], "little", signed=True) for place in places)
+        return sum(self._words[(COUNTS + offset) // 4 :: BLOCK_SIZE // 4])
 
     def time_runs(self, step: int) -> None:
         """One more (1) or one less (-1) who wants runs counted and timed."""

@@ -170,7 +170,7 @@ class Image:
         """Free it once nobody is in it; nobody can enter it any more."""
         self._flag.set(1)
         end = time.monotonic() + quarantine
-        epochs().retire(self.close, lambda: not self.is_occupied and time.monotonic() >= end)
+        epochs().retire(self.close, lambda: time.monotonic() >= end and not self.is_occupied)
 
     def close(self) -> None:
         """Free it now."""

@@ -121,8 +121,7 @@ __noinline int counted(int v)
 
 SEC("xdp") int jumps_on(struct xdp_md *ctx)
 {
-	spins++;
-	counted(spins);
+	spins = counted(spins);
 	bpf_tail_call(ctx, &jumps, 0);
 	return 77;
 }

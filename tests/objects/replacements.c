@@ -1,9 +1,6 @@
 /* Extensions: functions that stand for global functions of tests/objects/hooked.c. */
 #include "bpf.h"
 
-#define BPF_MAP_TYPE_PROG_ARRAY 3
-
-static long (*const bpf_tail_call)(void *ctx, void *map, __u32 index) = (void *)12;
 static long (*const bpf_xdp_adjust_head)(void *ctx, int delta) = (void *)44;
 static long (*const bpf_skb_change_type)(void *skb, __u32 type) = (void *)32;
 
@@ -18,13 +15,6 @@ struct pair {
 struct other {
 	__u64 x, y;
 };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 4);
-	__uint(key_size, 4);
-	__uint(value_size, 4);
-} jumps SEC(".maps");
 
 SEC("freplace/g") long returns_five(long v)
 {
@@ -119,9 +109,4 @@ SEC("freplace/calls_g") int whole_program(struct xdp_md *ctx)
 {
 	calls++;
 	return 1;
-}
-
-SEC("freplace/counted") int jumps_away(int v)
-{
-	return v;
 }

@@ -9,11 +9,9 @@ static __u64 (*const bpf_get_attach_cookie)(void *ctx) = (void *)174;
 
 char _license[] SEC("license") = "GPL";
 
-__u64 entries, exits, overrides, order, first, second, third;
-__u64 slots[13], result, count, cookie, address, missing, early, step = 1;
+__u64 entries, exits, overrides, order;
+__u64 slots[13], result, count, cookie, address, missing, early;
 __s64 answer, before;
-
-#define NOTE(variable) variable = order = order + 1
 
 SEC("fentry/f") int on_entry(__u64 *ctx)
 {
