@@ -45,7 +45,7 @@ class Compiled:
     ns: int
 
 
-LARGE: Final = 4096
+LARGE: Final = 2048
 
 
 def effective_level(program: Program, options: Options) -> str:
