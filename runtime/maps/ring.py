@@ -82,6 +82,10 @@ class RingView(View):
             wait = min(2 * wait, _LONGEST_WAIT)
         return count
 
+    def skip(self) -> None:
+        """Forget what is there, without looking at it."""
+        self._consumer.value = self._producer.value
+
     @property
     def unread(self) -> int:
         """Bytes produced and not consumed."""
