@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, final
 
-import numpy
-
 import bpfc
 from benchmarks import kernel
 from benchmarks.measure import Contestant, Timing, race, timed
@@ -92,7 +90,7 @@ def _contestants(name: str, runtime: Runtime, peer: _KernelObject | None) -> dic
 
 def _ours(name: str, runtime: Runtime) -> Contestant:
     program = runtime[name]
-    packets = numpy.zeros((RUNS, len(PACKET)), dtype=numpy.uint8)
+    packets = bpfc.Batch([bytearray(PACKET)] * RUNS)
     run = timed(lambda: program.run_batch(packets), RUNS)
 
     def contestant() -> float:
@@ -117,7 +115,7 @@ def _threads(runtime: Runtime) -> Iterator[str]:
     """How much longer a thread takes when another does the same on another cpu."""
     for name in ("l_hash", "l_lru_hash", "u_hash"):
         program = runtime[name]
-        packets = [numpy.zeros((2 * RUNS, len(PACKET)), dtype=numpy.uint8) for _ in range(2)]
+        packets = [bpfc.Batch([bytearray(PACKET)] * (2 * RUNS)) for _ in range(2)]
         best: dict[int, float] = {}
         for _ in range(12):
             for count in (1, 2):

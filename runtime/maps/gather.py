@@ -72,7 +72,9 @@ def _shared(declared: Map, live: LiveMap, cpus: int) -> LiveMap:
     for name in _SAME:
         wanted, has = getattr(declared, name), getattr(live.declared, name)
         if wanted != has:
-            said = f"can't be shared: {name} is {_word(wanted)} here, {_word(has)} in map {live.declared.name}"
+            said = (
+                f"can't be shared: {name} is {_word(wanted)} here, {_word(has)} in map {live.declared.name}"
+            )
             raise map_error(declared, EINVAL, said)
     if live.is_per_cpu and live.cpus < cpus:
         raise map_error(declared, EINVAL, f"can't be shared: it has values for {live.cpus} cpus, not {cpus}")
