@@ -30,7 +30,7 @@ from ir.kinds import MapType, ProgramType
 from ir.object import Map, Program
 from runtime.epoch import epochs
 from runtime.execution import Execution, RunResult, Segment, trap_error
-from runtime.helpers import UserHelper
+from runtime.helpers import LlvmHelper, UserHelper
 from runtime.hook import ProgramHooks, attach_lock
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
@@ -81,7 +81,7 @@ class Runtime:
         return self.world.maps
 
     @property
-    def helpers(self) -> MutableMapping[str, UserHelper]:
+    def helpers(self) -> MutableMapping[str, UserHelper | LlvmHelper]:
         """The user's own helpers by name; programs asked for from then on call them."""
         return self.world.helpers
 

@@ -7,9 +7,11 @@ out of `run`.
 
     rt.helpers["bpf_ktime_get_ns"] = lambda: 42
     rt.helpers["bpf_probe_read_kernel"] = lambda to, size, address: ...
+    rt.helpers["bpf_get_prandom_u32"] = ctypes.CDLL(None).random
+    rt.helpers["bpf_get_numa_node_id"] = LlvmHelper("define i64 @helper(ptr %run, i64 %r1, ...) { ... }")
 
-A user's function gets numbers for numbers, memoryviews for memory (writable where the helper writes), and
-views for maps.
+A Python function gets numbers for numbers, memoryviews for memory (writable where the helper writes), and views
+for maps. A ctypes function is called natively with the helper's registers, LLVM IR with the run state before them.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from runtime.platform import Bridge
 Implementation = Callable[["HelperCall"], int | None]
 UserHelper = Callable[..., object]
 _MASK: Final = (1 << 64) - 1
+_C_FUNCTION: Final = ctypes.CFUNCTYPE(None).__mro__[1]  # the base of everything that ctypes can call
 
 
 class Maps(Protocol):
@@ -103,14 +106,22 @@ class HelperCall:
 
 
 @final
-class HelperTable(MutableMapping[str, UserHelper]):
+@dataclass(frozen=True, slots=True)
+class LlvmHelper:
+    """A helper as LLVM IR: a module that defines `i64 @helper(ptr run, i64 r1, ..., i64 r5)`."""
+
+    text: str
+
+
+@final
+class HelperTable(MutableMapping[str, "UserHelper | LlvmHelper"]):
     """The user's own helpers by name (`bpf_ktime_get_ns`); deleting one brings ours back.
 
-    `calls` counts uses by name.
+    `calls` counts the uses of Python functions by name.
     """
 
     def __init__(self) -> None:
-        self._own: dict[int, UserHelper] = {}
+        self._own: dict[int, UserHelper | LlvmHelper] = {}
         self.calls: dict[str, int] = {}
 
     @property
@@ -118,18 +129,18 @@ class HelperTable(MutableMapping[str, UserHelper]):
         """The numbers of the overridden helpers."""
         return frozenset(self._own)
 
-    def get_by_id(self, id: int) -> UserHelper | None:
-        """The user's function for helper `id`, counted as a use."""
-        found = self._own.get(id)
-        if found is not None:
-            name = HELPERS[id].full_name
-            self.calls[name] = self.calls.get(name, 0) + 1
-        return found
+    def of(self, id: int) -> UserHelper | LlvmHelper | None:
+        """What the user has for helper `id`."""
+        return self._own.get(id)
 
-    def __getitem__(self, name: str) -> UserHelper:
+    def count(self, helper: Helper) -> None:
+        """Note a call."""
+        self.calls[helper.full_name] = self.calls.get(helper.full_name, 0) + 1
+
+    def __getitem__(self, name: str) -> UserHelper | LlvmHelper:
         return self._own[_id_of(name)]
 
-    def __setitem__(self, name: str, function: UserHelper) -> None:
+    def __setitem__(self, name: str, function: UserHelper | LlvmHelper) -> None:
         self._own[_id_of(name)] = function
 
     def __delitem__(self, name: str) -> None:
@@ -153,15 +164,26 @@ class Callbacks:
         maps: Maps,
         find: Callable[[int], Execution],
         make: Callable[[Bridge], int],
+        compile: Callable[[str], int],
     ) -> None:
-        self._table, self._host, self._maps, self._find, self._make = table, host, maps, find, make
+        self._table, self._host, self._maps, self._find = table, host, maps, find
+        self._make, self._compile = make, compile
         self._made: dict[int, int] = {}
+        self._native: dict[str, int] = {}
+        self._kept: list[object] = []
 
     def address(self, id: int) -> int:
         """The address of the callback for helper `id`. UnsupportedError when nobody implements it."""
         helper = HELPERS[id]
         if id not in self._table.ids and helper.name not in self._host:
             raise UnsupportedError([missing_helper(helper)])
+        own = self._table.of(id)
+        text = own.text if isinstance(own, LlvmHelper) else _thunk(own)
+        if text is not None:
+            if text not in self._native:
+                self._native[text] = self._compile(text)
+                self._kept.append(own)
+            return self._native[text]
         if id not in self._made:
             self._made[id] = self._make(self._bridge(helper))
         return self._made[id]
@@ -171,8 +193,12 @@ class Callbacks:
             execution = self._find(run)
             call = HelperCall(helper, execution, registers, self._maps)
             try:
-                own = self._table.get_by_id(helper.id)
-                result = own(*call.python()) if own is not None else self._implementation(helper)(call)
+                own = self._table.of(helper.id)
+                if own is None or isinstance(own, LlvmHelper):
+                    result: object = self._implementation(helper)(call)
+                else:
+                    self._table.count(helper)
+                    result = own(*call.python())
                 return 0 if result is None else int(result) & _MASK  # type: ignore[call-overload]  # anything like a number
             except BaseException as error:  # noqa: BLE001  # nothing may unwind through native code
                 execution.raised = error
@@ -188,6 +214,17 @@ class Callbacks:
         if found is None:
             raise UnsupportedError([missing_helper(helper)])
         return found
+
+
+def _thunk(function: object) -> str | None:
+    """IR that calls a ctypes function with the registers alone; None for what is no ctypes function."""
+    if not isinstance(function, _C_FUNCTION):
+        return None
+    # Safe because Callbacks keeps the function as long as code may call it.
+    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]  # a ctypes function
+    registers = ", ".join(f"i64 %r{number}" for number in range(1, 6))
+    call = f"%r0 = tail call i64 inttoptr (i64 {address} to ptr)({registers})"
+    return f"define i64 @helper(ptr %run, {registers}) {{\n  {call}\n  ret i64 %r0\n}}\n"
 
 
 def missing_helper(helper: Helper) -> Diagnostic:

@@ -23,6 +23,7 @@ from runtime.execution import Execution, Segment
 from runtime.helpers import Callbacks, HelperTable
 from runtime.host_helpers import HOST_HELPERS
 from runtime.limits import Limits
+from runtime.linker import LinkedImage, link
 from runtime.maps.gather import Sources, gather
 from runtime.maps.live import LiveMap
 from runtime.maps.slots import SlotView
@@ -58,7 +59,10 @@ class World:
         self._by_address = {view.live.address: view for view in self.maps.values()}
         is_big = self.platform.target.byte_order == "big"
         self._hooked = Execution(RAW, (), is_big, Limits())
-        self._callbacks = Callbacks(self.helpers, HOST_HELPERS, self, self._find, self.platform.callback)
+        self._callbacks = Callbacks(
+            self.helpers, HOST_HELPERS, self, self._find, self.platform.callback, self._compile
+        )
+        self._images: list[LinkedImage] = []
         self._free_cpus = list(range(self.cpus))
         self._cpu_freed = threading.Condition()
         self._closed = False
@@ -143,6 +147,14 @@ class World:
         if declared.is_read_only and not view.live.is_frozen:
             view.freeze()
 
+    def _compile(self, text: str) -> int:
+        """The address of `@helper` in LLVM IR that a user wrote, or that calls what a user has."""
+        from backends.maps.host_code import generate  # late: it needs llvmlite
+
+        image = link(generate(text, self.platform.target), self.platform.external, self.pool)
+        self._images.append(image)
+        return image.address_of("helper")
+
     def close(self) -> None:
         """Free maps and code; closing twice is fine."""
         if self._closed:
@@ -150,6 +162,8 @@ class World:
         self._closed = True
         for live in self.live.values():
             live.close()
+        for image in self._images:
+            image.close()
         self.platform.close()
 
 
