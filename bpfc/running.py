@@ -299,7 +299,8 @@ class RunningProgram(Attachable):
     @cached_property
     def _native(self) -> Callable[..., int]:
         kinds = _RUN_RAW if self.layout.is_raw else _RUN
-        return self._platform.function(self.image.address_of(self.program.name), *kinds)
+        address = self.image.address_of(self.program.name)
+        return self._platform.function(address, *kinds, block=self.image.block)
 
     @cached_property
     def _batches(self) -> tuple[Callable[..., int], Callable[..., int]]:

@@ -14,7 +14,7 @@ from backends.registry import host
 from backends.target import Target
 from runtime.cache import ObjectCache
 from runtime.maps.host import HostOperations, Operations
-from runtime.memory import Pool
+from runtime.memory import CodeBlock, Pool
 
 Function = Callable[..., int]
 Bridge = Callable[[int, int, int, int, int, int], int]  # run, r1..r5 -> r0
@@ -39,8 +39,11 @@ class Platform(Protocol):
     def external(self, symbol: str) -> int | None:
         """The address of a function of the C library that code may call; None for others."""
 
-    def function(self, address: int, *kinds: type) -> Function:
-        """The code at `address` as a function of ctypes' argument types, with a u64 result."""
+    def function(self, address: int, *kinds: type, block: CodeBlock | None = None) -> Function:
+        """The code at `address` as a function of ctypes' argument types, with a u64 result.
+
+        `block` is where patches may change it.
+        """
 
     def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:
         """Zeroed memory that code can reach, for as long as the platform is open or the array kept."""
@@ -76,7 +79,7 @@ class HostPlatform:
         # Safe because the C library stays loaded as long as the process lives.
         return ctypes.cast(getattr(ctypes.CDLL(None), symbol), ctypes.c_void_p).value
 
-    def function(self, address: int, *kinds: type) -> Function:
+    def function(self, address: int, *kinds: type, block: CodeBlock | None = None) -> Function:
         # Safe because callers pass entries of images that they keep open.
         native: Function = ctypes.CFUNCTYPE(ctypes.c_uint64, *kinds)(address)
         return native

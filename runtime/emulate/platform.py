@@ -17,7 +17,7 @@ from runtime.cache import ObjectCache
 from runtime.emulate.machine import Machine
 from runtime.linker import LinkedImage, link
 from runtime.maps.host import HostOperations, NativeOperation, Operations, Room, operations_code
-from runtime.memory import DataBlock, Pool, SharedData
+from runtime.memory import CodeBlock, DataBlock, Pool, SharedData
 from runtime.platform import Bridge, Function
 
 DEFAULT_STEPS: Final = 1 << 32
@@ -53,9 +53,8 @@ class EmulatedPlatform:
             self._externals[symbol] = self.machine.bridge(found)
         return self._externals[symbol]
 
-    def function(self, address: int, *kinds: type) -> Function:
-        self.machine.forget()  # other code may have been there before
-        return lambda *arguments: self.machine.call(address, arguments)
+    def function(self, address: int, *kinds: type, block: CodeBlock | None = None) -> Function:
+        return refreshed(lambda *arguments: self.machine.call(address, arguments), block, self.machine.forget)
 
     def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:
         block = self.pool.allocate_data(size)
@@ -130,6 +129,24 @@ def _signed(call: Function) -> NativeOperation:
         return result - (1 << 64) if result >> 63 else result
 
     return operation
+
+
+def refreshed(call: Function, block: CodeBlock | None, forget: Callable[[], None]) -> Function:
+    """`call`, before which the emulator forgets what it translated if the code of `block` has changed.
+
+    It has, the first time: other code may have been there before.
+    """
+    forget()
+    seen = block.read() if block is not None else b""
+
+    def function(*arguments: int) -> int:
+        nonlocal seen
+        if block is not None and (now := block.read()) != seen:
+            forget()
+            seen = now
+        return call(*arguments)
+
+    return function
 
 
 def c_library(target: Target) -> Mapping[str, Callable[..., int]]:

@@ -22,10 +22,10 @@ from backends.native_code import NativeCode
 from backends.target import Target, UserMode
 from ir.diagnostics import Diagnostic, TrapError, UnsupportedError
 from runtime.cache import ObjectCache
-from runtime.emulate.platform import c_library
+from runtime.emulate.platform import c_library, refreshed
 from runtime.layout import layout_of
 from runtime.maps.host import HostOperations, Operations
-from runtime.memory import ARENA_SIZE, CODE_SIZE, DataBlock, Pool, SharedData
+from runtime.memory import ARENA_SIZE, CODE_SIZE, CodeBlock, DataBlock, Pool, SharedData
 from runtime.platform import Bridge, Function
 from runtime.relocate import place, relocate
 
@@ -82,12 +82,14 @@ class QemuPlatform:
             self._externals[symbol] = self.callback(found)
         return self._externals[symbol]
 
-    def function(self, address: int, *kinds: type) -> Function:
+    def function(self, address: int, *kinds: type, block: CodeBlock | None = None) -> Function:
         for start, size, offset in self._shared.mirrors[self._mirrored :]:
             self._map(start, size, _READ_WRITE, self._shared.file, offset)
         self._mirrored = len(self._shared.mirrors)
+        return refreshed(lambda *arguments: self._ask(1, address, *arguments), block, self._map_code)
+
+    def _map_code(self) -> None:
         self._map(self.pool.address, CODE_SIZE, _READ_EXECUTE, self.pool.region.file, 0)
-        return lambda *arguments: self._ask(1, address, *arguments)
 
     def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:
         block = self.pool.allocate_data(size)
@@ -100,9 +102,9 @@ class QemuPlatform:
 
     def close(self) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:
-            self._process.stdin.close()
             self._process.kill()
             self._process.wait()
+            self._process.stdin.close()
             assert self._process.stdout is not None
             self._process.stdout.close()
             self._folder.cleanup()
