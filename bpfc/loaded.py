@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from bpfc.globals import Globals
     from bpfc.running import Runtime
     from bpfc.static_keys import DeclaredKey
+    from bpfc.verification import ObjectReport
+    from ir.btf import Btf
 
 ENOENT = 2
 ELF_MAGIC = b"\x7fELF"
@@ -38,6 +40,7 @@ class Loaded:
 
     def __init__(self, object: Object, static_keys: StaticKeyTable | None = None) -> None:
         self.object = object
+        self.kernel: Btf | None = None
         self.static_keys = static_keys or read_static_keys(object)
 
     @cached_property
@@ -123,6 +126,13 @@ class Loaded:
         target = read_types(data, name)
         programs = {name: relocate(program, local, target) for name, program in self.programs.items()}
         self.object = replace(self.object, programs=programs)
+        self.kernel = target
+
+    def verify(self) -> ObjectReport:
+        """Verify every program, against the kernel types of `fit` where given; never raises for what a program does."""
+        from bpfc.verification import verify_object  # late: only who asks pays for it
+
+        return verify_object(self.object, self.programs, self.kernel)
 
     def start(
         self,

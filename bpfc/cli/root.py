@@ -22,6 +22,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "dump": "A program as instructions, SSA form, LLVM IR or native code.",
     "compile": "Native code as an object, assembly or LLVM IR.",
     "run": "Run a program over packets; verdicts, maps, timing.",
+    "verify": "Are the programs safe, and if not, why.",
     "btf": "The types in an object.",
     "feature": "What this installation and this machine can do.",
     "passes": "The optimization passes and pipelines.",

@@ -1,0 +1,59 @@
+"""Verdicts on the programs of an object: `obj.verify()`.
+
+report = obj.verify()
+report.ok, report["filter"].diagnostics
+report.raise_for_status()            # RejectedError: the first reason, with its source line
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+from ir.btf import Btf
+from ir.diagnostics import RejectedError
+from ir.lift import lift
+from ir.object import Object, Program
+from ir.verify.prove import Report, verify
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ObjectReport(Mapping[str, Report]):
+    """The verdict on each program, by name."""
+
+    reports: Mapping[str, Report]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every program is proved safe."""
+        return all(report.is_accepted for report in self.reports.values())
+
+    def raise_for_status(self) -> None:
+        """Raise RejectedError with the diagnostics of every rejected program; nothing when all are safe."""
+        found = [diagnostic for report in self.reports.values() for diagnostic in report.diagnostics]
+        if found:
+            raise RejectedError(found)
+
+    def __getitem__(self, name: str) -> Report:
+        return self.reports[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.reports)
+
+    def __len__(self) -> int:
+        return len(self.reports)
+
+
+def verify_object(source: Object, programs: Mapping[str, Program], kernel: Btf | None = None) -> ObjectReport:
+    """Verify `programs` of `source` against the types of `kernel`; never raises for what a program does."""
+    return ObjectReport({name: _verify(source, program, kernel) for name, program in programs.items()})
+
+
+def _verify(source: Object, program: Program, kernel: Btf | None) -> Report:
+    try:
+        module = lift(program, source.maps)
+    except RejectedError as error:
+        return Report(program.name, error.diagnostics, steps=0, states=0, tries=0, ns=0)
+    return verify(module, source.license, source.btf, kernel)

@@ -1,0 +1,28 @@
+"""`obj.verify()`: verdicts as values, raised only on request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import bpfc
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_safe_object_is_ok() -> None:
+    report = bpfc.load(ROOT / "tests/objects/xdp_stats.o").verify()
+    assert report.ok
+    assert list(report) == ["xdp_stats"]
+    assert report["xdp_stats"].diagnostics == ()
+    report.raise_for_status()
+
+
+@pytest.mark.parametrize("text", ["r0 = *(u64 *)(r10 - 520)\nexit", "r0 = r3\nexit", "l: goto l"])
+def test_an_unsafe_program_is_reported_and_raised_on_request(text: str) -> None:
+    report = bpfc.assemble(text).verify()
+    assert not report.ok
+    assert report["main"].diagnostics[0].at.insn == 0
+    with pytest.raises(bpfc.RejectedError):
+        report.raise_for_status()
