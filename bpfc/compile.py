@@ -13,7 +13,7 @@ import marshal
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Final, final
 
 from backends import abi
 from backends.native_code import NativeCode
-from backends.registry import host
+from backends.registry import host, target_named
 from backends.target import Target
 from bpfc.options import Options
 from ir import isa
@@ -83,6 +83,14 @@ def compile_program(
         if store is not None:
             store.put(key, code)
     return Compiled(code, level, hit, time.perf_counter_ns() - before)
+
+
+def compile_for(
+    program: Program, maps: Mapping[str, Map], options: Options, targets: Iterable[str]
+) -> dict[str, Compiled]:
+    """Native code of `program` for each of these targets, by their names. Raises as `compile_program`."""
+    found = [target_named(name) for name in targets]
+    return {target.name: compile_program(program, maps, options, target=target) for target in found}
 
 
 def check_byte_order(program: Program, target: Target) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import bpfc
+from bpfc.compile import compile_for
+from bpfc.options import Options
 from bpfc.pcap import read_pcap
 from ir.kinds import MapType
 from ir.object import Map
@@ -178,6 +180,12 @@ def test_a_big_endian_object_runs_on_s390x() -> None:
         assert runtime["loop"].run(bytes(4)).ret == 777
         runtime.globals["initialized"] = 100
         assert runtime["count"].run(bytes(4)).ret == 100
+
+
+def test_one_call_compiles_for_every_target_of_a_byte_order() -> None:
+    loaded = bpfc.load(OBJECTS / "xdp_stats.o")
+    found = compile_for(loaded.program("xdp_stats"), loaded.maps, Options(), LITTLE)
+    assert {name: one.code.target for name, one in found.items()} == {name: name for name in LITTLE}
 
 
 @pytest.mark.parametrize(("name", "target"), [("globals.o", "s390x"), ("globals.eb.o", "aarch64")])
