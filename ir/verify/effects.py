@@ -230,6 +230,10 @@ class Effects:
             self._call_helper(state, inst, helper)
             return
         trusted = inst.callee is Callee.SUBPROGRAM and self.world.trusts_callees
+        if trusted and isinstance(inst.target, str):
+            trusted = not self.module.functions[
+                inst.target
+            ].info.is_global  # another may stand for it by then
         if not trusted or any(_may_reach_frame(state.of(arg)) for arg in inst.args):
             state.stack.clear()
         if inst.callee is not Callee.SUBPROGRAM or inst.target in self.world.moving:
