@@ -19,8 +19,11 @@ from benchmarks.measure import race, timed
 from benchmarks.micros import EMPTY, MICROS, Micro
 from benchmarks.native import Compiler, Native
 from benchmarks.speed import PROGRAM, lay_out
+from bpfc.pcap import read_pcap
 
 TRIES: Final = 5
+SAMPLES: Final = Path(__file__).parent.parent / "tests" / "objects"
+SAMPLE_ROUNDS: Final = 40
 PACKETS: Final = 100_000
 COMPILE_TARGETS_MS: Final = {"random_1k": None, "random_4k": 200.0, "random_16k": 1000.0}
 OVERHEAD_TARGET_NS: Final = 5.0
@@ -47,6 +50,7 @@ class Cost:
 def measure_costs(compiler: Compiler | None, folder: Path) -> Iterator[Cost]:
     """Each cost as it is measured."""
     yield from batch_overhead(compiler, folder)
+    yield from sample_run()
     sized = [micro for micro in MICROS if micro.name in COMPILE_TARGETS_MS]
     with own_cache():
         for micro in sized:
@@ -79,6 +83,16 @@ def batch_overhead(compiler: Compiler | None, folder: Path) -> Iterator[Cost]:
     if "rows" in seen:
         name = "batch overhead, from a numpy array"
         yield Cost(name, seen["rows"].best - base, "ns", OVERHEAD_TARGET_NS)
+
+
+def sample_run() -> Iterator[Cost]:
+    """A packet of the sample capture through the sample program, with its two maps and counters."""
+    packets = [bytearray(bytes(packet)) for packet in read_pcap(SAMPLES / "sample.pcap")]
+    batch = bpfc.Batch(packets * SAMPLE_ROUNDS)
+    with bpfc.load(SAMPLES / "xdp_stats.o").start() as runtime:
+        program = runtime["xdp_stats"]
+        seen = race({"sample": timed(lambda: program.run_batch(batch), len(batch))})
+    yield Cost("a packet through tests/objects/xdp_stats.o", seen["sample"].best, "ns")
 
 
 def compile_time(micro: Micro) -> Iterator[Cost]:
