@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import bpfc
@@ -19,6 +20,7 @@ from benchmarks.native import Compiler, UnavailableError, find_compiler
 from benchmarks.page import page
 from benchmarks.report import Report, cost_line, describe_host, row, table, to_json
 from benchmarks.speed import Peer, WrongError, find_micros, measure_speed
+from benchmarks.static_keys import measure_static_keys
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -55,7 +57,7 @@ def main(given: Sequence[str] | None = None) -> int:
             print(f"{'geomean':<12}{'':>11}" + "".join(_geomean(report, other) for other in others))
         if not arguments.names:
             print()
-            for cost in measure_costs(compiler, folder):
+            for cost in chain(measure_costs(compiler, folder), measure_static_keys()):
                 report.costs.append(cost)
                 print(cost_line(cost), flush=True)
     values = to_json(report)

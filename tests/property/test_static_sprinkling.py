@@ -1,0 +1,89 @@
+"""Static branches that are off change nothing, wherever they are: sprinkled at random over a program.
+
+nop_or_goto +1             goto_or_nop +2
+goto +2                    r0 = 57005
+r0 = 57005                 exit
+exit                       (the instruction)
+(the instruction)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from hypothesis import Phase, assume, given, settings
+from hypothesis import strategies as st
+
+from bpfc import Options, TrapError
+from bpfc.loaded import Loaded
+from bpfc.testing.observed import observe_insns, observe_module
+from bpfc.testing.programs import Sample, samples
+from ir.asm import assemble
+from ir.bytecode import Rewritten, rewrite
+from ir.isa import Insn
+from ir.lift import lift
+from ir.object import Object, Program
+from ir.pipeline import DEFAULT
+
+COLD = "r0 = 57005\nexit"
+SPRINKLES = tuple(
+    assemble(text)
+    for name in ("goto", "gotol")
+    for text in (f"nop_or_{name} +1\ngoto +2\n{COLD}", f"{name}_or_nop +2\n{COLD}")
+)
+
+
+def sprinkle(program: Program, draw: Callable[..., object]) -> Rewritten:
+    """`program` with static branches to cold code before some of its instructions."""
+    insns = dict(zip(program.starts, program.insns, strict=False))
+    slots = draw(st.lists(st.sampled_from(sorted(insns)), unique=True, min_size=1, max_size=12))
+    chosen: dict[int, tuple[Insn, ...]] = {}
+    assert isinstance(slots, list)
+    for slot in slots:
+        branch = draw(st.sampled_from(SPRINKLES))
+        assert isinstance(branch, tuple)
+        chosen[slot] = (*branch, insns[slot])
+    return rewrite(program, chosen)
+
+
+@given(samples(), st.data())
+def test_sprinkled_branches_change_nothing_before_and_after_the_passes(
+    sample: Sample, data: st.DataObject
+) -> None:
+    sprinkled = replace(sample, program=sprinkle(sample.program, data.draw).program)
+    expected = observe_insns(sample)
+    if isinstance(expected.result, tuple):
+        return
+    assert observe_insns(sprinkled) == expected
+    module = lift(sprinkled.program, sprinkled.maps)
+    DEFAULT.run(module)
+    assert observe_module(sprinkled, module) == expected
+
+
+@pytest.mark.slow
+@settings(max_examples=6, phases=(Phase.generate,))
+@given(samples(), st.data(), st.sampled_from(("O1", "O2")))
+def test_sprinkled_branches_change_nothing_natively(sample: Sample, data: st.DataObject, level: str) -> None:
+    assume(not observe_insns(sample).calls)  # the time, random numbers
+    with ExitStack() as open_meanwhile:
+        plain, again, after = (
+            run(sample, program, level, open_meanwhile)
+            for program in (sample.program, sample.program, sprinkle(sample.program, data.draw).program)
+        )
+        assume(plain == again)  # no addresses, which differ
+        assert after == plain
+
+
+def run(sample: Sample, program: Program, level: str, open_meanwhile: ExitStack) -> object:
+    """What a native run leaves: r0 and all memory, or the kind of trap."""
+    loaded = Loaded(Object("sample", {program.name: program}, sample.maps))
+    runtime = open_meanwhile.enter_context(loaded.start(Options(level=level, cache=False)))
+    try:
+        result = runtime[program.name].run(sample.memory)
+    except TrapError as error:
+        return error.diagnostics[0].code
+    maps = (runtime.world.live[name] for name in sample.maps)
+    return result.ret, result.data, [bytes(live.block.view[live.layout.values_offset :]) for live in maps]
