@@ -50,7 +50,7 @@ def _spread(state: State, branch: Branch, groups: Mapping[Param, Group]) -> Stat
         if type(value) is Const:
             continue
         root, _ = (value, 0) if type(value) is Param else state.symbol(value)
-        if type(root) is Param and root in groups:
+        if type(root) is Param and root in groups.get(root, ()):
             spread(state, root, groups[root])
     return state
 

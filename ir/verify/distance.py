@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ir.core import Alu, Value
+from ir.algebra import signed
+from ir.core import Alu, Const, Value
 from ir.verify.state import State
 from ir.verify.values import Pointer
 
@@ -23,3 +24,25 @@ def step_of(state: State, arg: Value, param: Value) -> int | None:
         if state.number(param).umax + amount.umax < 1 << 64:
             return amount.umin
     return None
+
+
+def halves(state: State, arg: Value, param: Value) -> bool:
+    """Whether `arg` is `param` with a bit less, or its half or less, and neither is 0: so at most 64 times."""
+    if type(arg) is not Alu or state.number(arg).umin == 0:
+        return False
+    name, y = arg.row.name, state.number(arg.y)
+    if arg.x is param and name.startswith(("rsh", "div")):
+        return y.umin >= (1 if name.startswith("rsh") else 2) and y.umax < arg.row.bits
+    if not name.startswith("and"):
+        return False
+    other = arg.y if arg.x is param else arg.x
+    return param in (arg.x, arg.y) and type(other) is Alu and _is_one_less(other, param)
+
+
+def _is_one_less(alu: Alu, param: Value) -> bool:
+    if alu.x is not param or type(alu.y) is not Const:
+        return False
+    amount = signed(alu.row.bits, alu.y.value)
+    return (alu.row.name.startswith("add") and amount == -1) or (
+        alu.row.name.startswith("sub") and amount == 1
+    )

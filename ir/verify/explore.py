@@ -22,7 +22,7 @@ from ir.verify.helper_calls import call_helper, find_helper
 from ir.verify.induction import Group
 from ir.verify.outline import Outline
 from ir.verify.refusal import Refused
-from ir.verify.scalar import Scalar, join, widen
+from ir.verify.scalar import Scalar, join, meet, widen
 from ir.verify.state import State, Trail, covers_state, enter, join_states, pointer_room
 from ir.verify.steps import Steps
 from ir.verify.subject import Subject
@@ -51,13 +51,19 @@ class Effort:
 @final
 @dataclass(eq=False, slots=True)
 class Visit:
-    """A state kept at a block. `base`: what arrived from outside of the loop; `joins`: how often it grew."""
+    """A state kept at a block. `base`: what arrived from outside of the loop; `joins`: how often it grew.
+
+    `before`: the visit of a loop head that led here, if one. `clamped`: the counters of the loop that are
+    bounded by how often it can go round.
+    """
 
     block: Block
     state: State
     base: State | None = None
     joins: int = 0
     is_pending: bool = False
+    clamped: frozenset[Param] = frozenset()
+    before: object = None
 
 
 @final
@@ -177,9 +183,14 @@ class Walk:
         is_back = is_head and outline.number[block] <= outline.number[source]
         if is_back:
             self.visits.note_step(block, state, edge)
+            if self.explorer.effort.clamps and not self._restrict(block, new):
+                return
         kept = self._kept.setdefault(block, {}).setdefault(_holding(new), [])
+        unrolls = is_back and not self.explorer.effort.clamps
         for visit in kept:
             if covers_state(visit.state, new):
+                if unrolls and _is_before(visit, new) and not covers_state(new, visit.state):
+                    continue
                 if is_head:
                     self.visits.note_arrival(new.marks, visit, is_back)
                 return
@@ -188,6 +199,25 @@ class Walk:
             self.visits.note_arrival(new.marks, visit, is_back)
             visit.state.marks = frozenset((visit,))
         self._schedule(visit)
+
+    def _restrict(self, head: Block, new: State) -> bool:
+        """On coming back to `head`, counters are within what was said there; False when that cannot be."""
+        for mark in new.marks if len(new.marks) == 1 else ():
+            if not isinstance(mark, Visit) or mark.block is not head:
+                continue
+            for param in mark.clamped:
+                was, now = mark.state.known.get(param), new.known.get(param)
+                if type(was) is Scalar and type(now) is Scalar:
+                    both = meet(was, now)
+                    if both is None:
+                        return False
+                    new.known[param] = both
+                elif type(was) is Pointer and type(now) is Pointer and was.area is now.area:
+                    both = meet(was.span, now.span)
+                    if both is None:
+                        return False
+                    new.known[param] = Pointer(now.area, now.symbol, now.offset, both, now.is_nullable)
+        return True
 
     def _place(self, block: Block, new: State, kept: list[Visit], is_back: bool) -> Visit:
         """Keep an arrival: by itself, or joined into one that is kept."""
@@ -212,6 +242,8 @@ class Walk:
             visit.state = new.copy()
             self._clamp(visit)
         kept.append(visit)
+        if len(new.marks) == 1:
+            visit.before = next(iter(new.marks))
         return visit
 
     def _grow(self, visit: Visit, new: State, is_back: bool) -> None:
@@ -240,7 +272,12 @@ class Walk:
         self.visits.note_arrivals(visit.block, arrivals)
         if not self.explorer.effort.clamps:
             return
-        group = induction.clamp(visit.base, visit.state, arrivals) if arrivals is not None else {}
+        visit.state.exact = False
+        group: Group = {}
+        if arrivals is not None:
+            group, visit.clamped = induction.clamp(visit.base, visit.state, arrivals)
+        else:
+            visit.clamped = frozenset()
         for param in induction.steps:
             self.groups[param] = _merge_groups(self.groups.get(param), group, param)
 
@@ -264,7 +301,7 @@ class Walk:
     def enter_function(self, state: State, function: Function, args: list[Value | Known]) -> list[State]:
         """Walk a function called from here; the states in which it returns."""
         inner = State(state.packet, state.limits)
-        inner.held, inner.outer, inner.trail = state.held, state, state.trail
+        inner.held, inner.outer, inner.trail, inner.exact = state.held, state, state.trail, state.exact
         for limit in state.limits:
             inner.known[limit] = state.of(limit)
         for param in function.params:
@@ -282,7 +319,7 @@ class Walk:
         """The caller's state after a function returned in state `done`."""
         assert done.outer is not None
         state = done.outer.copy()
-        state.held, state.trail = done.held, done.trail
+        state.held, state.trail, state.exact = done.held, done.trail, done.exact
         if done.packet is not state.packet:
             state.packet = None
         if call is not None:
@@ -311,7 +348,7 @@ class Walk:
                 )
             state.held = state.held.with_objects(state.held.objects - set(objects))
         left = State(state.packet, state.limits)
-        left.held, left.outer, left.trail = state.held, state.outer, state.trail
+        left.held, left.outer, left.trail, left.exact = state.held, state.outer, state.trail, state.exact
         left.known = {limit: state.of(limit) for limit in state.limits}
         left.known[RESULT] = known
         left.rooms = state.rooms
@@ -394,6 +431,16 @@ def _merge_groups(old: Group | None, new: Group, param: Param) -> Group:
     if old is None or old is new:
         return new
     return {each: (join(first, new[each][0]), step) for each, (first, step) in old.items() if each in new}
+
+
+def _is_before(visit: Visit, state: State) -> bool:
+    """Whether `state` comes of going on from `visit`."""
+    mark: object = next(iter(state.marks)) if len(state.marks) == 1 else None
+    while isinstance(mark, Visit):
+        if mark is visit:
+            return True
+        mark = mark.before
+    return False
 
 
 def _holding(state: State) -> object:

@@ -41,6 +41,7 @@ class Exit:
     relation: str
     limit: Value
     bits: int
+    test_bits: int
     is_signed: bool
 
 
@@ -61,10 +62,14 @@ class Induction:
         found = [_arrivals(each, self.steps[each.counter], entry) for each in self.exits]
         return min((count for count in found if count is not None), default=None)
 
-    def clamp(self, entry: State, state: State, arrivals: int) -> Group:
-        """Make what `state`, at the head, says of the counters what `arrivals` allow."""
+    def clamp(self, entry: State, state: State, arrivals: int) -> tuple[Group, frozenset[Param]]:
+        """Make what `state`, at the head, says of the counters what `arrivals` allow.
+
+        Returns the counters that move together, and all that were bounded.
+        """
         trips = between(64, 0, arrivals - 1)
         members: Group = {}
+        bounded: set[Param] = set()
         for param, (step, bits) in self.steps.items():
             first = entry.known.get(param)
             if first is None:
@@ -82,9 +87,10 @@ class Induction:
                 if type(now) is not Pointer or now.area is not first.area:
                     continue
                 state.known[param] = Pointer(now.area, param, 0, reach, now.is_nullable)
+            bounded.add(param)
             if low >= 0 and high < _NEAR:
                 members[param] = span, step
-        return members
+        return members, frozenset(bounded)
 
 
 Group = dict[Param, tuple[Scalar, int]]
@@ -169,7 +175,9 @@ def _read_exit(loop: Loop, branch: Branch, stays: bool, steps: Mapping[Param, tu
         counter, offset, bits = peel(value)
         if type(counter) is Param and counter in steps and _is_invariant(loop, limit):
             width = min(bits, test.bits, steps[counter][1])
-            found.append(Exit(counter, offset, named, limit, width, test.relation is Relation.SLT))
+            is_signed = test.relation is Relation.SLT
+            if not is_signed or width == test.bits:
+                found.append(Exit(counter, offset, named, limit, width, test.bits, is_signed))
     return found
 
 
@@ -226,14 +234,14 @@ def _arrivals(exit_: Exit, pace: tuple[int, int], entry: State) -> int | None:
             return None
     if type(first) is not Scalar or type(limit) is not Scalar:
         return None
-    if exit_.bits == 32:
+    if exit_.test_bits == 32:
         limit = limit.half()
     low, high = limit.umin, limit.umax
     if exit_.is_signed:
         # Below half the width a number reads the same signed and unsigned.
         top >>= 1
         low, high, floor = limit.smin, limit.smax, -top
-    if first.umax >= top or abs(step) >= top:
+    if first.umax >= top or abs(step) >= top or high >= 1 << exit_.bits:
         return None
     range_ = _Range(first.umin + exit_.offset, first.umax + exit_.offset, bool(first.mask))
     if range_.low < floor or range_.high >= top:

@@ -11,6 +11,7 @@ from typing import Final, final
 from ir.core import Alu, Block, Branch, Const, Function, Param, Value
 from ir.dominators import Dominators
 
+_STEPS: Final = frozenset(("add", "sub", "rsh", "div", "and"))
 _MAX_THRESHOLDS: Final = 24
 # Lengths that bound offsets; a range that grows past what its loop compares with stops at these first.
 _COMMON: Final = (-(1 << 31), -1, 0, (1 << 31) - 1, (1 << 32) - 1, 1 << 40, (1 << 63) - 1)
@@ -115,4 +116,4 @@ class Loops:
 
 
 def _is_step(arg: Value, param: Param) -> bool:
-    return type(arg) is Alu and arg.row.name[:3] in ("add", "sub") and param in (arg.x, arg.y)
+    return type(arg) is Alu and arg.row.name[:3] in _STEPS and param in (arg.x, arg.y)

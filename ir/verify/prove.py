@@ -22,10 +22,11 @@ from ir.verify.subject import Subject
 from ir.verify.values import MAX_LENGTH, Area, AreaKind, start_of
 
 EACCES: Final = 13
+_UNDECIDED: Final = frozenset(("too-complex", "unbounded-loop"))
 EFFORTS: Final = (
     Effort(width=1, steps=200_000, clamps=True),
-    Effort(width=8, steps=400_000, clamps=True),
-    Effort(width=256, steps=400_000, clamps=False),
+    Effort(width=8, steps=100_000, clamps=True),
+    Effort(width=128, steps=100_000, clamps=False),
 )
 
 
@@ -61,6 +62,7 @@ def verify(
     steps = states = 0
     found: tuple[Diagnostic, ...] = ()
     tries = 0
+    is_final = False
     for effort in efforts:
         tries += 1
         explorer = Explorer(subject, effort, outlines)
@@ -68,10 +70,12 @@ def verify(
             prove_main(explorer)
             found = ()
         except Refused as refused:
-            found = (explain(subject, refused),)
+            if not found or refused.code != "too-complex":
+                found = (explain(subject, refused),)
+            is_final = refused.state is not None and refused.state.exact and refused.code not in _UNDECIDED
         steps += effort.steps - explorer.steps_left
         states += explorer.states
-        if not found:
+        if not found or is_final:
             break
     return Report(module.program.name, found, steps, states, tries, perf_counter_ns() - start)
 

@@ -185,7 +185,7 @@ class FunctionRanges:
             return state
         self.arrivals[block] = arrivals
         state = state.copy()
-        group = induction.clamp(entry, state, arrivals)
+        group, _ = induction.clamp(entry, state, arrivals)
         for param in induction.steps:
             if param in group:
                 self.groups[param] = group

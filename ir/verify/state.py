@@ -10,6 +10,7 @@ held     references, locks and the like, which somebody has to give up
 outer    the state of the caller, suspended at its call
 trail    the branches taken on the way, latest first
 marks    the visits of loop heads that led here, latest only
+exact    whether it is that of one path: nothing was lost by joining
 """
 
 from __future__ import annotations
@@ -53,7 +54,19 @@ class Trail(NamedTuple):
 class State:
     """Mutable while its block is walked, then left alone."""
 
-    __slots__ = ("alias", "held", "known", "limits", "marks", "outer", "packet", "rooms", "stack", "trail")
+    __slots__ = (
+        "alias",
+        "exact",
+        "held",
+        "known",
+        "limits",
+        "marks",
+        "outer",
+        "packet",
+        "rooms",
+        "stack",
+        "trail",
+    )
 
     def __init__(self, packet: Area | None = None, limits: tuple[Value, ...] = ()) -> None:
         self.known: dict[Value, Known] = {}
@@ -66,6 +79,7 @@ class State:
         self.outer: State | None = None
         self.trail: Trail | None = None
         self.marks: frozenset[object] = frozenset()
+        self.exact = True
 
     def copy(self) -> State:
         """A state of its own that says the same."""
@@ -78,6 +92,7 @@ class State:
         new.outer = self.outer
         new.trail = self.trail
         new.marks = self.marks
+        new.exact = self.exact
         return new
 
     def of(self, value: Value) -> Known:
@@ -207,6 +222,7 @@ def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slo
     limits = state.limits
     new = State(state.packet, limits)
     new.held, new.outer, new.trail, new.marks = state.held, state.outer, state.trail, state.marks
+    new.exact = state.exact
     known = state.known
     keep: dict[Value, Known] = {value: known[value] for value in live if value in known}
     for offset, (size, value) in state.stack.items():
@@ -277,7 +293,7 @@ def join_states(a: State, b: State, slot: Slot) -> State:
     """
     limits = a.limits if a.limits == b.limits else tuple(limit for limit in a.limits if limit in b.limits)
     new = State(a.packet if a.packet is b.packet else None, limits)
-    new.held, new.trail = a.held, a.trail
+    new.held, new.trail, new.exact = a.held, a.trail, False
     new.marks = a.marks if a.marks is b.marks else a.marks | b.marks
     new.outer = _join_outer(a.outer, b.outer, slot)
     known, other = new.known, b.known

@@ -77,7 +77,7 @@ class Subject:
         size = map_.value_size
         area = self.area(("value", key, id(map_)), AreaKind.MAP_VALUE, map_.name, size)
         area.map = map_
-        area.writable = not map_.flags & _READ_ONLY
+        area.writable = not (map_.flags & _READ_ONLY or map_.is_read_only)
         return area
 
     def global_area(self, map_: Map) -> Area:

@@ -12,7 +12,7 @@ from typing import Final, final
 
 from ir.core import Block, Branch, Call, Edge, Function, MayGoto, Param
 from ir.isa import Callee
-from ir.verify.distance import step_of
+from ir.verify.distance import halves, step_of
 from ir.verify.loops import Loop
 from ir.verify.outline import Outline
 from ir.verify.refusal import Refused
@@ -63,6 +63,11 @@ class Visits:
             if known is None:
                 continue
             step = step_of(state, arg, param)
+            if step is None and halves(state, arg, param):
+                # As if it went down a ladder of one rung for each bit.
+                paces[param] = min(known[0], -1), max(known[1], -1)
+                spans.setdefault(param, (0, 64))
+                continue
             if step is None:
                 paces[param] = None
                 continue
@@ -115,7 +120,8 @@ class Visits:
         said = "loop is not known to end: no counter bounds it"
         hint = "count up to a constant, or compare the counter with a bound that is known"
         refused = Refused("unbounded-loop", said, None, hint)
-        refused.at, refused.function = block.start, function.name
+        latch = self.outline.loops.heads[block].latches[-1]
+        refused.at, refused.function = latch.terminator.at, function.name
         raise refused
 
 

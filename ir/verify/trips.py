@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ir.core import Value
-from ir.verify.distance import step_of
+from ir.verify.distance import halves, step_of
 from ir.verify.loops import Loop
 from ir.verify.ranges import FunctionRanges
 from ir.verify.state import State
@@ -30,6 +30,8 @@ def trip_bound(ranges: FunctionRanges, loop: Loop) -> int | None:
         if type(fact) is Pointer and (fact.is_nullable or span.smin < 0):
             continue
         steps = [step_of(state, args[position], param) for state, args in arrivals]
+        if all(halves(state, args[position], param) for state, args in arrivals):
+            bounds.append(64)
         if None in steps:
             continue
         sure = [step for step in steps if step is not None]
