@@ -30,6 +30,8 @@ FIRST_RUNS: Final = 100
 class CommandPeer:
     """A runtime behind an adapter command."""
 
+    floor_ns: Final = 0.0
+
     def __init__(self, name: str, command: str, compiler: Compiler | None, folder: Path) -> None:
         if compiler is None or not compiler.is_clang:
             raise UnavailableError("its programs have to be compiled, which needs clang")

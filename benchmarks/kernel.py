@@ -41,6 +41,7 @@ class KernelPeer:
     """Loads the micro programs into the kernel. Raises UnavailableError where that is not possible."""
 
     name: Final = "kernel"
+    floor_ns: Final = 10.0
 
     def __init__(self) -> None:
         if platform.machine() not in SYSCALL:

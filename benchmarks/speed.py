@@ -34,6 +34,9 @@ class Peer(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def floor_ns(self) -> float: ...  # less than that cannot be told from nothing
+
     def contestant(self, micro: Micro, batch_ns: int) -> Contestant: ...
 
 
@@ -115,7 +118,12 @@ def _measure(
                 contestants[peer.name] = peer.contestant(micro, BATCH_NS)
             except UnavailableError as error:
                 absent[peer.name] = str(error)
-        return Speed(micro, program.compiled.level, race(contestants, rounds), absent)
+        timings = race(contestants, rounds)
+        for peer in peers:
+            if peer.name in timings and timings[peer.name].best < peer.floor_ns:
+                del timings[peer.name]
+                absent[peer.name] = "too short to be told from what a run costs"
+        return Speed(micro, program.compiled.level, timings, absent)
 
 
 def lay_out(micro: Micro, count: int) -> bpfc.Batch:
