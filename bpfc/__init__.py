@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         enable_stats,
         from_bytes,
         from_insns,
+        imported,
         load,
     )
 
@@ -42,6 +43,7 @@ __all__ = [
     "enable_stats",
     "from_bytes",
     "from_insns",
+    "imported",
     "load",
 ]
 

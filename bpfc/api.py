@@ -5,6 +5,7 @@ from bpfc.batch import Batch
 from bpfc.loaded import Loaded, assemble, from_bytes, from_insns, load
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, RejectedError, TrapError, UnreadableError, UnsupportedError
+from runtime.imports import imported
 
 VerifierError = RejectedError
 
@@ -23,5 +24,6 @@ __all__ = [
     "enable_stats",
     "from_bytes",
     "from_insns",
+    "imported",
     "load",
 ]

@@ -15,6 +15,7 @@ import pytest
 import bpfc
 from ir.function_model import U64, Model, Value, check_model
 from runtime.epoch import epochs
+from runtime.imports import imported
 from runtime.linker import LinkedImage
 from runtime.native_entry import function_at_pointer, function_of
 from tests.native import load_text
@@ -289,3 +290,21 @@ def test_a_function_of_a_stock_library_is_traced(tracers: Runtime) -> None:
     assert libz.crc32(0, b"hello", 5) == 0x3610A686
     assert (tracers.globals["exits"], slots(tracers)[2]) == (1, 5)
     assert tracers.globals["result"] == 0x3610A686
+
+
+def test_a_call_of_one_library_to_another_is_traced_by_its_table(tracers: Runtime) -> None:
+    libz = ctypes.CDLL("libz.so.1")
+    size = ctypes.c_ulong(256)
+    out = ctypes.create_string_buffer(size.value)
+    target = imported("libz.so", "malloc", Model((U64,), U64))
+    with tracers["all_at_entry"].attach_fentry(target):
+        assert libz.compress(out, ctypes.byref(size), b"x" * 100, ctypes.c_ulong(100)) == 0
+    inside = tracers.globals["entries"]
+    assert isinstance(inside, int)
+    assert inside > 0
+    size.value = 256
+    assert libz.compress(out, ctypes.byref(size), b"x" * 100, ctypes.c_ulong(100)) == 0
+    assert tracers.globals["entries"] == inside
+    with pytest.raises(bpfc.RejectedError) as caught:
+        imported("libz.so", "no_such_function")
+    assert caught.value.errno == errno.ENOENT
