@@ -11,7 +11,7 @@ from typing import Final, final
 
 from backends.calls import NativeHelper
 from backends.helpers.memory import READ, read_part
-from backends.helpers.row import Site
+from backends.helpers.row import Site, operation_symbol
 from backends.helpers.segments import IN_SEGMENT, in_segment_part
 from backends.helpers.table import EMITTERS
 from backends.maps.elements import part
@@ -78,7 +78,7 @@ class NativeHelpers:
     def _map_operation(self, operation: str, map: Map) -> NativeHelper | None:
         if operation_of(map.type, operation) is None:
             return None
-        symbol = f"bpfc.{operation}.{map.name}"
+        symbol = operation_symbol(operation, map)
         if symbol not in self._found:
             emitted = emit_known(symbol, map, operation)
             self._texts[symbol] = emitted.text
@@ -106,6 +106,9 @@ class NativeHelpers:
             self._texts[symbol] = writer.text()
             self._declared.update(writer.externals)
             self._add_parts(row.parts)
+            for operation in row.operations:
+                assert map is not None, "operations are of a map"
+                self._map_operation(operation, map)
             self._found[symbol] = NativeHelper(symbol, returns, row.may_trap)
         return self._found[symbol]
 

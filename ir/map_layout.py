@@ -30,11 +30,11 @@ as constants. Numbers are in the order of the machine that runs the program; MAG
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 from ir.kinds import MapType
-from ir.maps import HASHES, LRU_HASHES, PAGE, SLOT_ARRAYS, MapFlag, is_per_cpu
+from ir.maps import CELLS, HASHES, LRU_HASHES, PAGE, SLOT_ARRAYS, STORAGES, MapFlag, is_per_cpu
 from ir.object import Map
 
 MAGIC: Final = 0x6D465042
@@ -129,11 +129,21 @@ def value_bytes(map: Map) -> int:
     return 8 if map.type is MapType.HASH_OF_MAPS else map.value_size
 
 
+def key_bytes(map: Map) -> int:
+    """How many bytes a key takes in the block; a storage keeps its owner's address where users see a descriptor."""
+    return 8 if map.type in STORAGES else map.key_size
+
+
 def layout_of(map: Map, cpus: int = 1) -> MapLayout:
     """The layout of a map's block for programs that see `cpus` cpus."""
     stride = align(value_bytes(map), 8)
     if map.type in (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.STRUCT_OPS):
         return _array(map, stride, cpus)
+    if map.type in CELLS:
+        return _array(replace(map, max_entries=1), stride, cpus)
+    if map.type in STORAGES:
+        owned = replace(map, type=MapType.HASH, key_size=key_bytes(map), max_entries=STORAGE_ENTRIES)
+        return _hash(owned, stride, cpus)
     if map.type in SLOT_ARRAYS:
         return MapLayout(
             SLOT_STRIDE, SLOT_STRIDE, elements=map.max_entries, size=DATA + SLOT_STRIDE * map.max_entries
@@ -150,8 +160,9 @@ def layout_of(map: Map, cpus: int = 1) -> MapLayout:
         mask = _bloom_mask(map)
         return MapLayout(bucket_mask=mask, size=DATA + (mask + 1) // 8)
     if map.type in (MapType.RINGBUF, MapType.USER_RINGBUF):
+        size = map.max_entries
         return MapLayout(
-            bucket_mask=map.max_entries - 1, size=RING_DATA + 2 * map.max_entries, mirrored=map.max_entries
+            bucket_mask=size - 1, values_offset=RING_DATA, size=RING_DATA + 2 * size, mirrored=size
         )
     if map.type is MapType.PERF_EVENT_ARRAY:
         return MapLayout(bucket_mask=PERF_BYTES - 1, size=RING_DATA + 2 * PERF_BYTES, mirrored=PERF_BYTES)
@@ -159,12 +170,14 @@ def layout_of(map: Map, cpus: int = 1) -> MapLayout:
 
 
 PERF_BYTES: Final = 1 << 20
+STORAGE_ENTRIES: Final = 1024  # owners that a storage has room for
 
 
 def spare_elements(map: Map, cpus: int) -> range:
     """The numbers of the elements that the cpus keep for replacing updates, in order of the cpus."""
     keeps = map.type in HASHES and map.type not in LRU_HASHES and not is_per_cpu(map.type)
-    return range(map.max_entries + 1, map.max_entries + 1 + (cpus if keeps else 0))
+    entries = STORAGE_ENTRIES if map.type in STORAGES else map.max_entries
+    return range(entries + 1, entries + 1 + (cpus if keeps else 0))
 
 
 def pack_header(map: Map, layout: MapLayout, cpus: int, seed: int, byte_order: str) -> bytes:
@@ -174,9 +187,9 @@ def pack_header(map: Map, layout: MapLayout, cpus: int, seed: int, byte_order: s
         MAGIC,
         VERSION,
         map.type,
-        map.key_size,
+        key_bytes(map),
         value_bytes(map),
-        map.max_entries,
+        layout.elements if map.type in STORAGES else map.max_entries,
         map.flags,
         cpus,
         layout.value_stride,

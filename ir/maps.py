@@ -182,7 +182,11 @@ RULES: Final[Mapping[MapType, MapRule]] = {
     MapType.INSN_ARRAY: MapRule(_WORD, (16, 16), _ENTRIES, MapFlag(0)),
 }
 
-HASHES: Final = frozenset(
+STORAGES: Final = frozenset(
+    {MapType.SK_STORAGE, MapType.INODE_STORAGE, MapType.TASK_STORAGE, MapType.CGRP_STORAGE}
+)
+CELLS: Final = frozenset({MapType.CGROUP_STORAGE, MapType.PERCPU_CGROUP_STORAGE})
+HASHES: Final = STORAGES | frozenset(
     {
         MapType.HASH,
         MapType.PERCPU_HASH,

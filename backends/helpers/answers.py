@@ -64,7 +64,7 @@ ANSWERS: Final = {
         "skc_to_mptcp_sock sock_from_file",
     ),
     **_each(lambda: number(_SK_PASS), "sk_redirect_map sk_redirect_hash msg_redirect_map msg_redirect_hash"),
-    **_each(lambda: number(-ENOENT), "tcp_check_syncookie tcp_gen_syncookie sk_storage_delete"),
+    **_each(lambda: number(-ENOENT), "tcp_check_syncookie tcp_gen_syncookie"),
     **_each(lambda: number(-EINVAL), "send_signal_thread tcp_send_ack sk_select_reuseport bind"),
     **_each(lambda: number(-EOPNOTSUPP), "sock_map_update sock_hash_update store_hdr_opt lwt_push_encap"),
     "fib_lookup": number(_NOT_FORWARDED),

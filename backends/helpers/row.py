@@ -31,16 +31,23 @@ class Site:
         return self.map
 
 
+def operation_symbol(name: str, map: Map) -> str:
+    """The symbol of a map's operation in the program's module."""
+    return f"bpfc.{name}.{map.name}"
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class HelperRow:
     """`emit` writes the body, with parameters run and r1..rN. `needs_map`: there is one form for each map;
-    `may_trap`: callers must look at the trap code; `parts`: functions of backends/natives that it calls.
+    `may_trap`: callers must look at the trap code; `parts`: functions of backends/natives that it calls;
+    `operations`: those of the map that it calls, as `operation_symbol` names them.
     """
 
     emit: Callable[[Writer, Site], None]
     is_small: bool = True
     needs_map: bool = False
     may_trap: bool = False
+    operations: tuple[str, ...] = ()
     returns_pointer: bool = False
     parts: tuple[str, ...] = ()

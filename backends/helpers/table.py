@@ -23,9 +23,11 @@ from backends.helpers.ring import RINGS
 from backends.helpers.row import HelperRow
 from backends.helpers.run_state import RUN_STATE
 from backends.helpers.skb import SKBS
+from backends.helpers.storage import STORAGE
 from backends.helpers.strings import STRINGS
 from backends.helpers.tail_call import TAIL_CALLS
 from backends.helpers.tracing import TRACING
+from backends.helpers.user_ring import USER_RINGS
 
 EMITTERS: Final[Mapping[str, HelperRow]] = {
     **ANSWERS,
@@ -43,5 +45,7 @@ EMITTERS: Final[Mapping[str, HelperRow]] = {
     **DYNPTRS,
     **KFUNC_ROWS,
     **STRINGS,
+    **STORAGE,
+    **USER_RINGS,
     **TRACING,
 }

@@ -39,7 +39,7 @@ from backends.writer import Value, Writer
 from ir import map_layout as layout
 from ir.kinds import MapType
 from ir.map_layout import BUCKET_LOCKED, CHAIN_END
-from ir.maps import LRU_HASHES, UpdateFlag
+from ir.maps import LRU_HASHES, STORAGES, UpdateFlag
 
 _LARGEST_KEY: Final = 4096
 PARTS: Final = (elements.TAKE, elements.GIVE)
@@ -309,5 +309,7 @@ HASH_OPERATIONS: Final = {
         MapType.LRU_PERCPU_HASH,
         MapType.HASH_OF_MAPS,
         MapType.DEVMAP_HASH,
+        MapType.SOCKHASH,
+        *STORAGES,
     )
 }

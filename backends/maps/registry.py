@@ -10,6 +10,7 @@ from errno import EOPNOTSUPP
 from typing import Final, final
 
 from backends.maps import elements
+from backends.maps.array import CELL_OPERATIONS
 from backends.maps.array import OPERATIONS as ARRAY_OPERATIONS
 from backends.maps.bloom import OPERATIONS as BLOOM_OPERATIONS
 from backends.maps.hash import HASH_OPERATIONS
@@ -21,6 +22,7 @@ from backends.maps.shape import Shape
 from backends.maps.slots import SLOT_OPERATIONS
 from backends.writer import Writer
 from ir.kinds import MapType
+from ir.maps import CELLS
 from ir.object import Map
 
 OPERATIONS: Final[Mapping[MapType, Mapping[str, Operation]]] = {
@@ -34,6 +36,7 @@ OPERATIONS: Final[Mapping[MapType, Mapping[str, Operation]]] = {
     MapType.STACK: QUEUE_OPERATIONS,
     MapType.BLOOM_FILTER: BLOOM_OPERATIONS,
     MapType.RINGBUF: RING_OPERATIONS,
+    **dict.fromkeys(CELLS, CELL_OPERATIONS),
 }
 _UNSUPPORTED: Final = refuse(EOPNOTSUPP)
 

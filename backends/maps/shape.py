@@ -58,7 +58,7 @@ class Shape:
         if self.known is None or self.layout is None:
             return None
         sizes = {
-            layout.KEY_SIZE: self.known.key_size,
+            layout.KEY_SIZE: layout.key_bytes(self.known),
             layout.VALUE_SIZE: layout.value_bytes(self.known),
             layout.VALUE_STRIDE: self.layout.value_stride,
             layout.ELEMENT_STRIDE: self.layout.element_stride,
@@ -66,7 +66,7 @@ class Shape:
         if field in sizes or is_template(self.known):
             return sizes.get(field)
         return {
-            layout.MAX_ENTRIES: self.known.max_entries,
+            layout.MAX_ENTRIES: self.known.max_entries or self.layout.elements,
             layout.BUCKET_MASK: self.layout.bucket_mask,
             layout.ELEMENTS: self.layout.elements,
             layout.CPU_STRIDE: self.layout.cpu_stride,

@@ -43,7 +43,7 @@ class MapBlock:
         # Safe because the pages stay mapped until close(), which releases the view first.
         own = (ctypes.c_uint8 * size).from_address(address)
         self.view = plain.view if plain is not None else memoryview(own).cast("B")
-        self._closed = False
+        self.is_closed = False
 
     def move_to_file(self, descriptor: int, start: int, mirrored: int) -> None:
         """From now on the block is part of a file, at byte `start`; its address stays. Owns the descriptor then.
@@ -58,7 +58,7 @@ class MapBlock:
 
     def close(self) -> None:
         """Free the memory; BufferError when somebody still holds a view of it. Closing twice is fine."""
-        if self._closed:
+        if self.is_closed:
             return
         if self._plain is not None:
             self._plain.close()
@@ -68,7 +68,7 @@ class MapBlock:
         if self._descriptor >= 0:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # the mapping may last, the lock must not
             os.close(self._descriptor)
-        self._closed = True
+        self.is_closed = True
 
 
 def allocate(pool: Pool, size: int, mirrored: int) -> MapBlock:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, final
 from ir.btf import Btf
 from ir.btf_types import Struct
 from ir.btf_values import decode_value, encode_value
+from ir.map_layout import key_bytes
 from ir.object import Map
 from runtime.maps.errors import map_error
 
@@ -84,7 +85,7 @@ def codec_of(
     declared: Map, btf: Btf | None, what: str, order: Literal["little", "big"] = sys.byteorder
 ) -> Codec:
     """The codec of a map's keys ("key") or values ("value"), in the byte order of who runs the program."""
-    size = declared.key_size if what == "key" else declared.value_size
+    size = key_bytes(declared) if what == "key" else declared.value_size
     type_id = declared.key_btf_id if what == "key" else declared.value_btf_id
     if btf is None or not type_id or btf.size_of(type_id) != size:
         return BytesCodec(declared, what, size, order)

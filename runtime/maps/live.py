@@ -10,7 +10,7 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import E2BIG, EACCES, EBUSY, EINVAL, ENOSPC, EOPNOTSUPP, EPERM
+from errno import E2BIG, EACCES, EBADF, EBUSY, EINVAL, ENOSPC, EOPNOTSUPP, EPERM
 from typing import Final, final
 
 from backends.maps.registry import operation_of
@@ -42,11 +42,14 @@ class LiveMap:
         self._writable_mappings = 0
         self._owners = 1
         self.is_per_cpu = is_per_cpu(declared.type)
+        self.key_size = map_layout.key_bytes(declared)
         self.value_size = map_layout.value_bytes(declared)
 
     @property
     def address(self) -> int:
-        """The address of the block: what programs have as the map's address."""
+        """The address of the block: what programs have as the map's address. RejectedError (EBADF) once closed."""
+        if self.block.is_closed:
+            raise map_error(self.declared, EBADF, "is closed")
         return self.block.address
 
     def lookup(self, key: bytes) -> bytes | None:
@@ -217,7 +220,7 @@ class LiveMap:
             self.block.close()
 
     def _collected(self) -> Iterator[tuple[bytes, bytes]]:
-        key_size = self.declared.key_size
+        key_size = self.key_size
         entry = key_size + self.value_size * (self.cpus if self.is_per_cpu else 1)
         collect = self.host.of(self.declared.type, "collect")
         bucket, room, following = 0, _ROOM, self.host.room(8)
@@ -250,8 +253,8 @@ class LiveMap:
         return int.from_bytes(self.block.view[offset : offset + 4], self.host.order)
 
     def _check_key(self, key: bytes) -> None:
-        if len(key) != self.declared.key_size:
-            said = f"has keys of {self.declared.key_size} bytes, not {len(key)}"
+        if len(key) != self.key_size:
+            said = f"has keys of {self.key_size} bytes, not {len(key)}"
             raise map_error(self.declared, EINVAL, said)
 
     def _check_value(self, value: bytes) -> None:

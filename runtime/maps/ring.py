@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from errno import ENOENT
+from errno import ENOENT, ENOSPC
 from typing import Final, final
 
 from ir.btf import Btf
@@ -82,13 +82,20 @@ class RingView(View):
             wait = min(2 * wait, _LONGEST_WAIT)
         return count
 
+    def _open(self) -> memoryview:
+        """The block's bytes; RejectedError (EBADF) when the map is closed."""
+        assert self.live.address
+        return self.live.block.view
+
     def skip(self) -> None:
         """Forget what is there, without looking at it."""
+        self._open()
         self._consumer.value = self._producer.value
 
     @property
     def unread(self) -> int:
         """Bytes produced and not consumed."""
+        self._open()
         return self._producer.value - self._consumer.value
 
     @property
@@ -98,7 +105,7 @@ class RingView(View):
 
     def _records(self) -> Iterator[bytes]:
         """The data of each record; at a length that makes no sense it skips what was produced so far."""
-        view = self.live.block.view
+        view = self._open()
         while (position := self._consumer.value) < (produced := self._producer.value):
             start = RING_DATA + position % self._size
             length = int.from_bytes(view[start : start + 4], self.live.host.order)
@@ -113,3 +120,34 @@ class RingView(View):
             self._consumer.value = end
             if not length & RECORD_DISCARDED:
                 yield data[self._skipped :]
+
+
+@final
+class UserRingView(View):
+    """The producer of a user ring buffer: what is sent, a program drains. One thread sends at a time."""
+
+    def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
+        super().__init__(live, btf)
+        word = word_type(live.host.order)
+        # Safe because both words are in pages of the block, which the live map keeps.
+        self._consumer = word.from_address(live.address + RING_CONSUMER)
+        self._producer = word.from_address(live.address + RING_PRODUCER)
+        self._size = live.layout.mirrored
+
+    def send(self, data: bytes) -> None:
+        """Append a sample. RejectedError with ENOSPC when there is no room before older ones are drained."""
+        length = (len(data) + RECORD_HEADER + 7) // 8 * 8
+        assert self.live.address
+        position = self._producer.value
+        if length > self._size - (position - self._consumer.value):
+            raise map_error(self.live.declared, ENOSPC, f"has no room for {len(data)} bytes")
+        start = RING_DATA + position % self._size
+        view = self.live.block.view
+        view[start + RECORD_HEADER : start + RECORD_HEADER + len(data)] = data
+        view[start : start + RECORD_HEADER] = len(data).to_bytes(4, self.live.host.order) + bytes(4)
+        self._producer.value = position + length
+
+    @property
+    def unread(self) -> int:
+        """Bytes sent and not drained."""
+        return self._producer.value - self._consumer.value

@@ -108,6 +108,25 @@ class BloomView(View):
         return self.live.may_have(self._values.encode(value))
 
 
+@final
+class CellView(View):
+    """The one value of a cgroup storage; a list of values, one for each cpu, when it is per-cpu."""
+
+    def __init__(self, live: LiveMap, btf: Btf | None = None) -> None:
+        super().__init__(live, btf)
+        self._values = codec_of(live.declared, btf, "value", live.host.order)
+
+    @property
+    def value(self) -> object:
+        """The value now."""
+        raw = self.live.lookup(bytes(self.live.key_size))
+        assert raw is not None, "a cell has a value"
+        if not self.live.is_per_cpu:
+            return self._values.decode(raw)
+        size = self.live.value_size
+        return [self._values.decode(raw[start : start + size]) for start in range(0, len(raw), size)]
+
+
 class MapView(View, MutableMapping[object, object]):
     """Keys and values. Missing keys raise KeyError, refused changes RejectedError with Linux's errno.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ir.btf import Btf
 from ir.kinds import MapType
-from ir.maps import SLOT_ARRAYS
+from ir.maps import CELLS, SLOT_ARRAYS
 from runtime.maps.live import LiveMap
-from runtime.maps.ring import RingView
+from runtime.maps.ring import RingView, UserRingView
 from runtime.maps.slots import MapOfMapsView, SlotView
-from runtime.maps.view import BloomView, MapView, QueueView, View
+from runtime.maps.view import BloomView, CellView, MapView, QueueView, View
 
 
 def view_of(live: LiveMap, btf: Btf | None = None) -> View:
@@ -20,6 +20,10 @@ def view_of(live: LiveMap, btf: Btf | None = None) -> View:
             return BloomView(live, btf)
         case MapType.RINGBUF | MapType.PERF_EVENT_ARRAY:
             return RingView(live, btf)
+        case MapType.USER_RINGBUF:
+            return UserRingView(live, btf)
+        case type if type in CELLS:
+            return CellView(live, btf)
         case MapType.HASH_OF_MAPS:
             return MapOfMapsView(live, btf)
         case type if type in SLOT_ARRAYS:

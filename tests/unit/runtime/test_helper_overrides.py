@@ -37,8 +37,13 @@ def test_a_python_function_takes_a_native_helpers_place() -> None:
 
 def test_a_python_function_gets_numbers_for_numbers() -> None:
     seen = []
+
+    def send(signal: int) -> int:
+        seen.append(signal)
+        return -7
+
     with call(SIGNAL).start() as runtime:
-        runtime.helpers["bpf_send_signal"] = lambda signal: seen.append(signal) or -7  # type: ignore[func-returns-value]
+        runtime.helpers["bpf_send_signal"] = send
         assert runtime["main"].run().ret == (1 << 64) - 7
     assert seen == [1]
 
