@@ -300,32 +300,42 @@ def test_tr_21_a_target_lives_as_long_as_its_links(tracers: Runtime) -> None:
 
 
 @pytest.mark.slow
-def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime, tracers: Runtime) -> None:
+def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime) -> None:
     target = targets["calls_f"]
-    end = time.monotonic() + 2
+    source = bpfc.load(OBJECTS / "tracers.o")
     wrong: list[int] = []
+    cycles: list[int] = []
 
     def call() -> None:
         while time.monotonic() < end:
             rets = target.run_batch([PACKET] * 32, ctx={"ingress_ifindex": 2, "rx_queue_index": 3})
             wrong.extend(ret for ret in rets if ret != 5)
 
-    def hook(name: str, how: str) -> None:
+    def hook(tracers: Runtime) -> None:
         while time.monotonic() < end:
-            getattr(tracers[name], how)(target, "f").close()
+            with (
+                tracers["on_entry"].attach_fentry(target, "f"),
+                tracers["on_exit"].attach_fexit(target, "f"),
+            ):
+                cycles.append(1)
 
-    threads = [threading.Thread(target=call) for _ in range(4)]
-    threads += [
-        threading.Thread(target=hook, args=("on_entry", "attach_fentry")),
-        threading.Thread(target=hook, args=("on_exit", "attach_fexit")),
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-    assert entry_bytes(target, "f") == NOP
-    epochs().drain(5)
+    with source.start() as one, source.start() as two:
+        end = time.monotonic() + 10
+        workers = [threading.Thread(target=call) for _ in range(4)]
+        workers += [threading.Thread(target=hook, args=(tracers,)) for tracers in (one, two)]
+        for thread in workers:
+            thread.start()
+        for thread in workers:
+            thread.join()
+        epochs().drain(5)
+        assert (wrong, entry_bytes(target, "f")) == ([], NOP)
+        assert epochs().collect() == 0
+        for tracers in (one, two):
+            entries, exits = tracers.globals["entries"], tracers.globals["exits"]
+            assert isinstance(entries, int)
+            assert isinstance(exits, int)
+            assert entries >= exits > 0
+        assert len(cycles) > 10
 
 
 def test_tr_24_two_functions_at_once(targets: Runtime, tracers: Runtime) -> None:
