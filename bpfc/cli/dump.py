@@ -34,7 +34,12 @@ def command() -> None:
 @with_object
 @_lines
 @_visual
-def xlated(terminal: Terminal, loaded: Loaded, program: str | None, with_lines: bool, visual: bool) -> None:
+@click.option(
+    "--symbols", is_flag=True, help="Calls as Linux's tools print them: call pc+40#bpf_prog_TAG_NAME."
+)
+def xlated(
+    terminal: Terminal, loaded: Loaded, program: str | None, with_lines: bool, visual: bool, symbols: bool
+) -> None:
     """The instructions, in the syntax of LLVM and the kernel's verifier."""
     from bpfc.cli.graphs import draw_xlated
     from bpfc.cli.listings import list_xlated, xlated_json
@@ -44,6 +49,10 @@ def xlated(terminal: Terminal, loaded: Loaded, program: str | None, with_lines: 
         _say(terminal, "dot", [(one, draw_xlated(one, loaded.maps)) for one in chosen])
     elif terminal.speaks_json:
         terminal.record("bpfc.dump.xlated/1", {"programs": [xlated_json(one) for one in chosen]})
+    elif symbols:
+        from bpfc.symbols import list_calls  # late: few want them
+
+        terminal.say(_SEPARATOR.join("\n".join([*list_calls(one), ""]) for one in chosen))
     else:
         terminal.say(_SEPARATOR.join(list_xlated(one, with_lines) for one in chosen))
 

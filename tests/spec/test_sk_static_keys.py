@@ -397,7 +397,7 @@ def test_sk_20_no_write_to_data_changes_code() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
-    "text", ["r0 = 1\n@ -2", "call +1\nexit\nr0 = 1\n@ -2"], ids=["of main", "of a subprogram"]
+    "text", ["r0 = 1\n@ -2", "call pc+1\nexit\nr0 = 1\n@ -2"], ids=["of main", "of a subprogram"]
 )
 def test_sk_21_a_static_branch_is_no_end_of_a_function(form: str, text: str) -> None:
     error = refusal(lambda: bpfc.assemble(text.replace("@", form)))

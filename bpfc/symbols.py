@@ -1,0 +1,133 @@
+"""The symbols of a running program: a native function each, under the names that Linux gives them.
+
+bpf_prog_<tag>_<name>         tag: SHA-1 of the instructions, without what differs from load to load
+
+Names, order and the rules of capacity are those of `bpf_prog_info` (bpf_prog_get_info_by_fd).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, final
+
+from ir.asm import format_insn
+from ir.functions import called_slot
+from ir.isa import WIDE_OPCODE, Kind, encode, row_of
+from ir.object import FunctionInfo, Program, ReferenceKind
+from runtime.perf_map import write_perf_map
+
+if TYPE_CHECKING:
+    from bpfc.running import RunningProgram
+
+_TAG_BYTES: Final = 8
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ProgramSymbol:
+    """A function in memory: `length` bytes at `address`; `tag` in hexadecimal."""
+
+    name: str
+    address: int
+    length: int
+    tag: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What `bpf_prog_info` says of functions: all of their number, and as many of each as were asked for."""
+
+    nr_jited_ksyms: int
+    jited_ksyms: tuple[int, ...]
+    nr_jited_func_lens: int
+    jited_func_lens: tuple[int, ...]
+    nr_prog_tags: int
+    prog_tags: tuple[str, ...]
+
+
+def tag_of(program: Program, function: FunctionInfo) -> str:
+    """The tag of a function: its instructions, with the numbers of maps zeroed."""
+    end = function.start + function.slots
+    body = [
+        insn._replace(imm=0) if insn.opcode == WIDE_OPCODE and _names_a_map(program, slot) else insn
+        for slot, insn in zip(program.starts, program.insns, strict=False)
+        if function.start <= slot < end
+    ]
+    return hashlib.sha1(encode(body, program.big_endian), usedforsecurity=False).digest()[:_TAG_BYTES].hex()
+
+
+def symbol_name(program: Program, function: FunctionInfo) -> str:
+    """`bpf_prog_<tag>_<name>`."""
+    return f"bpf_prog_{tag_of(program, function)}_{function.name}"
+
+
+def symbols_of(running: RunningProgram) -> tuple[ProgramSymbol, ...]:
+    """The functions of a running program, main first; one that LLVM inlined everywhere is not among them."""
+    native = {symbol.name: symbol for symbol in running.image.functions}
+    program = running.program
+    return tuple(
+        ProgramSymbol(
+            symbol_name(program, info),
+            native[info.name].address,
+            native[info.name].length,
+            tag_of(program, info),
+        )
+        for info in program.functions
+        if info.name in native
+    )
+
+
+def program_info(running: RunningProgram, capacity: int) -> ProgramInfo:
+    """The table of functions, `capacity` of them copied."""
+    symbols = symbols_of(running)
+    count, copied = len(symbols), symbols[: max(capacity, 0)]
+    return ProgramInfo(
+        count,
+        tuple(symbol.address for symbol in copied),
+        count,
+        tuple(symbol.length for symbol in copied),
+        count,
+        tuple(symbol.tag for symbol in copied),
+    )
+
+
+def list_calls(program: Program, addresses: dict[str, int] | None = None) -> Iterator[str]:
+    """Each instruction; a call as Linux's tools print it, its distance in 32 bits.
+
+        12: call pc+40#bpf_prog_1234567890abcdef_helper
+
+    `addresses` of functions instead of their symbols, where there are no names; an empty dict: the distance alone.
+    """
+    by_start = {info.start: info for info in program.functions}
+    for slot, insn in zip(program.starts, program.insns, strict=False):
+        target = called_slot(insn, slot) if row_of(insn).kind is Kind.CALL else None
+        if target is None:
+            yield f"{slot:4}: {format_insn(insn)}"
+            continue
+        info = by_start[target]
+        said = f"#{symbol_name(program, info)}"
+        if addresses is not None:
+            said = f"#{addresses[info.name]:#x}" if info.name in addresses else ""
+        yield f"{slot:4}: call pc{target - slot - 1:+}{said}"
+
+
+def call_index(program: Program, slot: int) -> int:
+    """The number of the function that the call at a slot calls, main being 0: what Linux shows as its imm."""
+    insn = program.insns[program.starts.index(slot)]
+    target = called_slot(insn, slot)
+    return next(number for number, info in enumerate(program.functions) if info.start == target)
+
+
+def name_for_perf(running: RunningProgram, path: Path | None = None) -> None:
+    """Add the program's functions to /tmp/perf-PID.map, under their symbols."""
+    names = {info.name: symbol_name(running.program, info) for info in running.program.functions}
+    write_perf_map(running.image, lambda name: names.get(name, name), path)
+
+
+def _names_a_map(program: Program, slot: int) -> bool:
+    reference = program.references.get(slot)
+    return reference is not None and reference.kind in (ReferenceKind.MAP, ReferenceKind.MAP_VALUE)
