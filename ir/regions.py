@@ -68,6 +68,8 @@ class Region:
 
 INNER = "[]"  # after a map's name: a map found in it
 FOR_EACH_MAP_ELEM = HELPER_IDS["bpf_for_each_map_elem"]
+TIMER_SET_CALLBACK = HELPER_IDS["bpf_timer_set_callback"]
+_VALUE = 3  # the register in which a map's callbacks get the value
 UNKNOWN = Region(RegionKind.UNKNOWN)
 SCALAR = Region(RegionKind.SCALAR)
 _ENTRY_REGIONS = {
@@ -161,13 +163,19 @@ class Regions:
         """The parameters of a function whose address is taken: addresses, of what is known only in a callback."""
         for param in self.module.functions[address.reference.name].params:
             for _, user in self._users[address]:
-                self._set(param, self._callback_region(user, param.register))
+                region = self._callback_region(user, param.register)
+                if region is not None:
+                    self._set(param, region)
 
-    def _callback_region(self, user: Inst | Terminator, register: int) -> Region:
-        """What bpf_for_each_map_elem passes in a register: map, key, value, context."""
-        if not isinstance(user, Call) or user.callee is not Callee.HELPER or user.target != FOR_EACH_MAP_ELEM:
+    def _callback_region(self, user: Inst | Terminator, register: int) -> Region | None:
+        """What helpers pass to callbacks: map, key, value (and a context); None for what another place tells."""
+        if not isinstance(user, Call) or user.callee is not Callee.HELPER:
             return UNKNOWN
-        kind = {1: RegionKind.MAP, 3: RegionKind.MAP_VALUE}.get(register)
+        if user.target == TIMER_SET_CALLBACK and register == _VALUE:
+            return None
+        if user.target != FOR_EACH_MAP_ELEM:
+            return UNKNOWN
+        kind = {1: RegionKind.MAP, _VALUE: RegionKind.MAP_VALUE}.get(register)
         source = user.args[0]
         if kind is None or not isinstance(source, Address) or source.reference.kind is not ReferenceKind.MAP:
             return UNKNOWN
@@ -276,6 +284,8 @@ class Regions:
             for param, arg in zip(self.module.functions[call.target].params, call.args, strict=False):
                 if arg is value:
                     self._set(param, self._without_origin(region))
+        elif call.callee is Callee.HELPER and call.target == TIMER_SET_CALLBACK and call.args[0] is value:
+            self._propagate_timer(call.args[1], region)
         elif call.args and call.args[0] is value and self._result_kind(call) is ResultKind.MAP_VALUE:
             if region.kind is not RegionKind.MAP:
                 self._set(call, UNKNOWN)
@@ -283,6 +293,14 @@ class Regions:
                 self._set(call, Region(RegionKind.MAP, region.name + INNER, call))
             else:
                 self._set(call, Region(RegionKind.MAP_VALUE, region.name, call))
+
+    def _propagate_timer(self, callback: Value, timer: Region) -> None:
+        """A timer's callback gets a value of the map that the timer stands in."""
+        if not isinstance(callback, Address) or callback.reference.kind is not ReferenceKind.FUNCTION:
+            return
+        for param in self.module.functions[callback.reference.name].params:
+            if param.register == _VALUE:
+                self._set(param, self._without_origin(timer))
 
     def _result_kind(self, call: Call) -> ResultKind:
         helper = None

@@ -141,6 +141,15 @@ class Execution:
         self._put(abi.SEGMENT_COUNT, 8, len(rows))
         self.printk.clear()
 
+    def push(self, data: bytes) -> int:
+        """Put bytes on the BPF stack, where programs may read them; their address. Until the next `arm`."""
+        top = int.from_bytes(bytes(self.state[abi.STACK : abi.STACK + 8]), self.order)
+        place = (top - len(data)) // 16 * 16
+        # Safe because the BPF stack of a run that starts has room, and `top` is its upper end.
+        ctypes.memmove(place, data, len(data))
+        self._put(abi.STACK, 8, place)
+        return place
+
     def trap(self) -> tuple[abi.Trap, int] | None:
         """(why, slot) when the last run ended at a check."""
         code = self._get(abi.TRAP_CODE, 4)

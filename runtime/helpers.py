@@ -28,6 +28,7 @@ from ir.helpers import HELPER_IDS, HELPERS, Argument, ArgumentKind, Helper
 from runtime.execution import Execution
 from runtime.maps.view import View
 from runtime.platform import Bridge
+from runtime.timers import Timers
 
 Implementation = Callable[["HelperCall"], int | None]
 UserHelper = Callable[..., object]
@@ -36,7 +37,9 @@ _C_FUNCTION: Final = ctypes.CFUNCTYPE(None).__mro__[1]  # the base of everything
 
 
 class Maps(Protocol):
-    """Finds maps by the address that programs know them by."""
+    """Finds maps by the address that programs know them by, and has the timers in them."""
+
+    timers: Timers
 
     def map_at(self, address: int) -> View | None:
         """The view of the map whose block is at `address`."""

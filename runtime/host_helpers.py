@@ -115,6 +115,26 @@ def rc_pointer_rel(call: HelperCall) -> int:
     return 0
 
 
+def timer_init(call: HelperCall) -> int:
+    """Make r1 a timer of map r2."""
+    return call.maps.timers.init(call.number(0), call.map(1), call.number(2))
+
+
+def timer_set_callback(call: HelperCall) -> int:
+    """Give timer r1 the callback r2."""
+    return call.maps.timers.set_callback(call.number(0), call.number(1))
+
+
+def timer_start(call: HelperCall) -> int:
+    """Set timer r1 to r2 ns from now."""
+    return call.maps.timers.start(call.number(0), call.number(1), call.number(2))
+
+
+def timer_cancel(call: HelperCall) -> int:
+    """Unset timer r1."""
+    return call.maps.timers.cancel(call.number(0))
+
+
 def _low32(number: int) -> int:
     return number & 0xFFFF_FFFF
 
@@ -155,6 +175,10 @@ HOST_HELPERS: Final[Mapping[str, Implementation]] = {
     "rc_keydown": rc_keydown,
     "rc_repeat": rc_repeat,
     "rc_pointer_rel": rc_pointer_rel,
+    "timer_init": timer_init,
+    "timer_set_callback": timer_set_callback,
+    "timer_start": timer_start,
+    "timer_cancel": timer_cancel,
     "get_stackid": answer(EFAULT),
     "get_stack": answer(EFAULT),
     "get_task_stack": answer(EFAULT),

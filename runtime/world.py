@@ -5,6 +5,7 @@ Runs that are under way at the same time have different cpu numbers, so that per
 
 from __future__ import annotations
 
+import ctypes
 import heapq
 import os
 import threading
@@ -14,12 +15,12 @@ from dataclasses import replace
 from typing import Final, final
 
 from ir.context import RAW
-from ir.diagnostics import TrapError
+from ir.diagnostics import Location, TrapError
 from ir.kinds import MapType
 from ir.maps import MapFlag
 from ir.object import Map, Object
 from runtime.epoch import epochs
-from runtime.execution import Execution, Segment
+from runtime.execution import Execution, Segment, trap_error
 from runtime.helpers import Callbacks, HelperTable
 from runtime.host_helpers import HOST_HELPERS
 from runtime.limits import Limits
@@ -31,6 +32,7 @@ from runtime.maps.view import View
 from runtime.maps.views import view_of
 from runtime.platform import HostPlatform, Platform
 from runtime.runs import runs
+from runtime.timers import Timers
 
 _REACHABLE: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.RINGBUF)
 
@@ -62,6 +64,7 @@ class World:
         self._callbacks = Callbacks(
             self.helpers, HOST_HELPERS, self, self._find, self.platform.callback, self._compile
         )
+        self.timers = Timers(self._run_timer)
         self._images: list[LinkedImage] = []
         self._free_cpus = list(range(self.cpus))
         self._cpu_freed = threading.Condition()
@@ -147,6 +150,21 @@ class World:
         if declared.is_read_only and not view.live.is_frozen:
             view.freeze()
 
+    def _run_timer(self, callback: int, view: View, timer: int) -> None:
+        """Call a timer's callback with (map, key, value). TrapError when it ended at a check."""
+        live = view.live
+        key, value = live.entry_at(timer)
+        order = self.platform.target.byte_order == "big"
+        execution = Execution(RAW, self.segments(), order, Limits(), self.platform.allocate)
+        with self.entered(execution):
+            execution.arm(execution.run_address, 0)
+            place = execution.push(key)
+            run = self.platform.function(callback, *[ctypes.c_void_p] * 4)
+            run(execution.run_address, live.address, place, value)
+            trap = execution.trap()
+            if trap is not None:
+                raise trap_error(trap, Location())
+
     def _compile(self, text: str) -> int:
         """The address of `@helper` in LLVM IR that a user wrote, or that calls what a user has."""
         from backends.maps.host_code import generate  # late: it needs llvmlite
@@ -160,6 +178,7 @@ class World:
         if self._closed:
             return
         self._closed = True
+        self.timers.close()
         for live in self.live.values():
             live.close()
         for image in self._images:

@@ -10,7 +10,7 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import E2BIG, EACCES, EBADF, EBUSY, EINVAL, ENOSPC, EOPNOTSUPP, EPERM
+from errno import E2BIG, EACCES, EBADF, EBUSY, EINVAL, ENOENT, ENOSPC, EOPNOTSUPP, EPERM
 from typing import Final, final
 
 from backends.maps.registry import operation_of
@@ -97,6 +97,24 @@ class LiveMap:
                 ctypes.memmove(
                     address + cpu * self.layout.cpu_stride, value[cpu * size : (cpu + 1) * size], size
                 )
+
+    def entry_at(self, address: int) -> tuple[bytes, int]:
+        """(key, address of the value of cpu 0) of the entry that has `address` in its value.
+
+        RejectedError with ENOENT when there is none, or it has been deleted.
+        """
+        offset = address - self.address - self.layout.values_offset
+        stride = self.layout.element_stride
+        number = offset // stride
+        value = self.address + self.layout.values_offset + number * stride
+        if self.declared.type is MapType.ARRAY and 0 <= number < self.declared.max_entries:
+            return number.to_bytes(4, self.host.order), value
+        if self.declared.type in HASHES and 0 < number <= self.layout.elements + self.cpus:
+            start = value - self.address - map_layout.align(self.key_size, 8)
+            key = bytes(self.block.view[start : start + self.key_size])
+            if self.locate(key) == value:
+                return key, value
+        raise map_error(self.declared, ENOENT, f"has no entry at {address:#x}")
 
     def delete(self, key: bytes) -> None:
         """Take the key out. RejectedError with ENOENT, EINVAL, EPERM."""
