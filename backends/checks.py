@@ -11,11 +11,12 @@ The compares take the forms LLVM folds and hoists: an offset from a region's sta
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final, final
 
 from backends import abi
 from ir.context import Pointer
-from ir.core import Address, Alu, Atomic, Call, Const, Function, Inst, Load, Param, Store, Value
+from ir.core import Address, Alu, Atomic, Call, Const, Inst, Load, Param, Store, Value
 from ir.kinds import MapType
 from ir.map_layout import CPUS, layout_of
 from ir.maps import HASHES, is_per_cpu
@@ -307,25 +308,19 @@ class Checker:
 
 def _frame_size(lowering: FunctionLowering) -> int:
     """Bytes of stack the function needs: up to its lowest constant access, or all of it once an offset varies."""
-    regions = lowering.regions
+    regions, function = lowering.regions, lowering.function
     lowest = 0
-    for value in _frame_values(lowering.function, lowering):
-        place = regions.frame_offset(value)
-        if place is None:
-            return FRAME_SIZE
-        lowest = min(lowest, place[1])
-    for inst in lowering.function.insts():
-        if isinstance(inst, Load | Store | Atomic):
-            place = regions.frame_offset(inst.base)
+    for value in chain(function.params, *((*block.params, *block.insts) for block in function.blocks)):
+        if isinstance(value, Load | Store | Atomic):
+            place = regions.frame_offset(value.base)
             if place is not None:
-                lowest = min(lowest, place[1] + inst.offset)
+                lowest = min(lowest, place[1] + value.offset)
+        if type(value) is not Const and regions.of(value).kind is RegionKind.FRAME:
+            place = regions.frame_offset(value)
+            if place is None:
+                return FRAME_SIZE
+            lowest = min(lowest, place[1])
     return min(FRAME_SIZE, -(lowest // 16) * 16) or 16
-
-
-def _frame_values(function: Function, lowering: FunctionLowering) -> list[Value]:
-    values: list[Value] = [*function.params, *function.insts()]
-    values += [param for block in function.blocks for param in block.params]
-    return [value for value in values if lowering.regions.of(value).kind is RegionKind.FRAME]
 
 
 def _power_of_two(offset: int) -> int:
