@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -117,9 +118,14 @@ class KernelObject:
 
 @contextmanager
 def kernel_object(source: Object) -> Iterator[KernelObject]:
-    """An object in the kernel."""
-    with ExitStack() as stack:
-        yield KernelObject(source, stack)
+    """An object in the kernel. Meanwhile this thread keeps to one cpu, so that per-cpu values are those of one cpu."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        with ExitStack() as stack:
+            yield KernelObject(source, stack)
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def _address(buffer: ctypes.Array[ctypes.c_char] | None) -> int:
