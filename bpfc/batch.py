@@ -72,12 +72,16 @@ class Batch:
             said = f"batch array has {rows.ndim} dimensions, 2 are wanted (packets, bytes)"
             raise RejectedError([Diagnostic("bad-batch", said, errno=EINVAL)])
         count, snap = rows.shape
-        places = rows.ctypes.data + snap * numpy.arange(count, dtype=numpy.uint64)
-        sizes = numpy.full(count, snap, dtype=numpy.uint32)
+        # Filled in place: touching memory for the first time is what laying out costs.
+        self.addresses = array("Q", [snap]) * count
+        self.lengths = array("I", [snap]) * count
+        if count:
+            places = numpy.frombuffer(self.addresses, dtype=numpy.uint64)
+            places[0] = rows.ctypes.data
+            numpy.cumsum(places, out=places)
         if lengths is not None:
-            sizes = numpy.minimum(sizes, lengths).astype(numpy.uint32)
-        self.addresses = array("Q", places.tobytes())
-        self.lengths = array("I", sizes.tobytes())
+            sizes = numpy.frombuffer(self.lengths, dtype=numpy.uint32)
+            numpy.minimum(sizes, lengths, out=sizes, casting="unsafe")
         rets = numpy.zeros(count, dtype=numpy.uint32)
         self.rets = rets  # type: ignore[assignment]  # numpy's arrays are no Sequence, but act as one here
         self.rets_address = rets.ctypes.data
