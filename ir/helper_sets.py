@@ -20,7 +20,7 @@ COMMON: Final = (
     "148-149 153-154 156-158 164-165 169-172 175-177 180-182 191 194-195 197-203 208-211"
 )
 
-_TRACE: Final = "4 25 27 45 67 173"
+_TRACE: Final = "4 25 27 45 67"
 _SKC_CAST: Final = "136-140 178 196"
 _TRACING: Final = f"{_TRACE} 36 46 107-108 111 121 147 162 188 {_SKC_CAST}"
 _LWT: Final = f"24-26 28 33-34 39 160 {_SKC_CAST}"
@@ -32,7 +32,7 @@ _CLASSIFIER: Final = (
 
 BY_TYPE: Final[Mapping[ProgramType, str]] = {
     ProgramType.SOCKET_FILTER: f"25-26 46-47 68 122 160 {_SKC_CAST}",
-    ProgramType.KPROBE: f"{_TRACE} 36 174 58",
+    ProgramType.KPROBE: f"{_TRACE} 36 58 173-174",
     ProgramType.SCHED_CLS: _CLASSIFIER,
     ProgramType.SCHED_ACT: _CLASSIFIER,
     ProgramType.TRACEPOINT: f"{_TRACE} 36 174",
@@ -60,11 +60,11 @@ BY_TYPE: Final[Mapping[ProgramType, str]] = {
     ProgramType.STRUCT_OPS: f"107-108 116 160 {_SKC_CAST}",
     ProgramType.LSM: f"{_TRACING} 49 57 122 145-146 159 161 183-185 193",
     ProgramType.SK_LOOKUP: f"25 86 124 160 {_SKC_CAST}",
-    ProgramType.SYSCALL: "4 25 27 36 45-46 67 107-108 111 121 147 162 166-168 173 179 188 " + _SKC_CAST,
+    ProgramType.SYSCALL: "4 25 27 36 45-46 67 107-108 111 121 147 162 166-168 179 188 " + _SKC_CAST,
     ProgramType.NETFILTER: "",
 }
 
-_FENTRY: Final = "174 183-185"
+_FENTRY: Final = "173-174 183-185"
 _VERDICT: Final = "186-187"
 
 BY_ATTACH_TYPE: Final[Mapping[AttachType, str]] = {

@@ -227,7 +227,7 @@ _ROWS: Final = """
 97 skb_ecn_set_ce(ctx) -> int
 98 get_listener_sock(skc) -> sock?
 99 skc_lookup_tcp(ctx, mem, size, any, any) -> skc? pkt
-100 tcp_check_syncookie(anysk, mem, size, mem, size) -> int pkt
+100 tcp_check_syncookie(anysk, mem, size, mem, size) -> int gpl pkt
 101 sysctl_get_name(ctx, out, size, any) -> int
 102 sysctl_get_current_value(ctx, out, size) -> int
 103 sysctl_get_new_value(ctx, out, size) -> int
@@ -237,7 +237,7 @@ _ROWS: Final = """
 107 sk_storage_get(map, anysk?, value?, any) -> value?
 108 sk_storage_delete(map, anysk?) -> int
 109 send_signal(any) -> int
-110 tcp_gen_syncookie(anysk, mem, size, mem, size) -> int pkt
+110 tcp_gen_syncookie(anysk, mem, size, mem, size) -> int gpl pkt
 111 skb_output(btf:sk_buff, map, any, mem, size0) -> int gpl
 112 probe_read_user(out, size0, any) -> int gpl
 113 probe_read_kernel(out, size0, any) -> int gpl
@@ -268,7 +268,7 @@ _ROWS: Final = """
 138 skc_to_tcp_timewait_sock(anysk) -> btf:tcp_timewait_sock?
 139 skc_to_tcp_request_sock(anysk) -> btf:tcp_request_sock?
 140 skc_to_udp6_sock(anysk) -> btf:udp6_sock?
-141 get_task_stack(btf:task_struct, out, size0, any) -> int gpl
+141 get_task_stack(btf:task_struct, out, size0, any) -> int
 142 load_hdr_opt(ctx, rw, size, any) -> int
 143 store_hdr_opt(ctx, mem, size, any) -> int packet
 144 reserve_hdr_opt(ctx, any, any) -> int
@@ -276,7 +276,7 @@ _ROWS: Final = """
 146 inode_storage_delete(map, btf:inode?) -> int
 147 d_path(btf:path, out, size0) -> int
 148 copy_from_user(out, size0, any) -> int sleeps
-149 snprintf_btf(rw, size, mem, size, any) -> int gpl
+149 snprintf_btf(rw, size, mem, size, any) -> int
 150 seq_printf_btf(btf:seq_file, mem, size0, any) -> int gpl
 151 skb_cgroup_classid(ctx) -> int
 152 redirect_neigh(any, mem?, size0, any) -> int
@@ -290,16 +290,16 @@ _ROWS: Final = """
 160 ktime_get_coarse_ns() -> int
 161 ima_inode_hash(btf:inode, out, size) -> int sleeps
 162 sock_from_file(btf:file) -> btf:socket?
-163 check_mtu(ctx, any, rw4, any, any) -> int
+163 check_mtu(ctx, any, rw4, any, any) -> int gpl
 164 for_each_map_elem(map, func, stack?, any) -> int
-165 snprintf(rw?, size0, str, mem?, size0) -> int
+165 snprintf(rw?, size0, str, mem?, size0) -> int gpl
 166 sys_bpf(any, mem, size) -> int
 167 btf_find_by_name_kind(mem, size, any, any) -> int
 168 sys_close(any) -> int
-169 timer_init(timer, map, any) -> int
-170 timer_set_callback(timer, func) -> int
-171 timer_start(timer, any, any) -> int
-172 timer_cancel(timer) -> int
+169 timer_init(timer, map, any) -> int gpl
+170 timer_set_callback(timer, func) -> int gpl
+171 timer_start(timer, any, any) -> int gpl
+172 timer_cancel(timer) -> int gpl
 173 get_func_ip(ctx) -> int gpl
 174 get_attach_cookie(ctx) -> int
 175 task_pt_regs(btf:task_struct) -> btf:pt_regs gpl
@@ -331,10 +331,10 @@ _ROWS: Final = """
 201 dynptr_read(out, size0, dynptr, any, any) -> int
 202 dynptr_write(dynptr, any, mem, size0, any) -> int
 203 dynptr_data(dynptr, any, alloc) -> mem?
-204 tcp_raw_gen_syncookie_ipv4(mem20, mem, size0) -> int pkt
-205 tcp_raw_gen_syncookie_ipv6(mem40, mem, size0) -> int pkt
-206 tcp_raw_check_syncookie_ipv4(mem20, mem20) -> int pkt
-207 tcp_raw_check_syncookie_ipv6(mem40, mem20) -> int pkt
+204 tcp_raw_gen_syncookie_ipv4(mem20, mem, size0) -> int gpl pkt
+205 tcp_raw_gen_syncookie_ipv6(mem40, mem, size0) -> int gpl pkt
+206 tcp_raw_check_syncookie_ipv4(mem20, mem20) -> int gpl pkt
+207 tcp_raw_check_syncookie_ipv6(mem40, mem20) -> int gpl pkt
 208 ktime_get_tai_ns() -> int
 209 user_ringbuf_drain(map, func, stack?, any) -> int
 210 cgrp_storage_get(map, btf:cgroup?, value?, any) -> value?

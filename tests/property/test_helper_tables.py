@@ -1,0 +1,93 @@
+"""The helper tables say what the running kernel's verifier says, where bpf(2) may be asked."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import sys
+
+import pytest
+
+from ir.helper_sets import allowed_helpers
+from ir.helpers import HELPERS, ArgumentKind, Helper
+from ir.isa import Insn, encode
+from ir.kinds import ProgramType
+from tests.oracle import LOG_SIZE, PROG_LOAD, KernelError, _bpf
+
+LOCKED_DOWN = frozenset({36, 58})  # probe_write_user and override_return depend on how the kernel was built
+NEWEST = 211
+SLEEPABLE = 1 << 4
+FORBIDDEN = ("unknown func", "program of this type cannot use helper", "invalid func", "not supported for program type")
+
+
+def verdict(helper: int, type: ProgramType, license: bytes) -> str:
+    """What the verifier says of a program that only calls `helper`; empty when it accepts."""
+    code = encode((Insn(0x85, 0, 0, 0, helper), Insn(0xB7), Insn(0x95)), sys.byteorder == "big")
+    text, terms = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(license)
+    log = ctypes.create_string_buffer(LOG_SIZE)
+    places = (ctypes.addressof(text), ctypes.addressof(terms))
+    flags = SLEEPABLE if type is ProgramType.SYSCALL else 0
+    head = struct.pack("=2I2Q2I", type, len(code) // 8, *places, 1, LOG_SIZE)
+    attr = head + struct.pack("=Q2I", ctypes.addressof(log), 0, flags)
+    try:
+        descriptor, _ = _bpf(PROG_LOAD, attr, "probe", log)
+    except KernelError as error:
+        return error.log or str(error)
+    os.close(descriptor)
+    return ""
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    "type",
+    [
+        ProgramType.SOCKET_FILTER,
+        ProgramType.KPROBE,
+        ProgramType.SCHED_CLS,
+        ProgramType.XDP,
+        ProgramType.PERF_EVENT,
+        ProgramType.LWT_XMIT,
+        ProgramType.SYSCALL,
+    ],
+    ids=lambda type: type.name.lower(),
+)
+def test_a_program_type_has_the_helpers_that_the_kernel_gives_it(type: ProgramType) -> None:
+    if any(said in verdict(NEWEST, type, b"GPL") for said in FORBIDDEN):
+        pytest.skip("this kernel is older than the table")
+    given = {id for id in HELPERS if not any(said in verdict(id, type, b"GPL") for said in FORBIDDEN)}
+    assert given - LOCKED_DOWN == allowed_helpers(type) - LOCKED_DOWN
+
+
+def some_type(helper: Helper) -> ProgramType | None:
+    """A program type that can be loaded without an attach target and has the helper."""
+    for type in (ProgramType.SCHED_CLS, ProgramType.XDP, ProgramType.KPROBE, ProgramType.PERF_EVENT):
+        if helper.id in allowed_helpers(type):
+            return type
+    return None
+
+
+@pytest.mark.kernel
+def test_the_helpers_for_gpl_programs_are_those_that_the_kernel_refuses_others() -> None:
+    wrong = []
+    for helper in HELPERS.values():
+        type = some_type(helper)
+        if type is None or helper.id in LOCKED_DOWN:
+            continue
+        refused = "GPL" in verdict(helper.id, type, b"Proprietary")
+        if refused != helper.gpl_only:
+            wrong.append((helper.name, refused))
+    assert wrong == []
+
+
+def test_every_helper_of_linux_6_18_has_one_row() -> None:
+    assert list(HELPERS) == list(range(1, NEWEST + 1))
+    assert len({helper.name for helper in HELPERS.values()}) == NEWEST
+
+
+def test_a_size_follows_the_memory_it_is_the_size_of() -> None:
+    for helper in HELPERS.values():
+        for before, argument in zip(helper.arguments, helper.arguments[1:], strict=False):
+            if argument.kind is ArgumentKind.SIZE:
+                assert before.kind is ArgumentKind.MEMORY, helper.name
+                assert before.size == 0, helper.name
