@@ -56,7 +56,9 @@ class World:
         self.pool = self.platform.pool
         self.helpers = HelperTable()
         host = self.platform.operations
-        self.live: dict[str, LiveMap] = gather(self.declared, self.pool, host, self.cpus, sources or Sources())
+        self.live: dict[str, LiveMap] = gather(
+            self.declared, self.pool, host, self.cpus, sources or Sources()
+        )
         self.maps: Mapping[str, View] = {name: view_of(live, source.btf) for name, live in self.live.items()}
         self._by_address = {view.live.address: view for view in self.maps.values()}
         is_big = self.platform.target.byte_order == "big"

@@ -18,7 +18,12 @@ from tests.oracle import LOG_SIZE, PROG_LOAD, KernelError, _bpf
 LOCKED_DOWN = frozenset({36, 58})  # probe_write_user and override_return depend on how the kernel was built
 NEWEST = 211
 SLEEPABLE = 1 << 4
-FORBIDDEN = ("unknown func", "program of this type cannot use helper", "invalid func", "not supported for program type")
+FORBIDDEN = (
+    "unknown func",
+    "program of this type cannot use helper",
+    "invalid func",
+    "not supported for program type",
+)
 
 
 def verdict(helper: int, type: ProgramType, license: bytes) -> str:

@@ -39,7 +39,10 @@ def test_json_has_a_verdict_for_each_program(bpfc: Run, unsafe: str) -> None:
     said = json.loads(bpfc("verify", "-j", SAMPLE, unsafe).stdout)
     assert said["schema"] == "bpfc.verify/1"
     assert said["ok"] is False
-    assert [(one["name"], one["accepted"]) for one in said["programs"]] == [("xdp_stats", True), ("main", False)]
+    assert [(one["name"], one["accepted"]) for one in said["programs"]] == [
+        ("xdp_stats", True),
+        ("main", False),
+    ]
     assert said["programs"][1]["diagnostics"][0]["at"]["insn"] == 0
 
 
