@@ -18,7 +18,7 @@ from benchmarks.native import Compiler, Native, UnavailableError
 
 BATCH_NS: Final = 2_000_000
 RING_BYTES: Final = 8192  # packets in turn, small enough for the first cache
-MOST_PACKETS: Final = 1 << 17
+MOST_PACKETS: Final = 1 << 18
 PROGRAM: Final = "bench"
 BPFC: Final = "bpfc"
 NATIVE: Final = "native"
