@@ -19,7 +19,8 @@ or host, is `i64 helper(ptr run, r1, ..., rN)`. `run` is this structure, one per
           104 stack 8         top of the unused part of the BPF stack, for frames that live outside the native stack
           112 cookie 8         what bpf_get_attach_cookie says
           120 context 8        the context that a dynptr of this run's packet has
-          128 reserved
+          128 retval 8         what bpf_get_retval says, when bpf_set_retval has said so
+          136 reserved
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ HOST: Final = 96
 STACK: Final = 104
 COOKIE: Final = 112
 CONTEXT: Final = 120
+RETVAL: Final = 128
 
 STACK_SIZE: Final = 65536  # 8 frames of 512 bytes for each of 8 levels of indirect calls, and as much again
 

@@ -130,6 +130,7 @@ class Execution:
         self._put(abi.RNG, 8, self._rng)
         self._put(abi.DEPTH, 8, 8)
         self._put(abi.INSNS, 8, 0)
+        self._put(abi.RETVAL, 8, 0)
         ctypes.memset(ctypes.addressof(state) + abi.REDIRECT, 0, 32)
         stack = ctypes.addressof(self._stack)
         self._put(abi.STACK, 8, stack + abi.STACK_SIZE)

@@ -43,6 +43,16 @@ def get_current_pid_tgid(call: HelperCall) -> int:
     return os.getpid() << 32 | threading.get_native_id()
 
 
+def get_ns_current_pid_tgid(call: HelperCall) -> int:
+    """pid and tgid of the calling thread, whatever namespace is asked about."""
+    out = call.memory(2)
+    if out.nbytes != 8:
+        return -EINVAL
+    order = call.execution.order
+    out[:] = threading.get_native_id().to_bytes(4, order) + os.getpid().to_bytes(4, order)
+    return 0
+
+
 def get_current_uid_gid(call: HelperCall) -> int:
     """gid << 32 | uid."""
     return os.getgid() << 32 | os.getuid()
@@ -161,6 +171,7 @@ HOST_HELPERS: Final[Mapping[str, Implementation]] = {
     "trace_vprintk": trace_vprintk,
     "snprintf": snprintf,
     "get_current_pid_tgid": get_current_pid_tgid,
+    "get_ns_current_pid_tgid": get_ns_current_pid_tgid,
     "get_current_uid_gid": get_current_uid_gid,
     "get_current_comm": get_current_comm,
     "ktime_get_ns": clock(time.CLOCK_MONOTONIC),

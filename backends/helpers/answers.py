@@ -6,15 +6,19 @@ A program sees what it would see in a kernel where nothing was found; a user who
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL, ENOENT, ENOPROTOOPT, EOPNOTSUPP
+from errno import EACCES, EINVAL, ENOENT, ENOPROTOOPT, EOPNOTSUPP
 from typing import Final
 
 from backends.helpers.row import HelperRow, Site
 from backends.maps.shape import clear_bytes
 from backends.writer import Writer
+from ir.context import Pointer
 
 _NOT_FORWARDED: Final = 4  # BPF_FIB_LKUP_RET_NOT_FWDED
 _SK_PASS: Final = 1
+_MTU: Final = 1500
+_ETH_HLEN: Final = 14
+_FRAG_NEEDED: Final = 1
 
 
 def number(value: int) -> HelperRow:
@@ -49,7 +53,21 @@ def _each(row: Callable[[], HelperRow], names: str) -> dict[str, HelperRow]:
     return {name: row() for name in names.split()}
 
 
+def check_mtu(w: Writer, site: Site) -> None:
+    """Every interface takes 1500 bytes: *r3 = 1500; 1 (fragmentation needed) when *r3 or the packet, and r4, are more."""
+    place = w["r3"]
+    with w.if_((w["r5"] & ~1).ne(0)):
+        w.ret(-EINVAL)
+    asked = place.load("i32", align=1).to("i64")
+    own = w["r1"].load("i64", Pointer.DATA_END.value) - w["r1"].load("i64", Pointer.DATA.value) - _ETH_HLEN
+    has_packet = w["r1"].load("i64", Pointer.DATA.value).ne(0)
+    size = asked.eq(0).choose(has_packet.choose(own, 0), asked) + w["r4"].to("i32").signed_to("i64")
+    place.store(w.i32(_MTU), align=1)
+    w.ret(size.sgt(_MTU).choose(w.i64(_FRAG_NEEDED), 0))
+
+
 ANSWERS: Final = {
+    "check_mtu": HelperRow(check_mtu, is_small=False),
     **_each(
         lambda: number(0),
         "get_cgroup_classid get_route_realm skb_cgroup_classid get_socket_cookie skb_cgroup_id "
@@ -64,6 +82,8 @@ ANSWERS: Final = {
         "skc_to_mptcp_sock sock_from_file",
     ),
     **_each(lambda: number(_SK_PASS), "sk_redirect_map sk_redirect_hash msg_redirect_map msg_redirect_hash"),
+    "kallsyms_lookup_name": number(-ENOENT),
+    "csum_level": number(-EACCES),  # the packet has no checksum of a device
     **_each(lambda: number(-ENOENT), "tcp_check_syncookie tcp_gen_syncookie"),
     **_each(lambda: number(-EINVAL), "send_signal_thread tcp_send_ack sk_select_reuseport bind"),
     **_each(lambda: number(-EOPNOTSUPP), "sock_map_update sock_hash_update store_hdr_opt lwt_push_encap"),

@@ -7,6 +7,7 @@ block), unused 8
 from __future__ import annotations
 
 from enum import IntEnum
+from errno import EINVAL
 from typing import Final
 
 from backends import abi
@@ -45,6 +46,14 @@ def redirect(w: Writer, site: Site) -> None:
         w.ret(_XDP_ABORTED if is_xdp else _TC_ACT_SHOT)
     _note(w, RedirectKind.INTERFACE, w["r1"], w["r2"], w.i64(0))
     w.ret(_XDP_REDIRECT if is_xdp else _TC_ACT_REDIRECT)
+
+
+def clone_redirect(w: Writer, site: Site) -> None:
+    """A copy to interface r2; the program goes on with its own."""
+    with w.if_((w["r3"] & ~_INGRESS).ne(0), likely=False):
+        w.ret(-EINVAL)
+    _note(w, RedirectKind.INTERFACE, w["r2"], w["r3"], w.i64(0))
+    w.ret(0)
 
 
 def redirect_peer(w: Writer, site: Site) -> None:
@@ -100,6 +109,7 @@ def _note(w: Writer, kind: RedirectKind, index: Value, flags: Value, map: Value)
 
 REDIRECTS: Final = {
     "redirect": HelperRow(redirect),
+    "clone_redirect": HelperRow(clone_redirect),
     "redirect_peer": HelperRow(redirect_peer),
     "redirect_neigh": HelperRow(redirect_neigh),
     "redirect_map": HelperRow(redirect_map, needs_map=True),

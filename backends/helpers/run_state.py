@@ -28,7 +28,20 @@ def numa_node_id(w: Writer, site: Site) -> None:
     w.ret(0)
 
 
+def get_retval(w: Writer, site: Site) -> None:
+    """The return value that a cgroup's program may change."""
+    w.ret(w["run"].load("i64", abi.RETVAL))
+
+
+def set_retval(w: Writer, site: Site) -> None:
+    """Change it."""
+    w["run"].store(w["r1"].to("i32").signed_to("i64"), abi.RETVAL)
+    w.ret(0)
+
+
 RUN_STATE: Final = {
+    "get_retval": HelperRow(get_retval),
+    "set_retval": HelperRow(set_retval),
     "get_smp_processor_id": HelperRow(smp_processor_id),
     "get_prandom_u32": HelperRow(prandom_u32),
     "get_numa_node_id": HelperRow(numa_node_id),
