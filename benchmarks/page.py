@@ -50,7 +50,7 @@ def page(report: Json, earlier: Json | None = None) -> str:
     mean = report["geomean"]
     head = f"{mean:.2f}x the time of native code" if mean is not None else "without native code"
     parts = [f"<h1>bpfc: {head}</h1>", _host(report["host"])]
-    if report["programs"]:
+    if mean is not None:
         parts += ["<h2>Code speed</h2>", _legend(report, earlier), _ratio_chart(report, earlier)]
     if report["costs"]:
         parts += ["<h2>Costs, of their targets</h2>", _cost_chart(report["costs"])]

@@ -1,0 +1,47 @@
+"""The benchmark suite runs and writes its reports, with a native side and without."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    reports = ["--json", str(folder / "r.json"), "--html", str(folder / "r.html"), "--rounds", "2"]
+    command = [sys.executable, "-m", "benchmarks", *arguments, *reports]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_program_is_measured_against_native_code(tmp_path: Path) -> None:
+    done = _run(tmp_path, "jhash", "--cc", "cc")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["schema"] == "bpfc.bench/1"
+    assert 0 < report["programs"][0]["ratios"]["bpfc"] < 20
+    assert "<svg" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.slow
+def test_without_a_compiler_there_are_times_but_no_ratios(tmp_path: Path) -> None:
+    done = _run(tmp_path, "jhash", "--cc", "no-such-compiler")
+    assert done.returncode == 0, done.stderr
+    assert "no native side" in done.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["geomean"] is None
+    assert report["programs"][0]["timings"]["bpfc"]["best"] > 0
+    assert "<svg" not in (tmp_path / "r.html").read_text()
+
+
+def test_a_program_that_does_not_exist_is_bad_usage(tmp_path: Path) -> None:
+    done = _run(tmp_path, "no-such-program")
+    assert done.returncode == 2
+    assert "no-such-program" in done.stderr
