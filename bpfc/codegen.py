@@ -19,6 +19,7 @@ from backends.registry import host
 from backends.target import Target
 from backends.unit import LowerOptions
 from ir.context import ContextLayout
+from ir.diagnostics import RejectedError
 from ir.helpers import HELPERS
 from ir.isa import NOP_FIRST, Kind, row_of
 from ir.lift import lift
@@ -26,6 +27,7 @@ from ir.object import Map, Program
 from ir.passes.fold_rodata import FoldRodata
 from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
 from ir.regions import Regions
+from ir.stack_depth import check_stack
 from ir.verify.facts import analyze
 from ir.verify.result import check_result
 from runtime.host_helpers import HOST_HELPERS
@@ -106,6 +108,8 @@ def _build(
     """A machine for `target`, the program as its LLVM module, and what lowering has to say."""
     with _uncollected():
         module = lift(program, maps, context)
+        if len(module.functions) > 1 and (problems := check_stack(module, Regions(module))):
+            raise RejectedError(problems)
         pipeline = PIPELINES[options.level]
         (pipeline if options.fold else pipeline.without(FoldRodata)).run(module)
         regions = Regions(module)

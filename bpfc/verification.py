@@ -15,6 +15,8 @@ from ir.btf import Btf
 from ir.diagnostics import RejectedError
 from ir.lift import lift
 from ir.object import Object, Program
+from ir.regions import Regions
+from ir.stack_depth import check_stack
 from ir.verify.prove import Report, verify
 
 
@@ -56,4 +58,7 @@ def _verify(source: Object, program: Program, kernel: Btf | None) -> Report:
         module = lift(program, source.maps)
     except RejectedError as error:
         return Report(program.name, error.diagnostics, steps=0, states=0, tries=0, ns=0)
+    problems = check_stack(module, Regions(module))
+    if problems:
+        return Report(program.name, tuple(problems), steps=0, states=0, tries=0, ns=0)
     return verify(module, source.license, source.btf, kernel)

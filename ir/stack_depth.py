@@ -1,0 +1,81 @@
+"""The stack of a chain of calls: what all its frames take together must fit where one frame does.
+
+    main 256 -> parse 240     496 of 512 bytes: fits
+    main 256 -> parse 272     528: refused
+
+Each frame counts as a multiple of 16 bytes (kernel/bpf/verifier.c, check_max_stack_depth, for programs that are compiled).
+A function that tail-calls may be reached with less than 256 bytes in use only, since its callers' frames stay.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ir.core import Address, Atomic, Call, Function, Load, Module, Store
+from ir.diagnostics import Diagnostic
+from ir.isa import Callee
+from ir.object import ReferenceKind
+from ir.regions import RegionKind, Regions
+
+EACCES: Final = 13
+LIMIT: Final = 512
+TAIL_CALLER_LIMIT: Final = 256
+TAIL_CALL: Final = 12
+_UNIT: Final = 16
+
+
+def check_stack(module: Module, regions: Regions) -> list[Diagnostic]:
+    """What is wrong with the combined stack of `module`'s call chains; structure has refused recursion already."""
+    sizes = {name: _frame_bytes(function, regions) for name, function in module.functions.items()}
+    callees = {name: _callees(function) for name, function in module.functions.items()}
+    tail_callers = {name for name, function in module.functions.items() if _tail_calls(function)}
+    problems: list[Diagnostic] = []
+    deepest: dict[str, int] = {}
+    work = [(module.main.name, 0)]
+    while work:
+        name, above = work.pop()
+        if above <= deepest.get(name, -1):
+            continue
+        deepest[name] = above
+        at = module.functions[name].location(module.functions[name].info.start)
+        if above and name in tail_callers and above >= TAIL_CALLER_LIMIT:
+            said = f"'{name}' tail-calls with {above} bytes of callers' stack in use, {TAIL_CALLER_LIMIT - 1} are allowed"
+            problems.append(Diagnostic("tail-call-stack", said, at, errno=EACCES))
+        total = above + sizes[name]
+        if total > LIMIT:
+            said = (
+                f"the calls that lead into '{name}' take {total} bytes of stack together, {LIMIT} are allowed"
+            )
+            problems.append(Diagnostic("combined-stack", said, at, errno=EACCES))
+            continue
+        work += [(callee, total) for callee in callees[name]]
+    return problems
+
+
+def _frame_bytes(function: Function, regions: Regions) -> int:
+    """Bytes of the function's own frame, down to the lowest place it names."""
+    lowest = 0
+    for inst in function.insts():
+        if isinstance(inst, Load | Store | Atomic):
+            place = regions.frame_offset(inst.base)
+            if place is not None:
+                lowest = min(lowest, place[1] + inst.offset)
+        elif regions.of(inst).kind is RegionKind.FRAME:
+            place = regions.frame_offset(inst)
+            lowest = lowest if place is None else min(lowest, place[1])
+    return -(-max(-lowest, 1) // _UNIT) * _UNIT
+
+
+def _callees(function: Function) -> list[str]:
+    found: list[str] = []
+    for inst in function.insts():
+        if isinstance(inst, Call) and inst.callee is Callee.SUBPROGRAM:
+            assert isinstance(inst.target, str)
+            found.append(inst.target)
+        elif isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION:
+            found.append(inst.reference.name)
+    return sorted(set(found))
+
+
+def _tail_calls(function: Function) -> bool:
+    return any(isinstance(inst, Call) and inst.target == TAIL_CALL for inst in function.insts())

@@ -1,0 +1,55 @@
+"""The combined stack of a chain of calls (FC-04)."""
+
+from __future__ import annotations
+
+import pytest
+
+import bpfc
+
+
+def chain(main: int, callee: int) -> bpfc.Loaded:
+    text = f"""
+        *(u64 *)(r10 - {main}) = 1
+        call sub
+        r1 = *(u64 *)(r10 - {main})
+        r0 += r1
+        exit
+    sub:
+        *(u64 *)(r10 - {callee}) = 41
+        r0 = *(u64 *)(r10 - {callee})
+        exit
+    """
+    return bpfc.assemble(text)
+
+
+def test_fc_04_stack_of_256_and_240_is_fine_256_and_272_is_eacces() -> None:
+    with chain(256, 240).start() as runtime:
+        assert runtime["main"].run(b"").ret == 42
+    assert chain(256, 240).verify().ok
+    refused = chain(256, 272)
+    with (
+        refused.start() as runtime,
+        pytest.raises(bpfc.RejectedError, match="528 bytes of stack together") as info,
+    ):
+        runtime["main"]
+    assert info.value.errno == 13
+    assert refused.verify()["main"].diagnostics[0].errno == 13
+
+
+def test_frames_that_are_not_in_one_chain_are_not_added() -> None:
+    text = """
+        *(u64 *)(r10 - 8) = 1
+        call first
+        call second
+        exit
+    first:
+        *(u64 *)(r10 - 400) = 1
+        r0 = 1
+        exit
+    second:
+        *(u64 *)(r10 - 400) = 1
+        r0 = 2
+        exit
+    """
+    with bpfc.assemble(text).start() as runtime:
+        assert runtime["main"].run(b"").ret == 2
