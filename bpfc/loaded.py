@@ -128,11 +128,15 @@ class Loaded:
         self.object = replace(self.object, programs=programs)
         self.kernel = target
 
-    def verify(self) -> ObjectReport:
-        """Verify every program, against the kernel types of `fit` where given; never raises for what a program does."""
+    def verify(self, name: str | None = None) -> ObjectReport:
+        """Verify every program, or the one called `name`, against the kernel types of `fit` where given.
+
+        Never raises for what a program does.
+        """
         from bpfc.verification import verify_object  # late: only who asks pays for it
 
-        return verify_object(self.object, self.programs, self.kernel)
+        chosen = self.programs if name is None else {name: self.program(name)}
+        return verify_object(self.object, chosen, self.kernel)
 
     def start(
         self,

@@ -11,9 +11,9 @@ from typing import final
 class Options:
     """How to compile.
 
-    `level`: O0 (nothing), O1 (the fast tier), O2, O3, or auto: O2, and O1 from 2048 instructions on. `hardened`: check what
-    the verifier did not prove; without it unproved programs are refused. `count_insns`: count executed instructions.
-    `fold`: decide branches by frozen `.rodata`.
+    `level`: O0 (nothing), O1 (the fast tier), O2, O3, or auto: O2, and O1 from 2048 instructions on. `hardened`: run
+    programs that the verifier does not prove safe, with checks; without it they are refused. `count_insns`: count executed
+    instructions. `fold`: decide branches by frozen `.rodata`.
     """
 
     level: str = "auto"

@@ -222,6 +222,8 @@ class RunningProgram(Attachable):
     """One program as native code. Threads may run it at the same time; each has its own run state."""
 
     def __init__(self, runtime: Runtime, program: Program) -> None:
+        if not runtime.options.hardened:
+            runtime.loaded.verify(program.name).raise_for_status()
         self.program = program
         self.runtime = runtime
         self.overridden = runtime.world.overridden

@@ -26,3 +26,14 @@ def test_an_unsafe_program_is_reported_and_raised_on_request(text: str) -> None:
     assert report["main"].diagnostics[0].at.insn == 0
     with pytest.raises(bpfc.RejectedError):
         report.raise_for_status()
+
+
+def test_without_hardening_only_proved_programs_run() -> None:
+    strict = bpfc.Options(hardened=False)
+    with bpfc.assemble("r0 = 7\nexit").start(strict) as runtime:
+        assert runtime["main"].run(b"").ret == 7
+    unproved = bpfc.assemble("r0 = *(u8 *)(r1 + 0)\nexit")
+    with unproved.start(strict) as runtime, pytest.raises(bpfc.RejectedError):
+        runtime["main"]
+    with unproved.start() as runtime:
+        assert runtime["main"].run(b"\x05").ret == 5
