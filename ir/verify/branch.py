@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ir.core import Branch, Const, Param, Value
+from ir.core import Alu, Branch, Const, Param, Value
+from ir.isa import compute
 from ir.verify.induction import Group, spread
 from ir.verify.refine import Relation, Test, refine, test_of
 from ir.verify.scalar import Scalar, meet
@@ -89,13 +90,34 @@ def _learn(state: State, value: Value, old: Scalar, now: Scalar) -> None:
     state.known[value] = now
     if root is value:
         root, offset = state.symbol(value)
-    if root is None or root is value:
+    if root is None:
         return
     found = state.known.get(root, ANY)
-    if type(found) is Scalar:
+    if root is not value and type(found) is Scalar:
         both = meet(found, SCALARS.sub(64, now, SCALARS.const(64, offset)))
-        if both is not None:
-            state.known[root] = both
+        if both is None or both is found:
+            return
+        state.known[root] = both
+    for other, fact in state.known.items():
+        if type(other) is not Alu or other.x is not root or other is value or type(fact) is not Scalar:
+            continue
+        if type(other.y) is Const and other.row.name[:3] in ("add", "sub"):
+            sum_: Scalar = compute(other.row, SCALARS, state.number(root), state.number(other.y))
+            state.known[other] = meet(fact, sum_) or fact
+
+
+def _learn_offsets(state: State, value: Value, learned: Pointer) -> None:
+    """`value` is `learned`: other pointers at constant distances from it are better known too."""
+    if learned.symbol is None:
+        return
+    for other, fact in state.known.items():
+        if other is value or type(fact) is not Pointer or fact.symbol is not learned.symbol:
+            continue
+        if fact.area is learned.area and not fact.is_nullable:
+            distance = SCALARS.const(64, fact.offset - learned.offset)
+            span = meet(fact.span, SCALARS.add(64, learned.span, distance))
+            if span is not None and span is not fact.span:
+                state.known[other] = Pointer(fact.area, fact.symbol, fact.offset, span)
 
 
 def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: Pointer) -> State | None:
@@ -119,7 +141,9 @@ def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: P
             continue
         before = state.of(value)
         if type(before) is Pointer and before.area is fact.area:
-            new.known[value] = Pointer(fact.area, fact.symbol, fact.offset, span)
+            learned = Pointer(fact.area, fact.symbol, fact.offset, span)
+            new.known[value] = learned
+            _learn_offsets(new, value, learned)
         if length is not None and fact.symbol is length:
             both = meet(new.number(length), SCALARS.sub(64, span, SCALARS.const(64, fact.offset)))
             if both is not None:

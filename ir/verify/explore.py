@@ -186,10 +186,11 @@ class Walk:
             if self.explorer.effort.clamps and not self._restrict(block, new):
                 return
         kept = self._kept.setdefault(block, {}).setdefault(_holding(new), [])
+        own = outline.own[block]
         unrolls = is_back and not self.explorer.effort.clamps
         for visit in kept:
-            if covers_state(visit.state, new):
-                if unrolls and _is_before(visit, new) and not covers_state(new, visit.state):
+            if covers_state(visit.state, new, own):
+                if unrolls and _is_before(visit, new) and not covers_state(new, visit.state, own):
                     continue
                 if is_head:
                     self.visits.note_arrival(new.marks, visit, is_back)

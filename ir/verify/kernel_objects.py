@@ -36,15 +36,16 @@ def check_object(
         return
     if writes:
         raise Refused("read-only", f"{what} into a kernel object", base)
-    if pointer.span.mask:
-        raise Refused("kernel-object", f"{what} at a variable offset of {area}", base)
     low = pointer.span.smin + offset
     btf, type_id = _type_of(subject, pointer)
     if btf is None:
         return
     room = _size(btf, type_id)
-    if low < 0 or (low + size > room and not _ends_open(btf, type_id)):
-        said = f"{what} at byte {low} of struct {btf.name(type_id)}, which has {room}"
+    high = pointer.span.smax + offset + size
+    if low < 0 or (high > room and not (_ends_open(btf, type_id) and pointer.span.is_const)):
+        said = (
+            f"{what} at byte {low if low < 0 else high - 1} of struct {btf.name(type_id)}, which has {room}"
+        )
         raise Refused("kernel-object", said, base)
 
 
@@ -67,7 +68,8 @@ def load_object(
     btf, type_id = _type_of(subject, pointer)
     if btf is None:
         return plain
-    found = _pointee(btf, type_id, pointer.span.smin + offset) if row.size == _WORD else None
+    exact = row.size == _WORD and pointer.span.is_const
+    found = _pointee(btf, type_id, pointer.span.smin + offset) if exact else None
     if found is None:
         return plain
     trust = Trust.UNTRUSTED if pointer.area.trust is Trust.UNTRUSTED else Trust.PLAIN

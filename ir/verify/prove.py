@@ -22,6 +22,13 @@ from ir.verify.subject import Subject
 from ir.verify.values import MAX_LENGTH, Area, AreaKind, start_of
 
 EACCES: Final = 13
+# Refusals that no closer look at the ways to an instruction can change, but for one that it is never reached.
+_PLAIN: Final = frozenset(
+    (
+        *("unknown-helper", "helper-unavailable", "gpl-only", "map-type", "unknown-kfunc", "may-sleep"),
+        *("indirect-call", "no-kernel-btf", "call-depth"),
+    )
+)
 _UNDECIDED: Final = frozenset(("too-complex", "unbounded-loop"))
 EFFORTS: Final = (
     Effort(width=1, steps=200_000, clamps=True),
@@ -72,7 +79,8 @@ def verify(
         except Refused as refused:
             if not found or refused.code != "too-complex":
                 found = (explain(subject, refused),)
-            is_final = refused.state is not None and refused.state.exact and refused.code not in _UNDECIDED
+            is_exact = refused.state is not None and refused.state.exact
+            is_final = refused.code in _PLAIN or (is_exact and refused.code not in _UNDECIDED)
         steps += effort.steps - explorer.steps_left
         states += explorer.states
         if not found or is_final:

@@ -15,7 +15,7 @@ exact    whether it is that of one path: nothing was lost by joining
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, final
 
 from ir.core import Alu, Branch, Const, Edge, Param, Value
@@ -267,6 +267,8 @@ def _pass(state: State, new: State, symbol: Value, arg: Value, own: set[Value]) 
         if room is not None and fact.area.length in state.limits:
             assert fact.area.length is not None
             new.rooms[symbol, fact.area.length] = room
+            if fact.symbol is not None and fact.symbol not in own:
+                new.note_room(fact.symbol, fact.area.length, room + fact.offset)
         if fact.symbol in own:
             fact = Pointer(fact.area, symbol, 0, fact.span, fact.is_nullable)
     elif fact is not ANY:
@@ -344,22 +346,59 @@ def _merge_room(a: State, b: State, new: State, symbol: Value, x: Value, y: Valu
         new.rooms[symbol, left.area.length] = min(rooms[0], rooms[1])
 
 
-def covers_state(a: State, b: State) -> bool:
-    """Whether everything `a` says also holds by what `b` says."""
+def covers_state(a: State, b: State, own: Collection[Value] = ()) -> bool:
+    """Whether everything `a` says also holds by what `b` says.
+
+    `own` are symbols that stand for whatever stands in a stack slot on arrival: what `a` says of one is compared
+    with what `b` says of the value it has there.
+    """
     if a is b:
         return True
-    for value, fact in a.known.items():
-        if fact is not ANY and not covers_known(fact, b.known.get(value, ANY)):
+    slots: set[Value] = set()
+    for offset, (size, value) in a.stack.items():
+        there = b.stack.get(offset)
+        if there is None or there[0] != size:
             return False
-    for offset, place in a.stack.items():
-        if b.stack.get(offset) != place:
+        if value in own:
+            slots.add(value)
+            if not _covers_slot(a, b, value, there[1]):
+                return False
+        elif there[1] is not value:
+            return False
+    for value, fact in a.known.items():
+        if fact is not ANY and value not in slots and not _covers(value, fact, b.known.get(value, ANY)):
             return False
     for key, room in a.rooms.items():
-        if b.rooms.get(key, room - 1) < room:
+        if key[0] not in slots and b.rooms.get(key, room - 1) < room:
             return False
     for value, alias in a.alias.items():
         if b.alias.get(value) != alias:
             return False
-    if a.outer is not None and b.outer is not None and not covers_state(a.outer, b.outer):
+    if a.outer is not None and b.outer is not None and not covers_state(a.outer, b.outer, own):
         return False
     return (a.packet is b.packet or a.packet is None) and set(a.limits) <= set(b.limits) and a.held == b.held
+
+
+def _covers(value: Value, fact: Known, other: Known) -> bool:
+    """As `covers_known`; a pointer whose offset is the symbol `value` itself may have any."""
+    if type(fact) is Pointer and fact.symbol is value and not fact.offset and type(other) is Pointer:
+        other = Pointer(other.area, value, 0, other.span, other.is_nullable)
+    return covers_known(fact, other)
+
+
+def _covers_slot(a: State, b: State, symbol: Value, value: Value) -> bool:
+    """Whether what `a` says of the symbol of a stack slot holds of the `value` that `b` has there."""
+    if not _covers(symbol, a.of(symbol), b.of(value)):
+        return False
+    other = b.of(value)
+    for key, room in a.rooms.items():
+        if key[0] is not symbol:
+            continue
+        if type(other) is Pointer:
+            known = pointer_room(b, other) if other.area.length is key[1] else None
+        else:
+            root, offset = b.symbol(value)
+            known = b.room(root, offset, other, key[1])
+        if known is None or known < room:
+            return False
+    return True

@@ -10,7 +10,7 @@ from typing import assert_never, final
 from ir.core import Address, Alu, Atomic, Call, Const, Frame, Function, Inst, Load, PacketLoad, Store
 from ir.kinds import MapType, ProgramType
 from ir.object import ReferenceKind
-from ir.verify.access import check_access, load, plain_range
+from ir.verify.access import UNSIGNED, check_access, load, plain_range
 from ir.verify.arithmetic import compute_alu
 from ir.verify.refusal import Refused
 from ir.verify.scalar import const
@@ -73,7 +73,13 @@ class Steps:
 
     def _alu(self, state: State, inst: Alu) -> None:
         x, y = state.of(inst.x), state.of(inst.y)
+        if inst.row.name == "addr_space_cast":
+            state.known[inst] = start_of(self.subject.area("arena", AreaKind.ARENA))
+            return
         if type(x) is Pointer or type(y) is Pointer:
+            if type(x) is Pointer and x.area.kind is AreaKind.ARENA:
+                state.known[inst] = x if inst.row.bits == 64 else plain_number(inst)
+                return
             _check_pointer_arithmetic(inst, x, y)
         if inst in state.alias:
             del state.alias[inst]
@@ -179,6 +185,11 @@ class Steps:
         if inst.index is not None and type(state.of(inst.index)) is Pointer:
             raise Refused("packet-access", "legacy packet load with a pointer as index", inst.index)
         state.known[inst] = plain_range(inst.row) if inst.row.size < 8 else ANY
+
+
+def plain_number(inst: Alu) -> Known:
+    """What a 32-bit operation on an arena pointer gives."""
+    return UNSIGNED[4] if inst.row.bits == 32 else ANY
 
 
 def _check_pointer_arithmetic(inst: Alu, x: Known, y: Known) -> None:
