@@ -22,11 +22,6 @@ KEYED = [
 ]
 LISTED = ["queue", "stack"]
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(not OBJECT.exists(), reason="needs the little-endian object"),
-]
-
 
 def keyed_request(random: random.Random, name: str) -> bytes:
     """An operation on one of some 16 keys, most of which have their turn often."""
@@ -53,6 +48,7 @@ def request(op: int, flags: int, key: bytes, value: bytes) -> bytes:
     return struct.pack("<2B6x24s16s", op, flags, key, value)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("name", [*KEYED, *LISTED])
 def test_a_sequence_of_operations_has_the_kernels_results(name: str) -> None:
     source = random.Random(name)
@@ -63,3 +59,17 @@ def test_a_sequence_of_operations_has_the_kernels_results(name: str) -> None:
             packet = keyed_request(source, name) if name in KEYED else listed_request(source)
             wanted, _ = kernel.run(name, packet)
             assert program.run(packet).verdict == wanted, (number, packet.hex())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["aarch64", "riscv64"])
+def test_maps_are_the_same_on_an_emulated_machine(target: str) -> None:
+    pytest.importorskip("unicorn")
+    loaded = bpfc.load(OBJECT)
+    with loaded.start() as native, loaded.start(target=target) as emulated:
+        for name in [*KEYED, *LISTED]:
+            source = random.Random(name)
+            for number in range(100):
+                packet = keyed_request(source, name) if name in KEYED else listed_request(source)
+                wanted = native[name].run(packet).verdict
+                assert emulated[name].run(packet).verdict == wanted, (name, number, packet.hex())
