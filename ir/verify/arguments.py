@@ -233,7 +233,7 @@ def _check_size(
 def check_memory(
     steps: Steps,
     state: State,
-    helper: Helper,
+    helper: Helper | None,
     pointer: Pointer,
     value: Value,
     least: int,
@@ -256,7 +256,7 @@ def check_memory(
         if not writes and state.held.objects_in(area, low, high):
             raise Refused("stack-object", f"{what} of an object that the kernel keeps on the stack", value)
     elif area.kind in (AreaKind.PACKET, AreaKind.PACKET_META):
-        if not helper.takes_packet:
+        if helper is not None and not helper.takes_packet:
             raise Refused("bad-argument", "the helper does not take packet pointers", value)
         check_packet_range(state, pointer, 0, most, what, value)
     elif area.kind is AreaKind.MAP_VALUE:

@@ -20,6 +20,7 @@ from ir.verify.callbacks import call_back
 from ir.verify.exits import check_exit
 from ir.verify.helper_calls import call_helper, find_helper
 from ir.verify.induction import Group
+from ir.verify.kfunc_calls import call_kfunc, find_kfunc
 from ir.verify.outline import Outline
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, join, meet, widen
@@ -291,7 +292,8 @@ class Walk:
             passed = call_helper(self.steps, state, call, helper)
             return call_back(self, state, call, helper, passed) if passed.function else [state]
         if call.callee is Callee.KFUNC:
-            raise Refused("unknown-kfunc", f"kernel function {call.target} is not known here")
+            call_kfunc(self.steps, state, call, find_kfunc(subject, call))
+            return [state]
         raise Refused("indirect-call", "Linux has no calls through registers")
 
     def _call_subprogram(self, state: State, call: Call, function: Function) -> list[State]:

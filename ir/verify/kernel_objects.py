@@ -24,6 +24,7 @@ _SIGNED: Final = {
 } | {8: ANY}
 _DEPTH: Final = 16
 _WORD: Final = 8
+_BUFFER_SIZE: Final = 1 << 29
 
 
 def check_object(
@@ -183,6 +184,12 @@ def _argument(subject: Subject, offset: int, size: int, inst: Value, plain: Know
     type = btf.type(btf.strip(type_id)) if type_id else None
     if not isinstance(type, PointerType):
         return plain
+    if subject.attach_type is AttachType.TRACE_ITER and not btf.strip(type.type_id):
+        # A key, read only, or a value of the map gone through.
+        area = subject.area(
+            ("buffer", offset), AreaKind.BUFFER, "", _BUFFER_SIZE, writable=offset >= 3 * _WORD
+        )
+        return start_of(area, is_nullable=True)
     found = _pointed_struct(btf, type)
     if found is None:
         return plain

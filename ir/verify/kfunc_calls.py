@@ -1,0 +1,193 @@
+"""Calls of kernel functions: arguments, sections, iterators, references, results."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from ir.core import Call, Value
+from ir.verify.access import UNSIGNED
+from ir.verify.arguments import Passed, check_memory, note_writes
+from ir.verify.helper_calls import acquire, release
+from ir.verify.kernel_objects import find_struct, object_area
+from ir.verify.kfuncs import ITERATOR_SIZES, KFUNCS, Kfunc, Parameter
+from ir.verify.refusal import Refused
+from ir.verify.scalar import Scalar
+from ir.verify.stack_objects import DYNPTR_SIZE, end_object, find_object, start_object
+from ir.verify.state import State
+from ir.verify.steps import Steps
+from ir.verify.subject import Subject
+from ir.verify.values import ANY, ZERO, Area, AreaKind, Known, Pointer, Trust, start_of
+
+_MEMORY: Final = frozenset(("mem", "out", "rw", "opt"))
+_OBJECTS: Final = frozenset((*(AreaKind.BTF, AreaKind.SOCKET, AreaKind.SOCKET_COMMON, AreaKind.TCP_SOCKET),))
+
+
+def find_kfunc(subject: Subject, call: Call) -> Kfunc:
+    """The kernel function that `call` names. Raises Refused when it is not known or not for this program."""
+    found = KFUNCS.get(str(call.target))
+    if found is None:
+        raise Refused("unknown-kfunc", f"kernel function {call.target} is not known here")
+    if subject.type not in found.types:
+        said = f"{found.name} is not available to {subject.type.name} programs"
+        raise Refused("helper-unavailable", said)
+    if not subject.is_gpl:
+        raise Refused("gpl-only", f"{found.name} is for programs with a GPL-compatible license")
+    if "sleeps" in found.flags and not subject.program.is_sleepable:
+        raise Refused("may-sleep", f"{found.name} may sleep, and this program may not")
+    return found
+
+
+def call_kfunc(steps: Steps, state: State, call: Call, kfunc: Kfunc) -> None:
+    """Check a call and bring the state to after it."""
+    if state.held.locked is not None:
+        raise Refused("lock-held", f"{kfunc.name} is called while a spin lock is held")
+    passed = Passed()
+    for number, parameter in enumerate(kfunc.parameters):
+        if number >= len(call.args):
+            break
+        try:
+            _check(steps, state, call, kfunc, number, parameter, passed)
+        except Refused as refused:
+            refused.message = f"{kfunc.name}: argument {number + 1}: {refused.message}"
+            refused.culprit = refused.culprit or call.args[number]
+            raise
+    note_writes(steps, state, passed)
+    if passed.released is not None:
+        release(state, passed.released)
+    if "packet" in kfunc.flags:
+        state.forget_packets()
+    _enter_or_leave(state, kfunc)
+    state.known[call] = _result(steps.subject, state, call, kfunc, passed)
+
+
+def _check(
+    steps: Steps, state: State, call: Call, kfunc: Kfunc, number: int, parameter: Parameter, passed: Passed
+) -> None:
+    value, kind = call.args[number], parameter.kind
+    known = state.of(value)
+    if kind == "any" or (parameter.is_nullable and known == ZERO):
+        return
+    if kind in ("size", "size0"):
+        _check_size(steps, state, call, kfunc, number, passed)
+    elif kind == "newiter":
+        area = Area(AreaKind.UNKNOWN, f"{parameter.of} iterator")
+        size = ITERATOR_SIZES[parameter.of]
+        key = ("iterator", call)
+        area = steps.subject.area(key, AreaKind.UNKNOWN, f"{parameter.of} iterator")
+        start_object(steps, state, value, size, f"{parameter.of} iterator", area, is_owned=True)
+    elif kind == "iter":
+        found = find_object(state, value, f"{parameter.of} iterator")
+        if "stop" in kfunc.flags:
+            end_object(steps, state, found)
+    elif kind == "newdynptr":
+        area = steps.subject.area(("dynptr", call), AreaKind.DYNPTR)
+        start_object(steps, state, value, DYNPTR_SIZE, "dynptr", area, is_owned=False)
+    elif kind == "dynptr":
+        if not (type(known) is Pointer and known.area.kind is AreaKind.DYNPTR):
+            passed.released_value = value
+            passed.map_pointer = Pointer(find_object(state, value, "dynptr").area, None, 0, ZERO)
+    elif kind == "newirq":
+        area = steps.subject.area(("irq", call), AreaKind.UNKNOWN, "saved interrupt state")
+        start_object(steps, state, value, 8, "saved interrupt state", area, is_owned=True)
+    elif kind == "irq":
+        end_object(steps, state, find_object(state, value, "saved interrupt state"))
+    else:
+        _check_pointer(steps, state, kfunc, value, known, parameter, passed)
+
+
+def _check_pointer(
+    steps: Steps,
+    state: State,
+    kfunc: Kfunc,
+    value: Value,
+    known: Known,
+    parameter: Parameter,
+    passed: Passed,
+) -> None:
+    kind = parameter.kind
+    if kind == "opt" and known == ZERO:
+        return
+    if type(known) is not Pointer:
+        raise Refused("bad-argument", "a number where a pointer is wanted", value)
+    if known.is_nullable:
+        hint = "compare the pointer with NULL before the call"
+        raise Refused("null-argument", f"{known.area} pointer may be NULL", value, hint)
+    if kind == "ctx":
+        if known.area.kind is not AreaKind.CONTEXT or known.span.mask or known.span.value:
+            raise Refused("bad-argument", f"{known.area} pointer where the context is wanted", value)
+    elif kind == "map":
+        if known.area.kind is not AreaKind.MAP:
+            raise Refused("bad-argument", f"{known.area} pointer where a map is wanted", value)
+    elif kind in _MEMORY:
+        if parameter.size:
+            writes = kind in ("out", "rw")
+            check_memory(steps, state, None, known, value, parameter.size, parameter.size, writes, passed)
+    elif kind == "btf":
+        _check_object(state, known, value, parameter, passed)
+
+
+def _check_object(state: State, known: Pointer, value: Value, parameter: Parameter, passed: Passed) -> None:
+    area = known.area
+    if area.kind not in _OBJECTS:
+        raise Refused("bad-argument", f"{area} pointer where struct {parameter.of} is wanted", value)
+    if parameter.releases:
+        if area not in state.held.references:
+            raise Refused("bad-release", f"{area} holds no reference to give up", value)
+        passed.released = area
+        return
+    is_safe = area.is_held or area.trust is Trust.TRUSTED or (area.trust is Trust.RCU and state.held.rcu > 0)
+    if area.kind is AreaKind.BTF and not is_safe:
+        raise Refused("untrusted-pointer", f"{area} pointer is not trusted", value)
+
+
+def _check_size(steps: Steps, state: State, call: Call, kfunc: Kfunc, number: int, passed: Passed) -> None:
+    value = call.args[number]
+    known = state.of(value)
+    if type(known) is not Scalar or known.smin < 0 or known.umax >= 1 << 29:
+        raise Refused("bad-size", "size is not bounded", value, "bound the size before the call")
+    passed.most_bytes = known.umax
+    memory, place = kfunc.parameters[number - 1], call.args[number - 1]
+    pointer = state.of(place)
+    if type(pointer) is not Pointer:
+        return
+    writes = memory.kind in ("out", "rw", "opt")
+    check_memory(steps, state, None, pointer, place, known.umin, known.umax, writes, passed)
+
+
+def _enter_or_leave(state: State, kfunc: Kfunc) -> None:
+    """Sections that the function opens or closes."""
+    held, flags = state.held, kfunc.flags
+    if "rcu+" in flags:
+        held = replace(held, rcu=held.rcu + 1)
+    elif "preempt+" in flags:
+        held = replace(held, preempt=held.preempt + 1)
+    elif "rcu-" in flags or "preempt-" in flags:
+        which = "rcu" if "rcu-" in flags else "preempt"
+        depth = getattr(held, which)
+        if not depth:
+            raise Refused("section-not-open", f"{kfunc.name} without the call that opens the section")
+        held = replace(held, **{which: depth - 1})
+    state.held = held
+
+
+def _result(subject: Subject, state: State, call: Call, kfunc: Kfunc, passed: Passed) -> Known:
+    if kfunc.result == "word":
+        area = subject.area(("word", call), AreaKind.MEMORY, "", 4, writable=False)
+        return start_of(area, kfunc.is_nullable)
+    if kfunc.result in ("slice", "slicerw"):
+        size = passed.most_bytes
+        owner = passed.map_pointer.area if passed.map_pointer is not None else None
+        writable = kfunc.result == "slicerw"
+        area = subject.area(("slice", call, size, owner), AreaKind.MEMORY, "dynptr slice", size, writable)
+        area.owner = owner
+        return start_of(area, kfunc.is_nullable)
+    if kfunc.result != "btf":
+        return UNSIGNED[8] if kfunc.result == "int" else ANY
+    type_id = find_struct(subject, kfunc.result_of)
+    if "acquire" in kfunc.flags:
+        area = acquire(subject, state, call, AreaKind.BTF, 0, kfunc.result_of)
+        area.type_id, area.trust, area.writable = type_id, Trust.TRUSTED, False
+        return start_of(area, kfunc.is_nullable)
+    trust = Trust.RCU if "rcu" in kfunc.flags else Trust.TRUSTED
+    return start_of(object_area(subject, call, type_id, trust), kfunc.is_nullable)

@@ -1,0 +1,228 @@
+"""Kernel functions that programs may call: a prototype for each, and which program types have it.
+
+A row reads `name(arguments) -> result flags`, spelled as in ir/helpers.py, with these besides:
+
+    iter:T newiter:T  an open-coded iterator of that sort on the stack, started; to be started
+    irq newirq        a saved interrupt state on the stack, restored; saved here
+    opt               readable and writable memory of the size that follows, or NULL
+    rom               a NUL-ended string in a read-only map
+
+Results besides: `slice` (as many bytes as the last size, read only; `slicerw` writable), `word` (4 bytes).
+Flags: `acquire` (the result has to be released), `sleeps`, `rcu+` `rcu-` `preempt+` `preempt-` (sections),
+`start` `step` `stop` (of iterators), `rcu` (the result lives in an RCU section).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, final
+
+from ir.kinds import ProgramType
+
+_T = ProgramType
+
+_EVERYWHERE: Final = """
+bpf_iter_num_new(newiter:num, any, any) -> int start
+bpf_iter_num_next(iter:num) -> word? step
+bpf_iter_num_destroy(iter:num) -> void stop
+bpf_iter_bits_new(newiter:bits, mem8, any) -> int start
+bpf_iter_bits_next(iter:bits) -> word? step
+bpf_iter_bits_destroy(iter:bits) -> void stop
+bpf_iter_task_new(newiter:task, btf:task_struct?, any) -> int start
+bpf_iter_task_next(iter:task) -> btf:task_struct? step rcu
+bpf_iter_task_destroy(iter:task) -> void stop
+bpf_iter_task_vma_new(newiter:task_vma, btf:task_struct, any) -> int start
+bpf_iter_task_vma_next(iter:task_vma) -> btf:vm_area_struct? step
+bpf_iter_task_vma_destroy(iter:task_vma) -> void stop
+bpf_iter_css_new(newiter:css, btf:cgroup_subsys_state, any) -> int start
+bpf_iter_css_next(iter:css) -> btf:cgroup_subsys_state? step rcu
+bpf_iter_css_destroy(iter:css) -> void stop
+bpf_iter_css_task_new(newiter:css_task, btf:cgroup_subsys_state, any) -> int start
+bpf_iter_css_task_next(iter:css_task) -> btf:task_struct? step
+bpf_iter_css_task_destroy(iter:css_task) -> void stop
+bpf_iter_kmem_cache_new(newiter:kmem_cache) -> int start sleeps
+bpf_iter_kmem_cache_next(iter:kmem_cache) -> btf:kmem_cache? step sleeps
+bpf_iter_kmem_cache_destroy(iter:kmem_cache) -> void stop sleeps
+bpf_rcu_read_lock() -> void rcu+
+bpf_rcu_read_unlock() -> void rcu-
+bpf_preempt_disable() -> void preempt+
+bpf_preempt_enable() -> void preempt-
+bpf_local_irq_save(newirq) -> void
+bpf_local_irq_restore(irq) -> void
+bpf_dynptr_adjust(dynptr, any, any) -> int
+bpf_dynptr_clone(dynptr, newdynptr) -> int
+bpf_dynptr_copy(dynptr, any, dynptr, any, any) -> int
+bpf_dynptr_is_null(dynptr) -> int
+bpf_dynptr_is_rdonly(dynptr) -> int
+bpf_dynptr_memset(dynptr, any, any, any) -> int
+bpf_dynptr_size(dynptr) -> int
+bpf_dynptr_slice(dynptr, any, opt, size) -> slice?
+bpf_dynptr_slice_rdwr(dynptr, any, opt, size) -> slicerw?
+bpf_copy_from_user_str(out, size0, any, any) -> int sleeps
+bpf_map_sum_elem_count(map) -> int
+bpf_get_kmem_cache(any) -> btf:kmem_cache?
+bpf_strcmp(any, any) -> int
+bpf_strcasecmp(any, any) -> int
+bpf_strchr(any, any) -> int
+bpf_strchrnul(any, any) -> int
+bpf_strnchr(any, any, any) -> int
+bpf_strrchr(any, any) -> int
+bpf_strlen(any) -> int
+bpf_strnlen(any, any) -> int
+bpf_strspn(any, any) -> int
+bpf_strcspn(any, any) -> int
+bpf_strstr(any, any) -> int
+bpf_strnstr(any, any, any) -> int
+bpf_cast_to_kern_ctx(ctx) -> int
+bpf_rdonly_cast(any, any) -> int
+bpf_xdp_metadata_rx_timestamp(ctx, out8) -> int
+bpf_xdp_metadata_rx_hash(ctx, out4, out4) -> int
+"""
+_OBJECTS: Final = """
+bpf_task_acquire(btf:task_struct) -> btf:task_struct? acquire
+bpf_task_release(-btf:task_struct) -> void
+bpf_task_from_pid(any) -> btf:task_struct? acquire
+bpf_task_from_vpid(any) -> btf:task_struct? acquire
+bpf_task_under_cgroup(btf:task_struct, btf:cgroup) -> int
+bpf_task_get_cgroup1(btf:task_struct, any) -> btf:cgroup? acquire
+bpf_cgroup_acquire(btf:cgroup) -> btf:cgroup? acquire
+bpf_cgroup_release(-btf:cgroup) -> void
+bpf_cgroup_ancestor(btf:cgroup, any) -> btf:cgroup? acquire
+bpf_cgroup_from_id(any) -> btf:cgroup? acquire
+bpf_key_put(-btf:bpf_key) -> void
+bpf_lookup_user_key(any, any) -> btf:bpf_key? acquire sleeps
+bpf_lookup_system_key(any) -> btf:bpf_key? acquire
+bpf_send_signal_task(btf:task_struct, any, any, any) -> int
+"""
+_CPUMASKS: Final = """
+bpf_cpumask_create() -> btf:bpf_cpumask? acquire
+bpf_cpumask_acquire(btf:bpf_cpumask) -> btf:bpf_cpumask acquire
+bpf_cpumask_release(-btf:bpf_cpumask) -> void
+bpf_cpumask_first(btf:cpumask) -> int
+bpf_cpumask_first_zero(btf:cpumask) -> int
+bpf_cpumask_first_and(btf:cpumask, btf:cpumask) -> int
+bpf_cpumask_set_cpu(any, btf:bpf_cpumask) -> void
+bpf_cpumask_clear_cpu(any, btf:bpf_cpumask) -> void
+bpf_cpumask_test_cpu(any, btf:cpumask) -> int
+bpf_cpumask_test_and_set_cpu(any, btf:bpf_cpumask) -> int
+bpf_cpumask_test_and_clear_cpu(any, btf:bpf_cpumask) -> int
+bpf_cpumask_setall(btf:bpf_cpumask) -> void
+bpf_cpumask_clear(btf:bpf_cpumask) -> void
+bpf_cpumask_and(btf:bpf_cpumask, btf:cpumask, btf:cpumask) -> int
+bpf_cpumask_or(btf:bpf_cpumask, btf:cpumask, btf:cpumask) -> void
+bpf_cpumask_xor(btf:bpf_cpumask, btf:cpumask, btf:cpumask) -> void
+bpf_cpumask_equal(btf:cpumask, btf:cpumask) -> int
+bpf_cpumask_intersects(btf:cpumask, btf:cpumask) -> int
+bpf_cpumask_subset(btf:cpumask, btf:cpumask) -> int
+bpf_cpumask_empty(btf:cpumask) -> int
+bpf_cpumask_full(btf:cpumask) -> int
+bpf_cpumask_copy(btf:bpf_cpumask, btf:cpumask) -> void
+bpf_cpumask_any_distribute(btf:cpumask) -> int
+bpf_cpumask_any_and_distribute(btf:cpumask, btf:cpumask) -> int
+bpf_cpumask_weight(btf:cpumask) -> int
+"""
+_CONNTRACK: Final = """
+bpf_xdp_ct_alloc(ctx, mem, size, rw, size) -> btf:nf_conn___init? acquire
+bpf_xdp_ct_lookup(ctx, mem, size, rw, size) -> btf:nf_conn? acquire
+bpf_skb_ct_alloc(ctx, mem, size, rw, size) -> btf:nf_conn___init? acquire
+bpf_skb_ct_lookup(ctx, mem, size, rw, size) -> btf:nf_conn? acquire
+bpf_ct_insert_entry(-btf:nf_conn___init) -> btf:nf_conn? acquire
+bpf_ct_release(-btf:nf_conn) -> void
+bpf_ct_set_timeout(btf:nf_conn___init, any) -> void
+bpf_ct_change_timeout(btf:nf_conn, any) -> int
+bpf_ct_set_status(btf:nf_conn___init, any) -> int
+bpf_ct_change_status(btf:nf_conn, any) -> int
+"""
+_SKB: Final = "bpf_dynptr_from_skb(ctx, any, newdynptr) -> int"
+_XDP: Final = """
+bpf_dynptr_from_xdp(ctx, any, newdynptr) -> int
+bpf_xdp_pull_data(ctx, any) -> int packet
+"""
+
+_CGROUP: Final = (
+    *(_T.CGROUP_DEVICE, _T.CGROUP_SKB, _T.CGROUP_SOCK, _T.CGROUP_SOCKOPT, _T.CGROUP_SOCK_ADDR),
+    *(_T.CGROUP_SYSCTL, _T.SOCK_OPS),
+)
+_TRACE: Final = (_T.PERF_EVENT, _T.TRACEPOINT, _T.TRACING, _T.LSM, _T.RAW_TRACEPOINT)
+_LWT: Final = (_T.LWT_IN, _T.LWT_OUT, _T.LWT_SEG6LOCAL, _T.LWT_XMIT)
+_SETS: Final = (
+    (_EVERYWHERE, tuple(ProgramType)),
+    (_OBJECTS, (*_CGROUP, *_TRACE, _T.SCHED_CLS, _T.SYSCALL, _T.XDP, _T.STRUCT_OPS)),
+    (_CPUMASKS, (*_TRACE, _T.SYSCALL, _T.STRUCT_OPS)),
+    (_CONNTRACK, (_T.SCHED_CLS, _T.XDP)),
+    (
+        _SKB,
+        (
+            *(*_CGROUP, *_TRACE, *_LWT, _T.NETFILTER, _T.SCHED_ACT, _T.SCHED_CLS, _T.SK_SKB),
+            _T.SOCKET_FILTER,
+        ),
+    ),
+    (_XDP, (_T.XDP,)),
+)
+
+_ROW: Final = re.compile(r"(\w+)\((.*)\) -> (\S+)((?: \S+)*)")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What a kernel function asks of an argument: `kind` as spelled in the table, `of` what follows its colon."""
+
+    kind: str
+    of: str = ""
+    size: int = 0
+    is_nullable: bool = False
+    releases: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Kfunc:
+    """A kernel function."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    result: str
+    result_of: str
+    is_nullable: bool
+    flags: frozenset[str]
+    types: frozenset[ProgramType]
+
+
+def _parse() -> dict[str, Kfunc]:
+    found = {}
+    for text, types in _SETS:
+        for line in text.strip().split("\n"):
+            row = _ROW.fullmatch(line)
+            assert row is not None, line
+            result, _, of = row[3].rstrip("?").partition(":")
+            found[row[1]] = Kfunc(
+                row[1],
+                tuple(_parameter(word) for word in row[2].split(", ") if word),
+                result,
+                of,
+                row[3].endswith("?"),
+                frozenset(row[4].split()),
+                frozenset(types),
+            )
+    return found
+
+
+def _parameter(word: str) -> Parameter:
+    kind, _, of = word.lstrip("-").rstrip("?").partition(":")
+    digits = kind.lstrip("abcdefghijklmnopqrstuvwxyz")
+    return Parameter(
+        kind.rstrip("0123456789") if kind not in ("size0",) else kind,
+        of,
+        int(digits or 0),
+        word.endswith("?"),
+        word.startswith("-"),
+    )
+
+
+KFUNCS: Final[Mapping[str, Kfunc]] = _parse()
+ITERATOR_SIZES: Final[Mapping[str, int]] = {
+    "num": 8, "bits": 16, "task": 24, "task_vma": 8, "css": 24, "css_task": 8, "kmem_cache": 8,
+}
