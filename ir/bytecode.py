@@ -49,8 +49,8 @@ def rewrite(program: Program, replacements: Mapping[int, Sequence[Insn]]) -> Rew
     """`program` with the instructions at the slots of `replacements` replaced by those given; () removes one.
 
     A slot that was replaced is where its first replacement stands; a jump to a removed slot goes on to what
-    follows. A replacement equal to the instruction it replaces is that one: it keeps its target and the records
-    about it. Jumps of other replacements are taken as they stand. Raises RejectedError when a distance no
+    follows. The last replacement equal to the instruction it replaces is that one: it keeps its target and the
+    records about it. Jumps of other replacements are taken as they stand. Raises RejectedError when a distance no
     longer fits.
     """
     return _Rewriter(program, replacements).run()
@@ -79,10 +79,11 @@ class _Rewriter:
             new = self.replacements.get(slot, (insn,))
             at = self.position[slot]
             moved += [at if new else None] * insn.slots
-            for each in new:
-                if each == insn:
+            itself = max((number for number, each in enumerate(new) if each == insn), default=-1)
+            for number, each in enumerate(new):
+                if number == itself:
                     kept[slot] = at
-                insns.append(self._retarget(each, slot, at) if each == insn else each)
+                insns.append(self._retarget(each, slot, at) if number == itself else each)
                 at += each.slots
             if insn.slots == 2 and slot in kept:
                 moved[-1] = kept[slot] + 1

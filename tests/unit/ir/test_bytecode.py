@@ -194,3 +194,13 @@ def test_a_reference_follows_its_instruction_into_a_patch() -> None:
     assert patched.program.references == {1: references[0]}
     assert patched.moved == (0, 2, 4, 5)
     assert rewrite(program, {0: (NOP,)}).program.references == {}
+
+
+def test_of_replacements_that_look_alike_the_last_is_the_instruction_itself() -> None:
+    jump, nop = Insn(0x05, offset=1), Insn(0xB7, 0, 0, 0, 9)
+    text = "goto +1\nr0 = 1\nr0 = 2\nexit"
+    insns = assemble(text)
+    program = Program("main", "", ProgramType.UNSPEC, insns, discover_functions(insns, "main"))
+    assert insns[0] == jump
+    after = rewrite(program, {0: (jump, nop, jump), 1: (nop, insns[1])}).program.insns
+    assert [insn.offset for insn in after if insn.opcode == 0x05] == [1, 2]
