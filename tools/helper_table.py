@@ -41,8 +41,9 @@ def page() -> str:
     """The page's text."""
     lines = [HEAD, "| id | helper | here |", "| ---: | --- | --- |"]
     lines += [f"| {helper.id} | `{helper.full_name}` | {kind(helper)} |" for helper in HELPERS.values()]
-    lines += ["", "## Kernel functions", "", "All of these are native; others can't be called.", ""]
-    lines.append(", ".join(f"`{name}`" for name in KFUNCS))
+    lines += ["", "## Kernel functions", "", "These are native; a program that calls another is refused.", ""]
+    native = [name for name, kfunc in KFUNCS.items() if kfunc.name in EMITTERS]
+    lines.append(", ".join(f"`{name}`" for name in native))
     return "\n".join([*lines, ""])
 
 
