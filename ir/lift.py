@@ -222,12 +222,12 @@ class _Lifter:
         return inst
 
     def _lift_alu(self, row: Row, insn: Insn, at: int) -> Value:
-        if row.name in ("mov64 reg", "addr_space_cast"):
+        if row.name == "mov64 reg":
             return self._read(insn.src)
         if row.name == "mov64 imm":
             return self._const(insn.imm, at)
         y = self._operand(row, insn, at) if row.uses_src or not isinstance(row.imm, int) else None
-        if row.name.startswith("mov"):
+        if row.name.startswith(("mov", "addr_space_cast")):
             assert y is not None
             return self._emit(Alu(row, y, y, at))
         x = self._read(insn.dst)

@@ -101,7 +101,8 @@ def _learn(state: State, value: Value, old: Scalar, now: Scalar) -> None:
     for other, fact in state.known.items():
         if type(other) is not Alu or other.x is not root or other is value or type(fact) is not Scalar:
             continue
-        if type(other.y) is Const and other.row.name[:3] in ("add", "sub"):
+        name = other.row.name
+        if name == "mov32 reg" or (type(other.y) is Const and name.startswith(("add", "sub"))):
             sum_: Scalar = compute(other.row, SCALARS, state.number(root), state.number(other.y))
             state.known[other] = meet(fact, sum_) or fact
 

@@ -63,6 +63,9 @@ bpf_dynptr_slice_rdwr(dynptr, any, opt, size) -> slicerw?
 bpf_copy_from_user_str(out, size0, any, any) -> int sleeps
 bpf_map_sum_elem_count(map) -> int
 bpf_get_kmem_cache(any) -> btf:kmem_cache?
+bpf_arena_alloc_pages(any, any, any, any, any) -> int sleeps
+bpf_arena_free_pages(any, any, any) -> void sleeps
+bpf_arena_reserve_pages(any, any, any) -> int sleeps
 bpf_strcmp(any, any) -> int
 bpf_strcasecmp(any, any) -> int
 bpf_strchr(any, any) -> int
@@ -224,5 +227,11 @@ def _parameter(word: str) -> Parameter:
 
 KFUNCS: Final[Mapping[str, Kfunc]] = _parse()
 ITERATOR_SIZES: Final[Mapping[str, int]] = {
-    "num": 8, "bits": 16, "task": 24, "task_vma": 8, "css": 24, "css_task": 8, "kmem_cache": 8,
+    "num": 8,
+    "bits": 16,
+    "task": 24,
+    "task_vma": 8,
+    "css": 24,
+    "css_task": 8,
+    "kmem_cache": 8,
 }
