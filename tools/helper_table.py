@@ -20,9 +20,9 @@ Every helper of Linux 6.18, and what it is here. The prototypes are in [`ir/help
 that may call each in [`ir/helper_sets.py`](../ir/helper_sets.py). Anybody can put a function in any helper's place:
 
 ```python
-rt.helpers["bpf_ktime_get_ns"] = lambda: 42                     # Python: numbers, memoryviews, map views
-rt.helpers["bpf_get_prandom_u32"] = ctypes.CDLL(None).random    # C: called natively with the registers
-rt.helpers["bpf_get_numa_node_id"] = LlvmHelper("define i64 @helper(ptr %run, ...")   # LLVM IR
+rt.helpers["bpf_ktime_get_ns"] = lambda: 42  # Python: numbers, memoryviews, map views
+rt.helpers["bpf_get_prandom_u32"] = ctypes.CDLL(None).random  # C: called natively with the registers
+rt.helpers["bpf_get_numa_node_id"] = LlvmHelper("define i64 @helper(ptr %run, ...")  # LLVM IR
 ```
 
 - **native**: LLVM code beside the program, inlined where it is small.
