@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -34,10 +35,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a wheel and a source distribution of this checkout."""
+    """A folder with a wheel and a source distribution of this checkout, built in a copy: building writes where it builds."""
     folder = tmp_path_factory.mktemp("built")
-    build("build_wheel", ROOT, folder)
-    build("build_sdist", ROOT, folder)
+    tree = tmp_path_factory.mktemp("copy") / "bpfc"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "bpfc-*"))
+    build("build_wheel", tree, folder)
+    build("build_sdist", tree, folder)
     return folder
 
 
