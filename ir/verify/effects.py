@@ -69,7 +69,7 @@ class World:
         self.regions = regions
         self.trusts_callees = trusts_callees
         self.has_wild_writes = False
-        self.moving = _functions_that_move_packets(module)
+        self.moving = functions_that_move_packets(module)
         self._areas: dict[Value | str, Area] = {}
 
     def area(
@@ -289,7 +289,7 @@ def _may_reach_frame(known: Known) -> bool:
     return (type(known) is Pointer and known.area.kind is AreaKind.FRAME) or known is ANY
 
 
-def _functions_that_move_packets(module: Module) -> frozenset[str]:
+def functions_that_move_packets(module: Module) -> frozenset[str]:
     """Functions during whose call the packet may move."""
     moving: set[str] = set()
     callers: dict[str, set[str]] = {}

@@ -34,3 +34,12 @@ def check_exit(subject: Subject, state: State, value: Value) -> None:
         if number.smin < wanted[0] or number.smax > wanted[1]:
             said = f"r0 is {known} at exit, wanted {wanted[0]}..{wanted[1]}"
             raise Refused("return-range", said, value, "return one of the numbers allowed")
+
+
+def check_global_exit(state: State, value: Value) -> None:
+    """Refuse an exit of a global function while it holds something, or with a pointer as result."""
+    held = state.held
+    if held.references or held.locked is not None or held.rcu or held.preempt:
+        raise Refused("reference-leak", "exit of a global function while something is held", value)
+    if type(state.of(value)) is Pointer:
+        raise Refused("global-function", "a global function returns a pointer", value)

@@ -17,7 +17,9 @@ from ir.core import Block, Branch, Call, Edge, Function, MayGoto, Param, Return,
 from ir.isa import Callee
 from ir.verify.branch import follow
 from ir.verify.callbacks import call_back
-from ir.verify.exits import check_exit
+from ir.verify.effects import functions_that_move_packets
+from ir.verify.exits import check_exit, check_global_exit
+from ir.verify.global_functions import arguments_of, check_call
 from ir.verify.helper_calls import call_helper, find_helper
 from ir.verify.induction import Group
 from ir.verify.kfunc_calls import call_kfunc, find_kfunc
@@ -77,6 +79,7 @@ class Explorer:
         self.outlines = outlines
         self.steps_left = effort.steps
         self.states = 0
+        self.moving = functions_that_move_packets(subject.module)
 
     def outline(self, function: Function) -> Outline:
         """The outline of a function, made when first asked for."""
@@ -297,8 +300,12 @@ class Walk:
         raise Refused("indirect-call", "Linux has no calls through registers")
 
     def _call_subprogram(self, state: State, call: Call, function: Function) -> list[State]:
-        if state.held.locked is not None:
-            raise Refused("lock-held", f"call of '{function.name}' while a spin lock is held")
+        arguments = arguments_of(self.explorer.subject, function)
+        if arguments is not None:
+            check_call(self.steps, state, call, function.name, arguments)
+            if function.name in self.explorer.moving:
+                state.forget_packets()
+            return [state]
         return [self.resume(call, done) for done in self.enter_function(state, function, list(call.args))]
 
     def enter_function(self, state: State, function: Function, args: list[Value | Known]) -> list[State]:
@@ -341,6 +348,8 @@ class Walk:
         known = state.of(value)
         if self.function is self.explorer.subject.module.main:
             check_exit(self.explorer.subject, state, value)
+        elif not self.frames and arguments_of(self.explorer.subject, self.function) is not None:
+            check_global_exit(state, value)
         elif type(known) is Pointer and known.area is self.steps.frame:
             raise Refused("stack-escape", "a function returns a pointer into its own stack frame", value)
         if state.held.objects_in(self.steps.frame, 0, 1 << 16):

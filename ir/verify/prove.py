@@ -14,6 +14,7 @@ from ir.core import Function, Module
 from ir.diagnostics import Diagnostic
 from ir.verify.explain import explain
 from ir.verify.explore import Effort, Explorer
+from ir.verify.global_functions import arguments_of, entry_of
 from ir.verify.outline import Outline
 from ir.verify.refusal import Refused
 from ir.verify.scalar import between
@@ -90,9 +91,14 @@ def verify(
 
 def prove_main(explorer: Explorer) -> None:
     """Walk the main function and check what holds where it ends. Raises Refused."""
-    main = explorer.subject.module.main
+    subject = explorer.subject
+    main = subject.module.main
     try:
-        explorer.walk(main, entry_state(explorer.subject), ())
+        explorer.walk(main, entry_state(subject), ())
+        for function in subject.module.functions.values():
+            arguments = arguments_of(subject, function)
+            if arguments is not None:
+                explorer.walk(function, entry_of(subject, function, arguments), ())
     except Refused as refused:
         if not refused.function:
             refused.function = main.name
