@@ -7,16 +7,17 @@ report.raise_for_status()            # RejectedError: the first reason, with its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 from ir.btf import Btf
-from ir.diagnostics import RejectedError
+from ir.diagnostics import Diagnostic, RejectedError
 from ir.lift import lift
 from ir.object import Object, Program
 from ir.regions import Regions
 from ir.stack_depth import check_stack
+from ir.verify.explain import explain_structure
 from ir.verify.prove import Report, verify
 
 
@@ -50,15 +51,20 @@ class ObjectReport(Mapping[str, Report]):
 
 def verify_object(source: Object, programs: Mapping[str, Program], kernel: Btf | None = None) -> ObjectReport:
     """Verify `programs` of `source` against the types of `kernel`; never raises for what a program does."""
-    return ObjectReport({name: _verify(source, program, kernel) for name, program in programs.items()})
+    return ObjectReport({name: verify_program(source, program, kernel) for name, program in programs.items()})
 
 
-def _verify(source: Object, program: Program, kernel: Btf | None) -> Report:
+def verify_program(source: Object, program: Program, kernel: Btf | None = None) -> Report:
+    """The verdict on one program of `source`; never raises for what it does."""
     try:
         module = lift(program, source.maps)
     except RejectedError as error:
-        return Report(program.name, error.diagnostics, steps=0, states=0, tries=0, ns=0)
-    problems = check_stack(module, Regions(module))
-    if problems:
-        return Report(program.name, tuple(problems), steps=0, states=0, tries=0, ns=0)
-    return verify(module, source.license, source.btf, kernel)
+        return Report(program.name, _explained(program, error.diagnostics), 0, 0, 0, 0)
+    report = verify(module, source.license, source.btf, kernel)
+    if report.is_accepted and (problems := check_stack(module, Regions(module))):
+        return replace(report, diagnostics=_explained(program, problems))
+    return report
+
+
+def _explained(program: Program, found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
+    return tuple(explain_structure(program, diagnostic) for diagnostic in found)

@@ -107,10 +107,11 @@ def _listing(
         name = (
             helpers.get(insn.imm, "") if calls_helper else names.get(target, "") if target is not None else ""
         )
-        yield f"{start:4}: {format_insn(insn, name)}{_reference_comment(references.get(start))}"
+        yield f"{start:4}: {format_insn(insn, name)}{reference_comment(references.get(start))}"
 
 
-def _reference_comment(reference: Reference | None) -> str:
+def reference_comment(reference: Reference | None) -> str:
+    """What an instruction refers to, as the comment behind it in a listing; '' when nothing."""
     if reference is None or reference.kind is ReferenceKind.FUNCTION:
         return ""
     offset = f" + {reference.offset}" if reference.offset else ""

@@ -66,8 +66,44 @@ NOWHERE = Location()
 
 @final
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """An instruction that led to a refusal, as assembly; `remark` says what it did there ('taken', 'acquired here')."""
+
+    at: Location
+    assembly: str
+    remark: str = ""
+
+    def __str__(self) -> str:
+        remark = f" ({self.remark})" if self.remark else ""
+        return f"{self.at.insn}: {self.assembly}{remark}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a program was refused: the sort of rule, the instruction, what leads there in order, what would help.
+
+    `causes` is empty where nothing before the instruction matters, `hint` where nobody knows what was meant.
+    """
+
+    category: str
+    assembly: str = ""
+    causes: tuple[Cause, ...] = ()
+    hint: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One thing to say: `code` is stable and kebab-case, `message` one lower-case sentence, `errno` Linux's number or 0."""
+    """One thing to say: `code` is stable and kebab-case, `message` one lower-case sentence, `errno` Linux's number or 0.
+
+    xdp.o: filter: insn 9: xdp.c:12:6: error: 1-byte load ... [memory: packet-out-of-bounds]
+        9: r0 = *(u8 *)(r2 + 23)           | if (ip->protocol == IPPROTO_TCP)
+      because of
+        4: r2 = *(u32 *)(r1 + 0)           | void *data = (void *)(long)ctx->data;
+        7: if r3 > r4 goto +5 (not taken)  | if (data + 14 > data_end)
+      help: compare the pointer plus 24 with data_end before this access
+    """
 
     code: str
     message: str
@@ -75,13 +111,36 @@ class Diagnostic:
     severity: Severity = Severity.ERROR
     notes: tuple[str, ...] = ()
     errno: int = 0
+    why: Explanation | None = None
 
     def __str__(self) -> str:
-        lines = [f"{self.at}: {self.severity.value}: {self.message} [{self.code}]"]
-        if self.at.source is not None and self.at.source.text:
+        tag = f"{self.why.category}: {self.code}" if self.why is not None else self.code
+        lines = [f"{self.at}: {self.severity.value}: {self.message} [{tag}]"]
+        if self.why is not None:
+            lines += _explained(self.at, self.why)
+        elif self.at.source is not None and self.at.source.text:
             lines.append(f"    {self.at.source.text.strip()}")
         lines += [f"    note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+
+def _explained(at: Location, why: Explanation) -> list[str]:
+    """The instruction, its causes and the hint, each with its C line where that is recorded."""
+    shown = [Cause(at, why.assembly)] if why.assembly else []
+    width = max((len(str(cause)) for cause in (*shown, *why.causes)), default=0)
+    lines = [_beside_source(cause, width) for cause in shown]
+    if why.causes:
+        lines.append("  because of")
+        lines += [_beside_source(cause, width) for cause in why.causes]
+    if why.hint:
+        lines.append(f"  help: {why.hint}")
+    return lines
+
+
+def _beside_source(cause: Cause, width: int) -> str:
+    source = cause.at.source
+    text = source.text.strip() if source is not None else ""
+    return f"    {cause!s:{width}}  | {text}" if text else f"    {cause}"
 
 
 class DiagnosticError(Exception):

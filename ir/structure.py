@@ -286,11 +286,12 @@ def _effects(structure: Structure, shape: Shape, i: int, initialized: int) -> tu
         reads, returns = _call_effects(structure, row, insn, i, initialized)
         shape.call_reads[i] = reads
         return reads, _CLOBBERED, 1 if returns else 0
-    structure.effects[i] = _fixed_effects(row, insn)
+    structure.effects[i] = fixed_effects(row, insn)
     return structure.effects[i]
 
 
-def _fixed_effects(row: Row, insn: Insn) -> tuple[int, int, int]:
+def fixed_effects(row: Row, insn: Insn) -> tuple[int, int, int]:
+    """The registers (masks) that an instruction reads, makes unusable and writes; not of calls and exits."""
     dst, src = 1 << insn.dst, (1 << insn.src if row.uses_src else 0)
     match row.kind:
         case Kind.ALU:

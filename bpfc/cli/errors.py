@@ -11,7 +11,14 @@ import click
 
 from bpfc.cli.codes import NO, UNREADABLE, UNSUPPORTED, USAGE
 from bpfc.cli.terminal import Json, Terminal
-from ir.diagnostics import Diagnostic, DiagnosticError, Location, UnreadableError, UnsupportedError
+from ir.diagnostics import (
+    Diagnostic,
+    DiagnosticError,
+    Explanation,
+    Location,
+    UnreadableError,
+    UnsupportedError,
+)
 
 _UNREADABLE_ERRNO: Final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
 
@@ -57,7 +64,7 @@ def diagnosed(error: DiagnosticError) -> Problem:
     elif isinstance(error, UnsupportedError):
         code = UNSUPPORTED
     first = error.diagnostics[0]
-    hint = "; ".join(first.notes)
+    hint = "; ".join((first.why.hint,) if first.why is not None and first.why.hint else first.notes)
     details = {
         "at": location_json(first.at),
         "diagnostics": [diagnostic_json(one) for one in error.diagnostics],
@@ -101,6 +108,19 @@ def diagnostic_json(diagnostic: Diagnostic) -> Json:
         "at": location_json(diagnostic.at),
         "notes": list(diagnostic.notes),
         "errno": diagnostic.errno,
+        **(_explanation_json(diagnostic.why) if diagnostic.why is not None else {}),
+    }
+
+
+def _explanation_json(why: Explanation) -> dict[str, object]:
+    return {
+        "category": why.category,
+        "assembly": why.assembly,
+        "causes": [
+            {"at": location_json(cause.at), "assembly": cause.assembly, "remark": cause.remark}
+            for cause in why.causes
+        ],
+        "hint": why.hint,
     }
 
 

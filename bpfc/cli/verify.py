@@ -13,7 +13,7 @@ from bpfc.cli.root import Command
 from bpfc.cli.terminal import Json, Terminal, bold, table
 
 if TYPE_CHECKING:
-    from ir.diagnostics import Diagnostic
+    from ir.diagnostics import Diagnostic, Location
     from ir.verify.prove import Report
 
 SARIF: Final = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -88,20 +88,38 @@ def _text(checked: Sequence[tuple[str, Report]], stats: bool) -> Iterator[str]:
 
 def _sarif(diagnostics: Sequence[Diagnostic]) -> Json:
     """Findings in the Static Analysis Results Interchange Format (OASIS, 2.1.0)."""
-    results = []
+    results: list[dict[str, object]] = []
     for diagnostic in diagnostics:
         result: dict[str, object] = {
             "ruleId": diagnostic.code,
             "level": "error",
-            "message": {"text": "\n".join((diagnostic.message, *diagnostic.notes))},
+            "message": {"text": "\n".join((diagnostic.message, *_advice(diagnostic)))},
+            "locations": [_place(diagnostic.at)],
         }
-        source = diagnostic.at.source
-        place: dict[str, object] = {
-            "logicalLocations": [{"name": diagnostic.at.function, "fullyQualifiedName": str(diagnostic.at)}]
-        }
-        if source is not None:
-            region = {"startLine": max(source.line, 1), "startColumn": max(source.column, 1)}
-            place["physicalLocation"] = {"artifactLocation": {"uri": source.file}, "region": region}
-        results.append({**result, "locations": [place]})
-    driver = {"name": "bpfc", "rules": [{"id": code} for code in sorted({one.code for one in diagnostics})]}
+        if diagnostic.why is not None and diagnostic.why.causes:
+            result["relatedLocations"] = [
+                {**_place(cause.at), "id": number, "message": {"text": str(cause)}}
+                for number, cause in enumerate(diagnostic.why.causes)
+            ]
+        results.append(result)
+    categories = {one.code: one.why.category for one in diagnostics if one.why is not None}
+    rules = [
+        {"id": code, "properties": {"category": categories.get(code, "")}}
+        for code in sorted({one.code for one in diagnostics})
+    ]
+    driver = {"name": "bpfc", "rules": rules}
     return {"$schema": SARIF, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+
+
+def _advice(diagnostic: Diagnostic) -> tuple[str, ...]:
+    hint = diagnostic.why.hint if diagnostic.why is not None else ""
+    return (*diagnostic.notes, *((hint,) if hint else ()))
+
+
+def _place(at: Location) -> dict[str, object]:
+    """A location in SARIF: the instruction by its qualified name, and the place in C where that is known."""
+    place: dict[str, object] = {"logicalLocations": [{"name": at.function, "fullyQualifiedName": str(at)}]}
+    if at.source is not None:
+        region = {"startLine": max(at.source.line, 1), "startColumn": max(at.source.column, 1)}
+        place["physicalLocation"] = {"artifactLocation": {"uri": at.source.file}, "region": region}
+    return place

@@ -107,9 +107,9 @@ def check_bounds(state: State, pointer: Pointer, offset: int, size: int, what: s
         if room is not None and offset + size <= room:
             return
     if low < 0:
-        said = f"{what} at offset {low} of {pointer.area}, before its start"
+        said = f"{what} at offset {low} of the {pointer.area}, before its start"
         raise Refused("out-of-bounds", said, base, _sign_hint(pointer))
-    said = f"{what} may reach byte {high} of {pointer.area}, which has {pointer.area.size}"
+    said = f"{what} may reach byte {high} of the {pointer.area}, which has {pointer.area.size}"
     raise Refused("out-of-bounds", said, base, _range_hint(pointer))
 
 

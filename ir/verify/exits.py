@@ -15,10 +15,10 @@ def check_exit(subject: Subject, state: State, value: Value) -> None:
     held = state.held
     if held.references:
         names = sorted(str(area) for area in held.references)
-        said = f"exit without giving up the reference to {names[0]}"
+        said = f"exit without giving up the reference to the {names[0]}"
         raise Refused("reference-leak", said, None, "release it on every way to the exit")
     if held.locked is not None:
-        raise Refused("lock-held", f"exit with the spin lock of {held.locked} held")
+        raise Refused("lock-held", f"exit with the spin lock of the {held.locked} held")
     if held.rcu or held.preempt:
         raise Refused("section-open", "exit within an RCU or preemption-disabled section")
     wanted = returns_of(subject.type, subject.attach_type)

@@ -143,8 +143,10 @@ class Walk:
                 if self.explorer.steps_left < 0:
                     raise Refused("too-complex", f"not proved within {self.explorer.effort.steps} steps")
                 if type(inst) is Call:
-                    states = [after for before in states for after in self._call(before, inst)]
-                    states = self._limit(states, inst)
+                    after: list[State] = []
+                    for state in states:
+                        after += self._call(state, inst)
+                    states = self._limit(after, inst)
                 else:
                     for state in states:
                         self.steps.apply(state, inst)

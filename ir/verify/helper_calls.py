@@ -187,7 +187,7 @@ def acquire(
     for number in range(64):
         area = subject.area(("held", call, number), kind, name, size, writable=kind is AreaKind.MEMORY)
         if area not in state.held.references:
-            area.is_held = True
+            area.is_held, area.origin = True, call.at
             state.held = state.held.with_reference(area)
             return area
     raise Refused("reference-leak", "more and more references are acquired here and not released", call)

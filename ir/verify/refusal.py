@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from ir.core import Value
+from ir.verify.reasons import REASONS
 from ir.verify.state import State
 
 
@@ -14,6 +15,7 @@ class Refused(Exception):  # noqa: N818  # the outcome of a check, caught by the
 
     def __init__(self, code: str, message: str, culprit: Value | None = None, hint: str = "") -> None:
         super().__init__(message)
+        assert code in REASONS, f"{code}: no row in ir/verify/reasons.py"
         self.code = code
         self.message = message
         self.culprit = culprit

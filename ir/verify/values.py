@@ -67,8 +67,8 @@ class Area:
     other stands for every object its instruction makes.
 
     `map` is whose value or which map it is; `type_id` the BTF type of a kernel object. `is_held`: somebody
-    has to release it; `owner` is the area whose release ends this one too. `meta` is the metadata before a
-    packet.
+    has to release it, `origin` is the slot that acquired it; `owner` is the area whose release ends this
+    one too. `meta` is the metadata before a packet.
     """
 
     __slots__ = (
@@ -79,6 +79,7 @@ class Area:
         "map",
         "meta",
         "name",
+        "origin",
         "owner",
         "size",
         "trust",
@@ -104,11 +105,22 @@ class Area:
         self.type_id = 0
         self.trust = Trust.PLAIN
         self.is_held = False
+        self.origin = -1
         self.owner: Area | None = None
         self.meta: Area | None = None
 
     def __repr__(self) -> str:
-        return f"{self.kind.value} {self.name}".strip()
+        match self.kind:
+            case AreaKind.FRAME:
+                return "stack"
+            case AreaKind.MAP | AreaKind.FUNCTION:
+                return f"{self.kind.value} '{self.name}'"
+            case AreaKind.MAP_VALUE | AreaKind.MAP_KEY if self.name:
+                return f"map '{self.name}' {self.kind.value.removeprefix('map ')}"
+            case AreaKind.MEMORY | AreaKind.UNKNOWN if self.name:
+                return self.name
+            case _:
+                return f"{self.kind.value} {self.name}".strip()
 
     def is_like(self, other: Area) -> bool:
         """Whether pointers into either may be used alike: it does not matter which object it is."""

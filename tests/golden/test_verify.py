@@ -19,17 +19,16 @@ from pathlib import Path
 
 import pytest
 
+from bpfc.verification import verify_program
 from ir.asm import read_assembly
 from ir.btf import read_btf
 from ir.btf_encode import encode_btf
 from ir.btf_types import Int, Member, Struct, Type
-from ir.diagnostics import RejectedError
+from ir.diagnostics import Diagnostic
 from ir.functions import discover_functions
 from ir.helpers import HELPER_IDS
 from ir.kinds import AttachType, MapType, ProgramType
-from ir.lift import lift
-from ir.object import Map, Program, Reference, ReferenceKind
-from ir.verify.prove import verify
+from ir.object import Map, Object, Program, Reference, ReferenceKind
 
 FOLDER = Path(__file__).parent / "verify"
 _MAP = re.compile(r"map_(fd|value)\((\w+)(?:, *(\d+))?\)")
@@ -135,19 +134,54 @@ CASES = [case for path in sorted(FOLDER.glob("*.txt")) for case in read_cases(pa
 
 def verdict(case: Case) -> tuple[int, str] | None:
     """The line and the code of the refusal, None when the program is proved safe."""
-    program, types, maps, lines = build(case)
-    try:
-        module = lift(program, maps)
-    except RejectedError as error:
-        found = error.diagnostics[0]
-    else:
-        report = verify(module, case.license, read_btf(types) if types else None)
-        if report.is_accepted:
-            return None
-        found = report.diagnostics[0]
+    found = refusal_of(case)
+    if found is None:
+        return None
+    lines = build(case)[3]
     return lines.get(found.at.insn or 0, 0), found.code
+
+
+def refusal_of(case: Case) -> Diagnostic | None:
+    """Why the program is refused, None when it is proved safe."""
+    program, types, maps, _ = build(case)
+    btf = read_btf(types) if types else None
+    report = verify_program(Object("case", {program.name: program}, maps, case.license, btf=btf), program)
+    return report.diagnostics[0] if report.diagnostics else None
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.place)
 def test_programs_are_proved_or_refused_where_the_case_says(case: Case) -> None:
     assert verdict(case) == case.refusal
+
+
+# Refusals of these codes always have a history: somebody made the value, acquired the object or took the branch.
+WITH_HISTORY = frozenset(
+    (
+        *("reference-leak", "lock-held", "section-open", "null-dereference", "null-argument", "return-range"),
+        *("map-value-out-of-bounds", "packet-out-of-bounds", "untrusted-pointer", "bad-size"),
+    )
+)
+CATEGORIES = {"memory", "pointer", "resource", "call", "permission", "result", "termination", "structure"}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.refusal], ids=lambda case: case.place)
+def test_refusals_say_what_is_wrong_where_why_and_what_would_help(case: Case) -> None:
+    found = refusal_of(case)
+    assert found is not None
+    why = found.why
+    assert why is not None
+    assert why.category in CATEGORIES
+    assert why.assembly
+    assert why.hint
+    assert found.errno in (7, 13, 22)
+    slots = [cause.at.insn or 0 for cause in why.causes]
+    assert slots or found.code not in WITH_HISTORY
+    assert slots == sorted(set(slots))
+    assert found.at.insn not in slots
+    assert str(found).splitlines() == [
+        f"{found.at}: error: {found.message} [{why.category}: {found.code}]",
+        f"    {found.at.insn}: {why.assembly}",
+        *(["  because of"] if slots else []),
+        *(f"    {cause}" for cause in why.causes),
+        f"  help: {why.hint}",
+    ]
