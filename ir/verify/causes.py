@@ -8,10 +8,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Final
+from collections import deque
+from collections.abc import Callable
+from functools import cached_property
+from typing import Final, final
 
 from ir.asm import format_insn, reference_comment
-from ir.core import Branch, Call, Const, Inst, Module, Param, Value, operands
+from ir.core import Branch, Call, Const, Module, Param, Value, operands
 from ir.diagnostics import Cause
 from ir.functions import called_slot
 from ir.helpers import helper_by_id
@@ -25,6 +28,7 @@ from ir.verify.subject import Subject
 
 MOST: Final = 10
 _MOST_VALUES: Final = 40
+_MOST_BRANCHES: Final = 400  # looked at, latest first
 _LOCKS: Final = frozenset(("bpf_spin_lock", "bpf_rcu_read_lock", "bpf_preempt_disable"))
 _RESOURCES: Final = frozenset(("reference-leak", "lock-held", "section-open"))
 
@@ -32,15 +36,16 @@ _RESOURCES: Final = frozenset(("reference-leak", "lock-held", "section-open"))
 def causal_path(subject: Subject, refused: Refused) -> tuple[Cause, ...]:
     """The causes of a refusal in program order, the last `MOST` of them."""
     program = subject.program
-    values = backward_slice(subject.module, refused.culprit)
+    slicer = Slicer(subject.module)
+    values = slicer.backward(refused.culprit)
     found = {value.at: "" for value in values if not isinstance(value, Param) and value.at >= 0}
     found |= dict.fromkeys(straight_slice(program, refused.at, argument_of(subject, refused)), "")
     trail = refused.state.trail if refused.state is not None else None
     if refused.code in _RESOURCES and refused.state is not None:
         found |= acquisitions(subject, refused.state.held)
-        found |= branches(trail, None, MOST)
+        found |= branches(trail, lambda _: True)
     else:
-        found |= branches(trail, values, MOST)
+        found |= branches(trail, lambda branch: slicer.is_about(branch, values))
     found.pop(refused.at, None)
     return tuple(Cause(program.location(at), text_at(program, at), found[at]) for at in sorted(found)[-MOST:])
 
@@ -56,42 +61,46 @@ def text_at(program: Program, slot: int) -> str:
     return format_insn(insn, name) + comment
 
 
-def backward_slice(module: Module, culprit: Value | None) -> set[Value]:
-    """The values that `culprit` was computed from, itself included, through joins and the calls of its function."""
-    found: set[Value] = set()
-    sources: dict[Param, list[Value]] | None = None
-    work = [culprit] if culprit is not None else []
-    while work and len(found) < _MOST_VALUES:
-        value = work.pop(0)
-        if value in found or isinstance(value, Const):
-            continue
-        found.add(value)
-        if isinstance(value, Param):
-            sources = sources or _sources(module)
-            work += sources.get(value, ())
-        else:
-            inst: Inst = value
-            work += operands(inst)
-    return found
+@final
+class Slicer:
+    """Backward slices over the values of a module, through joins and the calls of functions."""
 
+    def __init__(self, module: Module) -> None:
+        self.module = module
 
-def _sources(module: Module) -> dict[Param, list[Value]]:
-    """What each parameter may be: the arguments of the edges into its block, or the calls of its function."""
-    found: dict[Param, list[Value]] = {}
-    for function in module.functions.values():
-        for block in function.blocks:
-            for edge in block.edges():
-                for param, value in zip(edge.block.params, edge.args, strict=True):
-                    found.setdefault(param, []).append(value)
-            for inst in block.insts:
-                if (
-                    isinstance(inst, Call)
-                    and isinstance(inst.target, str)
-                    and inst.target in module.functions
-                ):
-                    for param in module.functions[inst.target].params:
-                        found.setdefault(param, []).append(inst)
-    return found
+    def backward(self, *culprits: Value | None) -> set[Value]:
+        """The values that `culprits` were computed from, themselves included; at most some forty, nearest first."""
+        found: set[Value] = set()
+        work = deque(culprit for culprit in culprits if culprit is not None)
+        while work and len(found) < _MOST_VALUES:
+            value = work.popleft()
+            if value in found or isinstance(value, Const):
+                continue
+            found.add(value)
+            work += self._sources.get(value, ()) if isinstance(value, Param) else operands(value)
+        return found
+
+    def is_about(self, branch: Branch, values: set[Value]) -> bool:
+        """Whether a branch compared one of the values, or what is made of the same things (data + 14)."""
+        made = {value for value in values if not isinstance(value, Param)}
+        compared = self.backward(branch.x, branch.y)
+        return not compared.isdisjoint(made) or branch.x in values or branch.y in values
+
+    @cached_property
+    def _sources(self) -> dict[Param, list[Value]]:
+        """What each parameter may be: the arguments of the edges into its block, or the calls of its function."""
+        found: dict[Param, list[Value]] = {}
+        functions = self.module.functions
+        for function in functions.values():
+            for block in function.blocks:
+                for edge in block.edges():
+                    for param, value in zip(edge.block.params, edge.args, strict=True):
+                        found.setdefault(param, []).append(value)
+                for inst in block.insts:
+                    if isinstance(inst, Call) and isinstance(inst.target, str) and inst.target in functions:
+                        for param in functions[inst.target].params:
+                            found.setdefault(param, []).append(inst)
+        return found
 
 
 def straight_slice(program: Program, slot: int, registers: int | None = None) -> list[int]:
@@ -134,13 +143,15 @@ def argument_of(subject: Subject, refused: Refused) -> int | None:
     return 0
 
 
-def branches(trail: Trail | None, values: set[Value] | None, most: int) -> dict[int, str]:
-    """The latest branches taken that tested one of `values` (any, when None), and which way each went."""
+def branches(trail: Trail | None, is_wanted: Callable[[Branch], bool]) -> dict[int, str]:
+    """The latest branches taken that are wanted, and which way each went."""
     found: dict[int, str] = {}
     seen: set[Branch] = set()
-    while trail is not None and len(found) < most:
+    for _ in range(_MOST_BRANCHES):
+        if trail is None or len(found) == MOST:
+            break
         branch = trail.branch
-        if branch not in seen and (values is None or branch.x in values or branch.y in values):
+        if branch not in seen and is_wanted(branch):
             found[branch.at] = "taken" if trail.taken else "not taken"
         seen.add(branch)
         trail = trail.before
