@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -134,15 +135,17 @@ CASES = [case for path in sorted(FOLDER.glob("*.txt")) for case in read_cases(pa
 
 def verdict(case: Case) -> tuple[int, str] | None:
     """The line and the code of the refusal, None when the program is proved safe."""
-    found = refusal_of(case)
+    found = refusal_of(case.place)
     if found is None:
         return None
     lines = build(case)[3]
     return lines.get(found.at.insn or 0, 0), found.code
 
 
-def refusal_of(case: Case) -> Diagnostic | None:
-    """Why the program is refused, None when it is proved safe."""
+@cache
+def refusal_of(place: str) -> Diagnostic | None:
+    """Why the program of a case is refused, None when it is proved safe."""
+    case = next(case for case in CASES if case.place == place)
     program, types, maps, _ = build(case)
     btf = read_btf(types) if types else None
     report = verify_program(Object("case", {program.name: program}, maps, case.license, btf=btf), program)
@@ -166,7 +169,7 @@ CATEGORIES = {"memory", "pointer", "resource", "call", "permission", "result", "
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.refusal], ids=lambda case: case.place)
 def test_refusals_say_what_is_wrong_where_why_and_what_would_help(case: Case) -> None:
-    found = refusal_of(case)
+    found = refusal_of(case.place)
     assert found is not None
     why = found.why
     assert why is not None
