@@ -21,7 +21,7 @@ from ir.isa import Insn, encode
 from ir.kinds import MapType, ProgramType
 
 SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, PROG_LOAD, PROG_TEST_RUN = 0, 1, 2, 5, 10
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, PROG_LOAD, PROG_TEST_RUN, BTF_LOAD = 0, 1, 2, 5, 10, 18
 LOG_SIZE = 1 << 20
 ATTR_SIZE = 144
 ETHERNET_MINIMUM = bytes(64)
@@ -46,29 +46,49 @@ class TestRun:
 
 
 @contextmanager
+def load_types(btf: bytes) -> Iterator[int]:
+    """The descriptor of BTF, closed at the end."""
+    text = ctypes.create_string_buffer(btf, len(btf))
+    with _closing(
+        _bpf(BTF_LOAD, struct.pack("=2Q2I", _address(text), 0, len(btf), 0), "load types")[0]
+    ) as types:
+        yield types
+
+
+@contextmanager
 def create_map(
-    type: MapType, key_size: int, value_size: int, max_entries: int, flags: int = 0
+    type: MapType,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    flags: int = 0,
+    types: tuple[int, int, int] = (0, 0, 0),
 ) -> Iterator[int]:
-    """The descriptor of a new map, closed at the end."""
-    attr = struct.pack("=5I", type, key_size, value_size, max_entries, flags)
+    """The descriptor of a new map, closed at the end. `types`: a descriptor of BTF, the ids of key and value in it."""
+    attr = struct.pack("=7I16x4I", type, key_size, value_size, max_entries, flags, 0, 0, 0, *types)
     with _closing(_bpf(MAP_CREATE, attr, f"create {type.name} map")[0]) as descriptor:
         yield descriptor
 
 
 @contextmanager
 def load_program(
-    insns: Iterable[Insn], type: ProgramType = ProgramType.SOCKET_FILTER, flags: int = 0
+    insns: Iterable[Insn],
+    type: ProgramType = ProgramType.SOCKET_FILTER,
+    flags: int = 0,
+    attach_type: int = 0,
+    license: str = "GPL",
 ) -> Iterator[int]:
     """The descriptor of an accepted program, closed at the end; raises KernelError with the log."""
     code = encode(insns, sys.byteorder == "big")
-    text, license = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    text, terms = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(license.encode())
     log = ctypes.create_string_buffer(LOG_SIZE)
-    head = struct.pack("=2I2Q2I", type, len(code) // 8, _address(text), _address(license), 1, LOG_SIZE)
+    head = struct.pack("=2I2Q2I", type, len(code) // 8, _address(text), _address(terms), 1, LOG_SIZE)
     try:
-        quiet = head[:24] + struct.pack("=2IQ2I", 0, 0, 0, 0, flags)
+        rest = struct.pack("=2I16x2I", 0, flags, 0, attach_type)
+        quiet = head[:24] + struct.pack("=2IQ", 0, 0, 0) + rest
         descriptor, _ = _bpf(PROG_LOAD, quiet, "load program")
     except KernelError:
-        loud = head + struct.pack("=Q2I", _address(log), 0, flags)
+        loud = head + struct.pack("=Q", _address(log)) + rest
         descriptor, _ = _bpf(PROG_LOAD, loud, "load program", log)
     with _closing(descriptor):
         yield descriptor

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from ir.functions import discover_functions
 from ir.helpers import HELPER_IDS
 from ir.kinds import AttachType, MapType, ProgramType
 from ir.object import Map, Object, Program, Reference, ReferenceKind
+from tests.oracle import KernelError, create_map, load_program, load_types
 
 FOLDER = Path(__file__).parent / "verify"
 _MAP = re.compile(r"map_(fd|value)\((\w+)(?:, *(\d+))?\)")
@@ -188,3 +190,37 @@ def test_refusals_say_what_is_wrong_where_why_and_what_would_help(case: Case) ->
         *(f"    {cause}" for cause in why.causes),
         f"  help: {why.hint}",
     ]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.place)
+def test_the_running_kernel_gives_the_same_verdict(case: Case) -> None:
+    program, types, maps, _ = build(case)
+    wanted = case.linux or ("rejects" if case.refusal else "accepts")
+    with ExitStack() as stack:
+        btf = stack.enter_context(load_types(types)) if types else 0
+        descriptors = {
+            name: stack.enter_context(
+                create_map(
+                    map_.type,
+                    map_.key_size,
+                    map_.value_size,
+                    map_.max_entries,
+                    map_.flags,
+                    (btf if map_.value_btf_id else 0, map_.key_btf_id, map_.value_btf_id),
+                )
+            )
+            for name, map_ in maps.items()
+        }
+        insns = [
+            insn._replace(imm=reference.offset << 32 | descriptors[reference.name])
+            if (reference := program.references.get(slot)) is not None
+            else insn
+            for slot, insn in zip(program.starts, program.insns, strict=False)
+        ]
+        try:
+            stack.enter_context(load_program(insns, case.type, 0, case.attach_type or 0, case.license))
+        except KernelError as error:
+            assert wanted == "rejects", error.log[-2000:]
+        else:
+            assert wanted == "accepts"
