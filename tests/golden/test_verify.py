@@ -218,9 +218,9 @@ def test_the_running_kernel_gives_the_same_verdict(case: Case) -> None:
             else insn
             for slot, insn in zip(program.starts, program.insns, strict=False)
         ]
-        try:
-            stack.enter_context(load_program(insns, case.type, 0, case.attach_type or 0, case.license))
-        except KernelError as error:
-            assert wanted == "rejects", error.log[-2000:]
+        load = load_program(insns, case.type, 0, case.attach_type or 0, case.license)
+        if wanted == "accepts":
+            stack.enter_context(load)
         else:
-            assert wanted == "accepts"
+            with pytest.raises(KernelError):
+                stack.enter_context(load)
