@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from hashlib import blake2b
 from typing import Final, NamedTuple, final
 
 from ir.diagnostics import Diagnostic, UnreadableError
 
 MAGIC: Final = b"bpfcode\0"
-VERSION: Final = 2
+VERSION: Final = 3
 UNDEFINED: Final = -1
 
 _HEADER: Final = struct.Struct("<8sIQ16s")
-_COUNTS: Final = struct.Struct("<IIIII")
+_COUNTS: Final = struct.Struct("<IIIIII")
 _SECTION: Final = struct.Struct("<IQIQBBxx")
 _SYMBOL: Final = struct.Struct("<IiqQBBBx")
 _RELOCATION: Final = struct.Struct("<IQIIq")
@@ -42,6 +42,15 @@ class Form(IntEnum):
 
     NOP = 0
     JUMP = 1
+
+
+class Needs(IntFlag):
+    """What the entry of a program reads of what its caller prepares; a caller that runs it often asks."""
+
+    RUN = 1  # its run state
+    CONTEXT = 2  # the content of its context
+    HEADER = 4  # what stands before the context, which helpers read
+    ALL = 7
 
 
 class Section(NamedTuple):
@@ -110,6 +119,7 @@ class NativeCode:
     symbols: tuple[Symbol, ...]
     relocations: tuple[Relocation, ...]
     sites: tuple[PatchSite, ...] = ()
+    needs: Needs = Needs.ALL
 
     @property
     def undefined(self) -> tuple[str, ...]:
@@ -133,6 +143,7 @@ class NativeCode:
                 len(self.symbols),
                 len(self.relocations),
                 len(self.sites),
+                self.needs,
             )
         ]
         records += [
@@ -159,7 +170,7 @@ class NativeCode:
 def from_bytes(data: bytes) -> NativeCode:
     """What `to_bytes` wrote; UnreadableError for anything else."""
     body = _checked_body(data)
-    target, *counts = _COUNTS.unpack_from(body)
+    target, *counts, needs = _COUNTS.unpack_from(body)
     tables: list[list[tuple[int, ...]]] = []
     at = _COUNTS.size
     for record, count in zip((_SECTION, _SYMBOL, _RELOCATION, _SITE), counts, strict=True):
@@ -191,6 +202,7 @@ def from_bytes(data: bytes) -> NativeCode:
             PatchSite(SiteKind(kind), section, offset, length, function, key, target_offset, Form(form))
             for kind, form, section, offset, length, function, key, target_offset in tables[3]
         ),
+        Needs(needs),
     )
 
 

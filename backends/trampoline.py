@@ -3,7 +3,7 @@
     image(args):                                   symbols that the linker binds
       block = this thread's; count + 1             threads, count
       ctx   = | ip | slots | args ... | result |   ip
-      fentry programs                              program.N, record.N, link.N
+      fentry programs                              program.N, guard.N, record.N, link.N
       fmod_ret programs: the first result that is not 0 stands for the call
       result = original(args)                      original
       if image is retired: return result           image
@@ -13,6 +13,10 @@
 A function may run for long, so a retired image is freed when no thread counts itself in it. With fentry programs
 alone the original is entered by a jump and the image is left before. The original gets its arguments as they came:
 every argument that travels in integer registers is an i64 here, whatever its size.
+
+What no program needs (its run state, the context, the words before it) is not made. A thread's own words are
+loaded and stored plainly; no instruction locks the bus. A link whose mode is not 0 goes the long way
+(backends/image_parts), so one compare serves for detaching and for statistics.
 """
 
 from __future__ import annotations
@@ -22,7 +26,17 @@ from typing import Final, final
 
 from backends import abi
 from backends.helpers.tracing import FLAG_RESULT
-from backends.thread_blocks import COUNTS, FIND_BLOCK, LEVEL, LEVELS, RUNS, STACK_TOP
+from backends.image_parts import DECLARE_PARTS, RUN_PROGRAM, fill_run
+from backends.native_code import Needs
+from backends.thread_blocks import (
+    COUNTS,
+    DECLARE_BLOCKS,
+    LEVEL,
+    LEVELS,
+    RUNS,
+    SEARCH_BLOCK,
+    find_block,
+)
 from ir.context import HEADER
 from ir.function_model import Model, Value
 
@@ -30,24 +44,21 @@ SYMBOL: Final = "trampoline"
 SLOT: Final = 8
 MOST_INLINE: Final = 2  # programs; more would make large images, which take long to compile
 
-# A program's record, then that of a link.
-RECORD_GUARD, RECORD_SEGMENTS, RECORD_SEGMENT_COUNT, RECORD_FUEL = 0, 8, 16, 24
-RECORD_MISSES, RECORD_RUNS, RECORD_NS = 32, 40, 48
-RECORD_SIZE: Final = 64
-LINK_IS_ON, LINK_COOKIE = 0, 8
-LINK_SIZE: Final = 16
-
 
 @final
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an image's code depends on. `has_run`: the function is a BPF one, whose first argument is the run."""
+    """What an image's code depends on. `has_run`: the function is a BPF one, whose first argument is the run.
+
+    `needs`: what at least one of the programs needs. `registers` carry integer arguments.
+    """
 
     model: Model
     has_run: bool
     entries: int
     overrides: int
     exits: int
+    needs: Needs = Needs.ALL
     registers: int = 6
 
     @property
@@ -59,6 +70,11 @@ class Shape:
     def programs(self) -> int:
         """How many programs there are of all kinds."""
         return self.entries + self.overrides + self.exits
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the image has the way to run each program in itself."""
+        return self.programs <= MOST_INLINE
 
 
 def trampoline_text(shape: Shape) -> str:
@@ -74,6 +90,12 @@ class _Image:
         self.parameters, self.slots = _parameters(shape)
         self.result = _type(shape.model.result)
         self.words = 3 + len(self.slots)
+        self.needs_run = Needs.RUN in shape.needs
+        self.needs_header = Needs.HEADER in shape.needs
+        self.needs_context = bool(shape.needs & (Needs.HEADER | Needs.CONTEXT))
+        self.run = "%run" if self.needs_run else "null"
+        self.kept: dict[int, str] = {}  # parameters that can be loaded again from the context
+        self.label = "in"
 
     def text(self) -> str:
         shape = self.shape
@@ -82,67 +104,101 @@ class _Image:
         if shape.overrides:
             self._overrides(range(shape.entries, shape.entries + shape.overrides))
         self._level_down()
-        if not shape.calls_original:
-            self._count(-1)
-            self._jump_to_original()
+        untouched = [f"%p{n}" for n in range(len(self.parameters))]
+        again = self._arguments()
+        leaving = self.label
+        if shape.calls_original:
+            self._around(again)
+            self._do("plain:")
         else:
-            self._around()
-        self._plain()
+            self._count_down()
+            self._do("br label %plain", "plain:")
+            for number, operand in enumerate(again):
+                if operand != untouched[number]:
+                    self._do(
+                        f"%q{number} = phi i64 [ {untouched[number]}, %search ], [ {operand}, %{leaving} ]"
+                    )
+                    untouched[number] = f"%q{number}"
+        self._jump_to_original(untouched)
         types = ", ".join(self.parameters)
-        declared = [f"@{name} = external global i8" for name in self._externals()]
         prototype = f"declare {self.result} @original({types})"
         signature = ", ".join(f"{type} %p{n}" for n, type in enumerate(self.parameters))
         head = f"define {self.result} @{SYMBOL}({signature}) nounwind {{"
         programs = [f"declare i64 @program.{n}(ptr, ptr)" for n in range(shape.programs)]
-        runner = _RUN_PROGRAM.replace(
-            "INLINE", "alwaysinline" if shape.programs <= MOST_INLINE else "noinline"
-        )
-        body = [head, *self.lines, "}"]
-        return "\n".join([*declared, prototype, *programs, FIND_BLOCK, runner, *body, _PROFILE, ""])
+        shared = [DECLARE_BLOCKS, DECLARE_PARTS, *self._externals(), prototype, *programs]
+        return "\n".join([*shared, head, *self.lines, "}", _PROFILE, ""])
 
     def _externals(self) -> list[str]:
-        numbered = [f"{kind}.{n}" for n in range(self.shape.programs) for kind in ("record", "link")]
-        return ["threads", "count", "ip", "image", "stats", *numbered]
+        numbered = [f"{kind}.{n}" for n in range(self.shape.programs) for kind in ("guard", "record", "link")]
+        return [f"@{name} = external global i8" for name in ("count", "ip", "image", *numbered)]
 
     def _do(self, *lines: str) -> None:
-        self.lines += [line if line.endswith(":") else f"  {line}" for line in lines]
+        for line in lines:
+            is_label = line.endswith(":")
+            self.label = line[:-1] if is_label else self.label
+            self.lines.append(line if is_label else f"  {line}")
+
+    def _name(self, kind: str) -> str:
+        return f"{kind}{len(self.lines)}"
 
     def _enter(self) -> None:
+        levels = LEVELS if self.needs_run else 0
         self._do(
             f"%frame = alloca [{self.words} x i64], align 16",
-            "%block = call ptr @bpfc.find_block(ptr @threads)",
-            "%lost = icmp eq ptr %block, null",
+            *find_block(levels),
+            "br i1 %is.mine, label %known, label %search, !prof !0",
+            "search:",
+            f"%searched = call ptr @{SEARCH_BLOCK}(i64 %id, i64 %first, i64 {levels})",
+            "%lost = icmp eq ptr %searched, null",
             "br i1 %lost, label %plain, label %known, !prof !1",
             "known:",
-            f"%level.at = getelementptr i8, ptr %block, i64 {LEVEL}",
-            "%level = load i64, ptr %level.at, align 8",
-            f"%deep = icmp uge i64 %level, {LEVELS}",
-            "br i1 %deep, label %plain, label %enter, !prof !1",
-            "enter:",
+            "%block = phi ptr [ %likely, %0 ], [ %searched, %search ]",
+        )
+        if self.needs_run:
+            self._take_run()
+        self._do(
             f"%counts = getelementptr i8, ptr %block, i64 {COUNTS}",
             "%count.at = getelementptr i8, ptr %counts, i64 ptrtoint (ptr @count to i64)",
+            "%count = load volatile i32, ptr %count.at, align 4",
+            "%count.up = add i32 %count, 1",
+            "store volatile i32 %count.up, ptr %count.at, align 4",
+            "%array = getelementptr i64, ptr %frame, i64 2",
+            f"%ctx = getelementptr i8, ptr %array, i64 -{HEADER}",
         )
-        self._count(1)
+        if self.needs_header:
+            self._do(
+                "store i64 ptrtoint (ptr @ip to i64), ptr %frame, align 8",
+                "%slots.at = getelementptr i64, ptr %frame, i64 1",
+                f"store i64 {len(self.slots)}, ptr %slots.at, align 8",
+            )
+        if self.shape.calls_original:
+            self._do(f"%result.at = getelementptr i64, ptr %array, i64 {len(self.slots)}")
+        if self.shape.overrides:
+            self._do("store i64 0, ptr %result.at, align 8")
+        if self.needs_context:
+            self._fill_context()
+
+    def _take_run(self) -> None:
         self._do(
+            f"%level.at = getelementptr i8, ptr %block, i64 {LEVEL}",
+            "%level = load i64, ptr %level.at, align 8",
             f"%runs = getelementptr i8, ptr %block, i64 {RUNS}",
             f"%run.offset = mul i64 %level, {abi.RUN_STATE_SIZE}",
             "%run = getelementptr i8, ptr %runs, i64 %run.offset",
-            "store i64 ptrtoint (ptr @ip to i64), ptr %frame, align 8",
-            "%slots.at = getelementptr i64, ptr %frame, i64 1",
-            f"store i64 {len(self.slots)}, ptr %slots.at, align 8",
-            "%array = getelementptr i64, ptr %frame, i64 2",
-            f"%ctx = getelementptr i8, ptr %array, i64 -{HEADER}",
-            f"%result.at = getelementptr i64, ptr %array, i64 {len(self.slots)}",
+            "%deeper = add i64 %level, 1",
+            "store i64 %deeper, ptr %level.at, align 8",
         )
-        if self.shape.calls_original:
-            self._do("store i64 0, ptr %result.at, align 8")
+
+    def _fill_context(self) -> None:
         for number, (parameter, value, part) in enumerate(self.slots):
+            given = f"%p{parameter}"
             operand = self._slot(f"s{number}", parameter, value, part)
             self._do(
                 f"%s{number}.at = getelementptr i64, ptr %array, i64 {number}",
                 f"store i64 {operand}, ptr %s{number}.at, align 8",
             )
-        self._level_up()
+            if operand == given:
+                self.kept[parameter] = f"%s{number}.at"
 
     def _slot(self, name: str, parameter: int, value: Value, part: int) -> str:
         """What programs see of a parameter: normalized by its size and sign."""
@@ -172,31 +228,70 @@ class _Image:
         )
         return f"%{name}"
 
-    def _count(self, step: int) -> None:
-        name = "in" if step > 0 else f"out{len(self.lines)}"
-        self._do(
-            f"%{name}.old = load volatile i32, ptr %count.at, align 4",
-            f"%{name}.new = add i32 %{name}.old, {step}",
-            f"store volatile i32 %{name}.new, ptr %count.at, align 4",
-        )
+    def _arguments(self) -> list[str]:
+        """The parameters, loaded again from the context where it has them: no register is kept for them meanwhile."""
+        operands = []
+        for parameter in range(len(self.parameters)):
+            place = self.kept.get(parameter)
+            if place is None:
+                operands.append(f"%p{parameter}")
+                continue
+            operands.append(f"%{self._name('again')}")
+            self._do(f"{operands[-1]} = load i64, ptr {place}, align 8")
+        return operands
+
+    def _count_down(self) -> None:
+        """Stays nest, so what stood there before is what is right again."""
+        self._do("store volatile i32 %count, ptr %count.at, align 4")
 
     def _level_up(self) -> None:
-        name = f"up{len(self.lines)}"
-        self._do(f"%{name} = add i64 %level, 1", f"store i64 %{name}, ptr %level.at, align 8")
+        if self.needs_run:
+            self._do("store i64 %deeper, ptr %level.at, align 8")
 
     def _level_down(self) -> None:
-        self._do("store i64 %level, ptr %level.at, align 8")
+        if self.needs_run:
+            self._do("store i64 %level, ptr %level.at, align 8")
 
     def _run(self, number: int) -> str:
+        """Run a program; its result."""
+        if not self.shape.is_inline:
+            self._do(f"%r{number} = {self._long_way(number)}")
+            return f"%r{number}"
         self._do(
-            f"%r{number} = call i64 @bpfc.run_program(ptr %block, ptr %run, ptr @record.{number}, "
-            f"ptr @link.{number}, ptr @program.{number}, ptr %ctx)"
+            f"%m{number} = load volatile i64, ptr @link.{number}, align 8",
+            f"%g{number}.at = getelementptr i8, ptr %block, i64 ptrtoint (ptr @guard.{number} to i64)",
+            f"%g{number} = load volatile i8, ptr %g{number}.at, align 1",
+            f"%w{number} = zext i8 %g{number} to i64",
+            f"%b{number} = or i64 %m{number}, %w{number}",
+            f"%f{number} = icmp eq i64 %b{number}, 0",
+            f"br i1 %f{number}, label %go{number}, label %slow{number}, !prof !0",
+            f"slow{number}:",
+            f"%s{number}.result = {self._long_way(number)}",
+            f"br label %after{number}",
+            f"go{number}:",
+            f"store volatile i8 1, ptr %g{number}.at, align 1",
+        )
+        if self.needs_run:
+            self._do(*fill_run("%run", f"@record.{number}", f"@link.{number}", f"u{number}"))
+        self._do(
+            f"%c{number} = call i64 @program.{number}(ptr {self.run}, ptr %ctx)",
+            f"store volatile i8 0, ptr %g{number}.at, align 1",
+            f"br label %after{number}",
+            f"after{number}:",
+            f"%r{number} = phi i64 [ %s{number}.result, %slow{number} ], [ %c{number}, %go{number} ]",
         )
         return f"%r{number}"
 
+    def _long_way(self, number: int) -> str:
+        return (
+            f"call i64 @{RUN_PROGRAM}(ptr %block, ptr {self.run}, ptr @record.{number}, "
+            f"ptr @link.{number}, ptr @program.{number}, ptr %ctx)"
+        )
+
     def _flag_result(self) -> None:
         """From here on programs may ask for the result."""
-        self._do(f"store i64 {len(self.slots) | FLAG_RESULT}, ptr %slots.at, align 8")
+        if self.needs_header:
+            self._do(f"store i64 {len(self.slots) | FLAG_RESULT}, ptr %slots.at, align 8")
 
     def _programs(self, numbers: range) -> None:
         for number in numbers:
@@ -207,18 +302,21 @@ class _Image:
         self._flag_result()
         for number in numbers:
             result = self._run(number)
-            self._do(f"store i64 {result}, ptr %result.at, align 8")
-            self._do(f"%o{number} = icmp ne i64 {result}, 0")
-            self._do(f"br i1 %o{number}, label %override{number}, label %next{number}")
-            arms.append(f"[ {result}, %override{number} ]")
-            self._do(f"override{number}:", "br label %override", f"next{number}:")
+            self._do(
+                f"store i64 {result}, ptr %result.at, align 8",
+                f"%o{number} = icmp ne i64 {result}, 0",
+                f"br i1 %o{number}, label %override, label %next{number}",
+            )
+            arms.append(f"[ {result}, %{self.label} ]")
+            self._do(f"next{number}:")
         self._do("br label %original.way", "override:", f"%instead = phi i64 {', '.join(arms)}")
         self._level_down()
         self._do("br label %exits", "original.way:")
 
-    def _around(self) -> None:
+    def _around(self, arguments: list[str]) -> None:
         shape = self.shape
-        given = ", ".join(f"{type} %p{n}" for n, type in enumerate(self.parameters))
+        given = _joined(self.parameters, arguments)
+        calling = self.label
         self._do(
             f"%raw = call {self.result} @original({given})",
             "%gone = load volatile i32, ptr @image, align 4",
@@ -226,35 +324,31 @@ class _Image:
             "br i1 %retired, label %leave, label %returned, !prof !1",
             "returned:",
         )
-        if shape.exits:
+        if shape.exits and self.needs_context:
             seen = self._normal("seen", "%raw", shape.model.result, min(shape.model.result.size, SLOT))
             self._do(f"store i64 {seen}, ptr %result.at, align 8")
         self._do("br label %exits", "exits:")
-        if shape.overrides:
-            self._do(f"%final = phi {self.result} [ %raw, %returned ], [ %instead, %override ]")
-        else:
-            self._do(f"%final = phi {self.result} [ %raw, %returned ]")
+        override = ", [ %instead, %override ]" if shape.overrides else ""
+        self._do(f"%final = phi {self.result} [ %raw, %returned ]{override}")
         if shape.exits:
             self._level_up()
             self._flag_result()
             self._programs(range(shape.entries + shape.overrides, shape.programs))
             self._level_down()
+        leaving = self.label
         self._do("br label %leave", "leave:")
-        self._do(f"%value = phi {self.result} [ %final, %exits ], [ %raw, %{self._calling_label()} ]")
-        self._count(-1)
+        self._do(f"%value = phi {self.result} [ %final, %{leaving} ], [ %raw, %{calling} ]")
+        self._count_down()
         self._do(f"ret {self.result} %value")
 
-    def _calling_label(self) -> str:
-        return "original.way" if self.shape.overrides else "enter"
-
-    def _plain(self) -> None:
-        self._do("plain:")
-        self._jump_to_original()
-
-    def _jump_to_original(self) -> None:
-        given = ", ".join(f"{type} %p{n}" for n, type in enumerate(self.parameters))
-        name = f"%jumped{len(self.lines)}"
+    def _jump_to_original(self, arguments: list[str]) -> None:
+        name = f"%{self._name('jumped')}"
+        given = _joined(self.parameters, arguments)
         self._do(f"{name} = musttail call {self.result} @original({given})", f"ret {self.result} {name}")
+
+
+def _joined(types: list[str], operands: list[str]) -> str:
+    return ", ".join(f"{type} {operand}" for type, operand in zip(types, operands, strict=True))
 
 
 def _parameters(shape: Shape) -> tuple[list[str], list[tuple[int, Value, int]]]:
@@ -292,90 +386,3 @@ def _type(value: Value) -> str:
 _PROFILE: Final = (
     '!0 = !{!"branch_weights", i32 1048575, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 1048575}'
 )
-
-_CLOCK: Final = """
-define internal i64 @bpfc.now() noinline cold nounwind {
-  %ts = alloca [2 x i64], align 16
-  %done = call i32 @clock_gettime(i32 1, ptr %ts)
-  %s = load i64, ptr %ts, align 8
-  %ns.at = getelementptr i64, ptr %ts, i64 1
-  %ns = load i64, ptr %ns.at, align 8
-  %scaled = mul i64 %s, 1000000000
-  %now = add i64 %scaled, %ns
-  ret i64 %now
-}
-declare i32 @clock_gettime(i32, ptr)
-"""
-
-
-def _field(base: str, offset: int) -> str:
-    return f"getelementptr i8, ptr {base}, i64 {offset}"
-
-
-_RUN_PROGRAM: Final = f"""{_CLOCK}
-define internal i64 @bpfc.run_program(ptr %block, ptr %run, ptr %record, ptr %link, ptr %program, ptr %ctx) \
-INLINE nounwind {{
-entry:
-  %on = load volatile i64, ptr %link, align 8
-  %off = icmp eq i64 %on, 0
-  br i1 %off, label %skip, label %try, !prof !1
-try:
-  %guard.offset = load i64, ptr %record, align 8
-  %guard = getelementptr i8, ptr %block, i64 %guard.offset
-  %active = load volatile i8, ptr %guard, align 1
-  %again = icmp ne i8 %active, 0
-  br i1 %again, label %miss, label %go, !prof !1
-miss:
-  %misses = {_field("%record", RECORD_MISSES)}
-  %m = atomicrmw add ptr %misses, i64 1 monotonic
-  br label %skip
-skip:
-  ret i64 0
-go:
-  store volatile i8 1, ptr %guard, align 1
-  %fuel.at = {_field("%record", RECORD_FUEL)}
-  %fuel = load i64, ptr %fuel.at, align 8
-  %r.fuel = {_field("%run", abi.FUEL)}
-  store i64 %fuel, ptr %r.fuel, align 8
-  %r.trap = {_field("%run", abi.TRAP_CODE)}
-  store i64 0, ptr %r.trap, align 8
-  %r.tails = {_field("%run", abi.TAIL_CALLS)}
-  store i32 {abi.TAIL_CALL_LIMIT}, ptr %r.tails, align 4
-  %segments.at = {_field("%record", RECORD_SEGMENTS)}
-  %segments = load <2 x i64>, ptr %segments.at, align 8
-  %r.segments = {_field("%run", abi.SEGMENTS)}
-  store <2 x i64> %segments, ptr %r.segments, align 8
-  %r.depth = {_field("%run", abi.DEPTH)}
-  store i64 8, ptr %r.depth, align 8
-  %top.at = {_field("%run", STACK_TOP)}
-  %top = load i64, ptr %top.at, align 8
-  %r.stack = {_field("%run", abi.STACK)}
-  store i64 %top, ptr %r.stack, align 8
-  %cookie.at = {_field("%link", LINK_COOKIE)}
-  %cookie = load i64, ptr %cookie.at, align 8
-  %r.cookie = {_field("%run", abi.COOKIE)}
-  store i64 %cookie, ptr %r.cookie, align 8
-  %stats = load volatile i64, ptr @stats, align 8
-  %timed = icmp ne i64 %stats, 0
-  br i1 %timed, label %time, label %call, !prof !1
-time:
-  %start = call i64 @bpfc.now()
-  br label %call
-call:
-  %started = phi i64 [ 0, %go ], [ %start, %time ]
-  %result = call i64 %program(ptr %run, ptr %ctx)
-  %due = icmp ugt i64 %started, 1
-  br i1 %due, label %update, label %done, !prof !1
-update:
-  %end = call i64 @bpfc.now()
-  %ns = sub i64 %end, %started
-  %runs.at = {_field("%record", RECORD_RUNS)}
-  %a = atomicrmw add ptr %runs.at, i64 1 monotonic
-  %ns.at = {_field("%record", RECORD_NS)}
-  %b = atomicrmw add ptr %ns.at, i64 %ns monotonic
-  br label %done
-done:
-  store volatile i8 0, ptr %guard, align 1
-  ret i64 %result
-}}
-"""

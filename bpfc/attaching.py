@@ -47,15 +47,15 @@ def attach(program: RunningProgram, target: object, function: str | None = None,
 def enable_stats() -> Iterator[None]:
     """While inside, the runs of attached programs are counted and timed (`prog.statistics`)."""
     from runtime.hook import attach_lock  # late, as above
-    from runtime.threads import threads
+    from runtime.hook_space import hook_space
 
     with attach_lock():
-        threads().time_runs(1)
+        hook_space().time_runs(1)
     try:
         yield
     finally:
         with attach_lock():
-            threads().time_runs(-1)
+            hook_space().time_runs(-1)
 
 
 def _refused(message: str) -> RejectedError:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, assert_never, final
 
 from backends.helpers.table import EMITTERS
 from backends.lower import Lowered, lower
 from backends.machine import Level, Machine
-from backends.native_code import NativeCode
+from backends.native_code import NativeCode, Needs
 from backends.natives import NativeHelpers
+from backends.needs import needs_of
 from backends.object_reader import parse_object
 from backends.registry import host
 from backends.target import Target
@@ -77,7 +78,11 @@ def generate(
     machine, parsed, lowered = _build(program, maps, options, target, overridden, context, cpu)
     if options.level != "O0":
         machine.optimize(parsed)
-    return Generated(parse_object(machine.emit_object(parsed), target, _jumps_first(program)), lowered)
+    needs = Needs.ALL
+    if context is not None and context.entry is None:  # a program that hooks run
+        needs = needs_of(str(parsed.get_function(program.name)))
+    code = parse_object(machine.emit_object(parsed), target, _jumps_first(program))
+    return Generated(replace(code, needs=needs), lowered)
 
 
 def emit(program: Program, maps: Mapping[str, Map], options: Options, target: Target, form: Form) -> bytes:

@@ -8,15 +8,12 @@ A cache hit needs none of it, nor llvmlite: the stages live in `bpfc.codegen`, w
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import marshal
 import os
-import platform
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Final, final
 
 from backends import abi
@@ -29,7 +26,7 @@ from ir.context import ContextLayout
 from ir.diagnostics import Diagnostic, Location, UnsupportedError
 from ir.isa import Insn
 from ir.object import Map, Program
-from runtime.cache import ObjectCache
+from runtime.cache import ObjectCache, toolchain
 
 FORMAT: Final = 1  # raised when the same input gives other code
 
@@ -115,7 +112,8 @@ def cache_key(
     digest = hashlib.sha256()
     said = (
         FORMAT,
-        _toolchain(),
+        *toolchain(),
+        _own_version(),
         target.name if target is not None else None,
         sorted(asdict(options).items()),
         sorted(overridden),
@@ -146,17 +144,6 @@ def _shape(map_: Map, options: Options) -> tuple[object, ...]:
 
 
 @cache
-def _toolchain() -> tuple[str, ...]:
-    """What code depends on of this installation: versions and the processor's features."""
-    cpu = ""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        wanted = ("flags", "model name", "Features")
-        lines = info.read_text().split("\n\n", 1)[0].splitlines()
-        cpu = "\n".join(line for line in lines if line.startswith(wanted))
-    return (_llvmlite_version(), _own_version(), platform.machine(), cpu)
-
-
 def _own_version() -> str:
     """The newest change of the compiler's own files, so that a changed compiler does not serve old code."""
     newest = total = 0
@@ -167,11 +154,3 @@ def _own_version() -> str:
                     status = os.stat(os.path.join(folder, name))
                     newest, total = max(newest, status.st_mtime_ns), total + status.st_size
     return f"{newest} {total}"
-
-
-def _llvmlite_version() -> str:
-    """What llvmlite's own version file says: a tenth of the time that importing it, or package metadata, takes."""
-    found = importlib.util.find_spec("llvmlite")
-    assert found is not None, "llvmlite is a dependency"
-    assert found.origin is not None, "llvmlite is a package with files"
-    return Path(found.origin).with_name("_version.py").read_text()

@@ -14,7 +14,8 @@ from dataclasses import replace
 from errno import EBADF, EINVAL, EOPNOTSUPP
 from typing import TYPE_CHECKING, Final, Literal, final
 
-from backends import trampoline as records
+from backends import image_parts as records
+from backends.native_code import Needs
 from bpfc.compile import compile_program
 from bpfc.links import Link, LinkKind
 from bpfc.places import Place
@@ -26,12 +27,12 @@ from ir.object import Map
 from runtime.epoch import epochs
 from runtime.execution import Segment
 from runtime.hook import ProgramHooks, attach_lock
+from runtime.hook_space import hook_space
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
-from runtime.memory import DataBlock, near_pool
+from runtime.memory import DataBlock
 from runtime.native_entry import NativeFunction
 from runtime.records import Word
-from runtime.threads import threads
 from runtime.trampoline import Trampoline, When
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def attach_bpf(program: Attachable, target: Place, function: str | None, kind: L
         traced = program.traced(model, kind)
         program.traces_tracer |= is_tracer
         if hook.trampoline is None:
-            hook.trampoline = Trampoline(hook, model, True, target.image.address_of(name))
+            hook.trampoline = Trampoline(hook, model, True, target.image.address_of(name), hook_space())
         detach = _attach(hook.trampoline, program, traced, kind, cookie)
         target.hold()
         return Link(kind, program, target.program.name, name, _then(detach, target.release), cookie)
@@ -112,7 +113,7 @@ def attach_native(program: Attachable, target: NativeFunction, kind: LinkKind, c
         hook = target.hook
         traced = program.traced(target.model, kind)
         if hook.trampoline is None:
-            hook.trampoline = Trampoline(hook, target.model, False, target.address)
+            hook.trampoline = Trampoline(hook, target.model, False, target.address, hook_space())
         detach = _attach(hook.trampoline, program, traced, kind, cookie)
         return Link(kind, program, target.name, target.name, detach, cookie)
 
@@ -143,15 +144,16 @@ class Statistics:
     """The counters of a program, for all its links: kept natively in one record, with its guard."""
 
     def __init__(self, segments: tuple[Segment, ...], limits: Limits) -> None:
-        rows = [threads().stacks, *segments]
+        threads = hook_space().threads
+        rows = [threads.stacks, *segments]
         self._table = _SegmentTable(rows)
-        self.guard = threads().take_guard()
+        self.guard = threads.take_guard()
         words = [0] * (records.RECORD_SIZE // 8)
         words[records.RECORD_GUARD // 8] = self.guard
         words[records.RECORD_SEGMENTS // 8] = self._table.address
         words[records.RECORD_SEGMENT_COUNT // 8] = len(rows)
         words[records.RECORD_FUEL // 8] = limits.fuel
-        self.word = Word(words)
+        self.word = Word(hook_space().records, words)
 
     @property
     def recursion_misses(self) -> int:
@@ -171,7 +173,7 @@ class Statistics:
     def close(self) -> None:
         """Give the memory back."""
         if self.word.address:
-            threads().give_guard(self.guard)
+            hook_space().threads.give_guard(self.guard)
             self.word.close()
             self._table.close()
 
@@ -209,6 +211,16 @@ class TracedProgram:
         return self._program.statistics.word.address
 
     @property
+    def guard(self) -> int:
+        """Where its guard is in threads' blocks."""
+        return self._program.statistics.guard
+
+    @property
+    def needs(self) -> Needs:
+        """What it reads of what an image prepares."""
+        return self.image.code.needs
+
+    @property
     def identity(self) -> object:
         """The program."""
         return self._program
@@ -233,7 +245,7 @@ class _SegmentTable:
     def __init__(self, rows: list[Segment]) -> None:
         order: Literal["little", "big"] = "little" if sys.byteorder == "little" else "big"
         words = [word for row in rows for word in (row.start, row.end, int(row.is_writable))]
-        self._block: DataBlock = near_pool().allocate_data(8 * len(words))
+        self._block: DataBlock = hook_space().pool.allocate_data(8 * len(words))
         self.address = self._block.address
         self._block.view[: 8 * len(words)] = b"".join(word.to_bytes(8, order) for word in words)
 

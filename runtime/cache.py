@@ -10,10 +10,13 @@ What cannot be read is no entry, and the next `put` replaces it. The folder may 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import platform
 import stat
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Final, final
 
@@ -98,6 +101,25 @@ class ObjectCache:
     def _path(self, key: bytes) -> Path:
         name = key.hex()
         return self.folder / name[:2] / name
+
+
+@cache
+def toolchain() -> tuple[str, ...]:
+    """What compiled code depends on of this installation: LLVM's version and the processor's features.
+
+    llvmlite's own version file is read: a tenth of the time that importing it, or package metadata, takes.
+    """
+    found = importlib.util.find_spec("llvmlite")
+    assert found is not None, "llvmlite is a dependency"
+    assert found.origin is not None, "llvmlite is a package with files"
+    version = Path(found.origin).with_name("_version.py").read_text()
+    cpu = ""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        wanted = ("flags", "model name", "Features")
+        lines = info.read_text().split("\n\n", 1)[0].splitlines()
+        cpu = "\n".join(line for line in lines if line.startswith(wanted))
+    return (version, platform.machine(), cpu)
 
 
 def default_folder() -> Path:

@@ -13,12 +13,14 @@ to see that count.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from functools import cache
+from heapq import heappop, heappush
 from types import TracebackType
 from typing import Final, final
 
@@ -104,6 +106,8 @@ class Epochs:
         self._local = threading.local()
         self._lock = threading.RLock()
         self._retired: list[_Retired] = []
+        self._delayed: list[tuple[float, int, _Retired]] = []  # a heap by time
+        self._number = itertools.count()
         os.register_at_fork(after_in_child=self._forget_other_threads)
 
     def reader(self) -> Reader:
@@ -127,26 +131,34 @@ class Epochs:
         grace = self._grace()
         self._wait(lambda: grace.is_over, timeout)
 
-    def retire(self, close: Callable[[], None], is_idle: Callable[[], bool] = lambda: True) -> None:
+    def retire(
+        self, close: Callable[[], None], is_idle: Callable[[], bool] = lambda: True, delay: float = 0.0
+    ) -> None:
         """Call `close` once nobody can be in what it frees; the caller has made that unreachable.
 
-        After one grace period `is_idle` is asked until it says yes (an image that counts its own
-        callers looks at the count), and after one more the memory goes. Nothing waits here: it
-        happens in a later `collect`.
+        After `delay` seconds and one grace period `is_idle` is asked until it says yes (an image that counts its
+        own callers looks at the count), and after one more the memory goes. Nothing waits here: it happens in a
+        later `collect`.
         """
         with self._lock:
-            self._retired.append(_Retired(close, is_idle, self._grace()))
+            item = _Retired(close, is_idle, self._grace())
+            if delay:
+                heappush(self._delayed, (time.monotonic() + delay, next(self._number), item))
+            else:
+                self._retired.append(item)
         self.collect()
 
     def collect(self) -> int:
         """Free what has become free; how much is left to wait for."""
         due: list[_Retired] = []
         with self._lock:
+            while self._delayed and self._delayed[0][0] <= time.monotonic():
+                self._retired.append(heappop(self._delayed)[2])
             for item in list(self._retired):
                 if self._is_due(item):
                     self._retired.remove(item)
                     due.append(item)
-            left = len(self._retired)
+            left = len(self._retired) + len(self._delayed)
         for item in due:
             item.close()
         return left

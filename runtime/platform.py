@@ -55,6 +55,14 @@ class Platform(Protocol):
         """Free everything; closing twice is fine."""
 
 
+def library_function(symbol: str) -> int | None:
+    """The address of a function of this process's C library that code may call; None for others."""
+    if symbol not in _C_LIBRARY:
+        return None
+    # Safe because the C library stays loaded as long as the process lives.
+    return ctypes.cast(getattr(ctypes.CDLL(None), symbol), ctypes.c_void_p).value
+
+
 @final
 class HostPlatform:
     """This machine."""
@@ -74,10 +82,7 @@ class HostPlatform:
         return ctypes.cast(made, ctypes.c_void_p).value or 0
 
     def external(self, symbol: str) -> int | None:
-        if symbol not in _C_LIBRARY:
-            return None
-        # Safe because the C library stays loaded as long as the process lives.
-        return ctypes.cast(getattr(ctypes.CDLL(None), symbol), ctypes.c_void_p).value
+        return library_function(symbol)
 
     def function(self, address: int, *kinds: type, block: CodeBlock | None = None) -> Function:
         # Safe because callers pass entries of images that they keep open.

@@ -1,55 +1,54 @@
-"""Small records that images read: words that switch something, in data memory of the process's own pool."""
+"""Small records that images read: words that switch something, in memory that lies near the images."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from errno import ENOMEM
-from functools import cache
-from typing import Final, final
+from typing import Final, Literal, final
 
-from backends.trampoline import LINK_COOKIE, LINK_IS_ON
+from backends.image_parts import LINK_COOKIE, LINK_MODE, MODE_OFF, MODE_TIMED
 from ir.diagnostics import Diagnostic, UnsupportedError
-from runtime.memory import FreeList, near_pool
+from runtime.memory import FreeList, Pool
+from runtime.words import word_type
 
 LINE: Final = 64  # a record has a cache line of its own
 _ROOM: Final = 1 << 22
 
 
 @final
-class _Records:
-    """The memory of all records; lives as long as the process."""
+class Records:
+    """The memory of all records of a hook space; lives as long as its pool."""
 
-    def __init__(self) -> None:
-        self._block = near_pool().allocate_data(_ROOM)
+    def __init__(self, pool: Pool, order: Literal["little", "big"]) -> None:
+        self.order = order
+        self._block = pool.allocate_data(_ROOM)
         self._free = FreeList(_ROOM, LINE)
+        self.in_use = 0
 
     def take(self) -> int:
+        """The address of a record of zeros. UnsupportedError (ENOMEM) when there is none."""
         start = self._free.take(LINE)
         if start is None:
             raise UnsupportedError([Diagnostic("too-many-hooks", "there are too many links", errno=ENOMEM)])
         self._block.view[start : start + LINE] = bytes(LINE)
+        self.in_use += 1
         return self._block.address + start
 
     def give(self, address: int) -> None:
+        """Take a record back."""
+        self.in_use -= 1
         self._free.give(address - self._block.address, LINE)
-
-
-@cache
-def _records() -> _Records:
-    return _Records()
 
 
 @final
 class Word:
-    """A record of 64-bit words; setting one is one aligned store."""
+    """A record of 64-bit words in the byte order of its machine; setting one is one aligned store."""
 
-    def __init__(self, words: Sequence[int] = ()) -> None:
-        self.address = _records().take()
-        # Safe because the records' memory lives as long as the process, and a record is a line of it.
-        self._words = (
-            memoryview((ctypes.c_uint64 * (LINE // 8)).from_address(self.address)).cast("B").cast("Q")
-        )
+    def __init__(self, records: Records, words: Sequence[int] = ()) -> None:
+        self._records = records
+        self.address = records.take()
+        # Safe because the records' memory lives as long as their pool, and a record is a line of it.
+        self._words = (word_type(records.order) * (LINE // 8)).from_address(self.address)
         for index, value in enumerate(words):
             self._words[index] = value
 
@@ -64,18 +63,19 @@ class Word:
     def close(self) -> None:
         """Give the memory back; closing twice is fine."""
         if self.address:
-            _records().give(self.address)
+            self._records.give(self.address)
             self.address = 0
 
 
 @final
 class LinkRecord:
-    """Whether a link is on, and its cookie. Freed when nobody holds it."""
+    """How images run the program of a link: at once, timed, or not at all; and its cookie. Freed when nobody holds it."""
 
-    def __init__(self, cookie: int) -> None:
+    def __init__(self, records: Records, cookie: int) -> None:
         words = [0] * 2
-        words[LINK_IS_ON // 8], words[LINK_COOKIE // 8] = 1, cookie & (1 << 64) - 1
-        self._word = Word(words)
+        words[LINK_COOKIE // 8] = cookie & (1 << 64) - 1
+        self._word = Word(records, words)
+        self._is_on = True
         self._holds = 0
 
     @property
@@ -83,9 +83,15 @@ class LinkRecord:
         """Where images read it."""
         return self._word.address
 
+    def time(self, is_timed: bool) -> None:
+        """Count and time the runs from now on, or do not."""
+        if self._is_on:
+            self._word.set(MODE_TIMED if is_timed else 0, LINK_MODE // 8)
+
     def switch_off(self) -> None:
         """From now on the program is skipped."""
-        self._word.set(0, LINK_IS_ON // 8)
+        self._is_on = False
+        self._word.set(MODE_OFF, LINK_MODE // 8)
 
     def hold(self) -> None:
         """Keep it."""

@@ -1,13 +1,11 @@
-"""The thread blocks of this process (backends/thread_blocks.py): their memory, guards and counts to give out."""
+"""The thread blocks of a hook space (backends/thread_blocks.py): their memory, guards and counts to give out."""
 
 from __future__ import annotations
 
-import ctypes
 import heapq
 import struct
 from errno import ENOMEM
-from functools import cache
-from typing import Final, final
+from typing import Final, Literal, final
 
 from backends import abi
 from backends.thread_blocks import (
@@ -25,24 +23,24 @@ from backends.thread_blocks import (
 from ir.diagnostics import Diagnostic, UnsupportedError
 from runtime.execution import Segment
 from runtime.limits import Limits
-from runtime.memory import near_pool
+from runtime.memory import Pool
 
 _WORD: Final = 8
 
 
 @final
 class Threads:
-    """Owns the blocks, for as long as the process lives. Callers hold `attach_lock`, or own what they ask about."""
+    """Owns the blocks, for as long as its pool lives. Callers hold `attach_lock`, or own what they ask about."""
 
-    def __init__(self) -> None:
-        pool = near_pool()
+    def __init__(self, pool: Pool, order: Literal["little", "big"]) -> None:
+        self._order = "<" if order == "little" else ">"
         self._table = pool.allocate_data(BLOCKS * BLOCK_SIZE)
         self._stacks = pool.allocate_data(BLOCKS * LEVELS * abi.STACK_SIZE)
-        self._stats = pool.allocate_data(_WORD)
+        self._lost = pool.allocate_data(_WORD)
         self._guards = list(range(MOST_GUARDS))
         self._counts = list(range(MOST_COUNTS))
+        self._owners = self._table.view.cast("Q")[OWNER // _WORD :: BLOCK_SIZE // _WORD]
         self._words = self._table.view.cast("I")
-        self._holders = 0
         for block in range(BLOCKS):
             for level in range(LEVELS):
                 self._prepare(block, level)
@@ -53,9 +51,15 @@ class Threads:
         return self._table.address
 
     @property
-    def stats_address(self) -> int:
-        """Where the word is that says whether runs are timed."""
-        return self._stats.address
+    def lost_address(self) -> int:
+        """Where images count the calls that ran no program."""
+        return self._lost.address
+
+    @property
+    def lost(self) -> int:
+        """How many calls ran no program, because there was no block or no run state for their thread."""
+        (count,) = struct.unpack_from(f"{self._order}Q", self._lost.view)
+        return int(count)
 
     @property
     def stacks(self) -> Segment:
@@ -78,38 +82,22 @@ class Threads:
         """Give a count back."""
         heapq.heappush(self._counts, offset // 4)
 
-    def inside(self, offset: int) -> int:
-        """How many stays are counted at `offset`, over all threads."""
-        return sum(self._words[(COUNTS + offset) // 4 :: BLOCK_SIZE // 4])
+    def is_inside(self, offset: int) -> bool:
+        """Whether some thread counts a stay at `offset`. In either byte order, for only 0 is asked for."""
+        words, first = self._words, (COUNTS + offset) // 4
+        step = BLOCK_SIZE // 4
+        return any(owner and words[first + step * n] for n, owner in enumerate(self._owners))
 
-    def time_runs(self, step: int) -> None:
-        """One more (1) or one less (-1) who wants runs counted and timed."""
-        self._holders += step
-        self._stats.view[:_WORD] = struct.pack("=Q", self._holders > 0)
+    def owners(self) -> int:
+        """How many threads have a block."""
+        return sum(owner != 0 for owner in self._owners)
 
     def _prepare(self, block: int, level: int) -> None:
         start = block * BLOCK_SIZE + RUNS + level * abi.RUN_STATE_SIZE
         top = self._stacks.address + (block * LEVELS + level + 1) * abi.STACK_SIZE
-        self._table.view[start + STACK_TOP : start + STACK_TOP + _WORD] = struct.pack("=Q", top)
-        self._table.view[start + abi.RNG : start + abi.RNG + _WORD] = struct.pack("=Q", Limits().seed)
-
-    def owners(self) -> int:
-        """How many threads have a block."""
-        view = self._table.view
-        return sum(any(view[at + OWNER : at + OWNER + 8]) for at in range(0, BLOCKS * BLOCK_SIZE, BLOCK_SIZE))
-
-
-@cache
-def threads() -> Threads:
-    """The blocks of this process."""
-    return Threads()
-
-
-@cache
-def clock_address() -> int:
-    """The address of clock_gettime."""
-    # Safe because the C library stays loaded as long as the process lives.
-    return ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p).value or 0
+        word = f"{self._order}Q"
+        struct.pack_into(word, self._table.view, start + STACK_TOP, top)
+        struct.pack_into(word, self._table.view, start + abi.RNG, Limits().seed)
 
 
 def _take(free: list[int], what: str) -> int:

@@ -12,25 +12,18 @@ no thread counts itself in it (`runtime/epoch`, `runtime/threads`). What its pro
 
 from __future__ import annotations
 
-import hashlib
-import platform
-import time
 from enum import IntEnum
 from errno import E2BIG, EBUSY
-from functools import cache
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from backends.native_code import NativeCode
-from backends.registry import host
-from backends.trampoline import SYMBOL, Shape, trampoline_text
+from backends.native_code import Needs
+from backends.trampoline import SYMBOL, Shape
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnsupportedError
 from ir.function_model import Model
-from runtime.cache import ObjectCache
 from runtime.epoch import epochs
+from runtime.hook_space import HookSpace
 from runtime.linker import LinkedImage, link
-from runtime.memory import near_pool
-from runtime.records import LinkRecord, Word
-from runtime.threads import clock_address, threads
+from runtime.records import Word
 
 if TYPE_CHECKING:
     from runtime.hook import Hook
@@ -57,6 +50,13 @@ class Traced(Protocol):
     def record(self) -> int: ...
 
     @property
+    def guard(self) -> int:
+        """The offset of its guard in threads' blocks."""
+
+    @property
+    def needs(self) -> Needs: ...
+
+    @property
     def identity(self) -> object:
         """Equal for two forms of one program."""
 
@@ -69,9 +69,9 @@ class Traced(Protocol):
 class Attachment:
     """One program around one function; `link` is the word that switches it, and its cookie."""
 
-    def __init__(self, when: When, program: Traced, cookie: int) -> None:
+    def __init__(self, when: When, program: Traced, cookie: int, space: HookSpace) -> None:
         self.when, self.program = when, program
-        self.link = LinkRecord(cookie)
+        self.link = space.link_record(cookie)
 
     def hold(self) -> None:
         """An image uses it."""
@@ -88,8 +88,9 @@ class Attachment:
 class Trampoline:
     """The programs around the function of a hook. Callers hold `attach_lock`."""
 
-    def __init__(self, hook: Hook, model: Model, has_run: bool, address: int) -> None:
+    def __init__(self, hook: Hook, model: Model, has_run: bool, address: int, space: HookSpace) -> None:
         self.hook, self.model, self.has_run, self.address = hook, model, has_run, address
+        self.space = space
         self.links: list[Attachment] = []
         self.image: Image | None = None
 
@@ -99,7 +100,7 @@ class Trampoline:
             raise _refused(self.hook.name, "the program is attached to it already", EBUSY)
         if len(self.links) >= MOST_PROGRAMS:
             raise _refused(self.hook.name, f"{MOST_PROGRAMS} programs are attached to it already", E2BIG)
-        attachment = Attachment(when, program, cookie)
+        attachment = Attachment(when, program, cookie, self.space)
         attachment.hold()
         try:
             self._switch([attachment, *self.links])
@@ -140,15 +141,15 @@ class Image:
     """The code that runs some programs around a function. Owns its memory and keeps the programs alive."""
 
     def __init__(self, trampoline: Trampoline, attachments: list[Attachment]) -> None:
-        counts = [sum(found.when is when for found in attachments) for when in When]
-        shape = Shape(trampoline.model, trampoline.has_run, *counts)
+        self._space = space = trampoline.space
         self._attachments = attachments
-        self._flag = Word()
+        self._flag = Word(space.records)
         self._count: int | None = None
         self._image: LinkedImage | None = None
         try:
-            self._count = threads().take_count()
-            self._image = link(code_of(shape), self._symbols(trampoline), near_pool())
+            self._count = space.threads.take_count()
+            code = space.code_of(_shape(trampoline, attachments))
+            self._image = link(code, self._symbols(trampoline), space.pool)
         except BaseException:
             self._give_back()
             raise
@@ -164,13 +165,12 @@ class Image:
     @property
     def is_occupied(self) -> bool:
         """Whether a thread counts itself in."""
-        return self._count is not None and threads().inside(self._count) > 0
+        return self._count is not None and self._space.threads.is_inside(self._count)
 
     def retire(self, quarantine: float) -> None:
         """Free it once nobody is in it; nobody can enter it any more."""
         self._flag.set(1)
-        end = time.monotonic() + quarantine
-        epochs().retire(self.close, lambda: time.monotonic() >= end and not self.is_occupied)
+        epochs().retire(self.close, lambda: not self.is_occupied, quarantine)
 
     def close(self) -> None:
         """Free it now."""
@@ -183,44 +183,35 @@ class Image:
         if self._image is not None:
             self._image.close()
         if self._count is not None:
-            threads().give_count(self._count)
+            self._space.threads.give_count(self._count)
         self._image = self._count = None
         self._flag.close()
 
     def _symbols(self, trampoline: Trampoline) -> dict[str, int]:
         assert self._count is not None, "taken before"
         found = {
-            "threads": threads().address,
-            "stats": threads().stats_address,
+            **self._space.shared,
             "count": self._count,
             "ip": trampoline.address,
             "image": self._flag.address,
             "original": trampoline.hook.entry.body,
-            "clock_gettime": clock_address(),
         }
         for number, attachment in enumerate(self._attachments):
             found[f"program.{number}"] = attachment.program.address
             found[f"record.{number}"] = attachment.program.record
+            found[f"guard.{number}"] = attachment.program.guard
             found[f"link.{number}"] = attachment.link.address
         return found
 
 
-@cache
-def code_of(shape: Shape) -> NativeCode:
-    """The code of images of a shape: from this process, from the object cache, or compiled."""
-    from importlib.metadata import version  # late: 30 ms
-
-    text = trampoline_text(shape)
-    said = (version("llvmlite"), platform.machine(), platform.processor(), text)
-    key = hashlib.sha256(repr(said).encode()).digest()
-    store = ObjectCache.default()
-    code = store.get(key)
-    if code is None:
-        from backends.maps.host_code import generate  # late: it needs llvmlite
-
-        code = generate(text, host())
-        store.put(key, code)
-    return code
+def _shape(trampoline: Trampoline, attachments: list[Attachment]) -> Shape:
+    kinds = [attachment.when for attachment in attachments]
+    counts = kinds.count(When.ENTRY), kinds.count(When.OVERRIDE), kinds.count(When.EXIT)
+    needs = Needs(0)
+    for attachment in attachments:
+        needs |= attachment.program.needs
+    registers = len(trampoline.space.target.calling.arguments)
+    return Shape(trampoline.model, trampoline.has_run, *counts, needs, registers)
 
 
 def _refused(name: str, why: str, number: int) -> RejectedError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import platform
 import sys
 import threading
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from backends.native_code import NativeCode
 from backends.registry import host
 from backends.target import Target
 from ir.kinds import MapType
-from runtime.cache import ObjectCache
+from runtime.cache import ObjectCache, toolchain
 from runtime.linker import LinkedImage, link
 from runtime.memory import Pool
 
@@ -122,10 +121,8 @@ class HostOperations:
 
 def operations_code(type: MapType, target: Target, cache: ObjectCache | None) -> NativeCode:
     """The operations on all maps of a type, compiled for `target`."""
-    from importlib.metadata import version  # late: 30 ms, and only objects with maps come here
-
     text = host_module(type)
-    said = (version("llvmlite"), target.name, platform.processor(), text)
+    said = (*toolchain(), target.name, text)
     key = hashlib.sha256(repr(said).encode()).digest()
     code = cache.get(key) if cache is not None else None
     if code is None:

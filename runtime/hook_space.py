@@ -1,0 +1,101 @@
+"""What all images of one machine share: memory near each other, threads' blocks, records, code by shape.
+
+    pool    | images ... | shared parts |     | threads' blocks | records |
+
+There is one for this process (`hook_space`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Callable
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, final
+
+from backends.image_parts import PARTS_TEXT
+from backends.native_code import NativeCode
+from backends.registry import host
+from backends.target import Target
+from backends.trampoline import Shape, trampoline_text
+from runtime.cache import ObjectCache, toolchain
+from runtime.linker import LinkedImage, link
+from runtime.memory import Pool, near_pool
+from runtime.platform import library_function
+from runtime.records import LinkRecord, Records
+from runtime.threads import Threads
+
+if TYPE_CHECKING:
+    from backends.image_code import ImageCompiler
+
+
+@final
+class HookSpace:
+    """Owns what images share, for as long as its pool lives. Callers hold `attach_lock`.
+
+    `external`: the addresses of C functions that code may call.
+    """
+
+    def __init__(self, target: Target, pool: Pool, external: Callable[[str], int | None]) -> None:
+        self.target, self.pool, self._external = target, pool, external
+        self.threads = Threads(pool, target.byte_order)
+        self.records = Records(pool, target.byte_order)
+        self._codes: dict[Shape, NativeCode] = {}
+        self._links: weakref.WeakSet[LinkRecord] = weakref.WeakSet()
+        self._timers = 0
+
+    @cached_property
+    def parts(self) -> LinkedImage:
+        """The functions that images call."""
+        code = self._cached(PARTS_TEXT, lambda: self._compiler.parts())
+        found = {"threads": self.threads.address, "lost": self.threads.lost_address}
+        return link(code, lambda name: found.get(name) or self._external(name), self.pool)
+
+    @cached_property
+    def shared(self) -> dict[str, int]:
+        """The symbols that all images are bound to."""
+        parts = {symbol.name: symbol.address for symbol in self.parts.functions}
+        return {**parts, "threads": self.threads.address, "lost": self.threads.lost_address}
+
+    def code_of(self, shape: Shape) -> NativeCode:
+        """The code of images of a shape: made before, from the object cache, or compiled."""
+        code = self._codes.get(shape)
+        if code is None:
+            text = trampoline_text(shape)
+            code = self._codes[shape] = self._cached(text, lambda: self._compiler.image(shape))
+        return code
+
+    def link_record(self, cookie: int) -> LinkRecord:
+        """A new record for a link."""
+        record = LinkRecord(self.records, cookie)
+        self._links.add(record)
+        record.time(self._timers > 0)
+        return record
+
+    def time_runs(self, step: int) -> None:
+        """One more (1) or one less (-1) who wants runs counted and timed."""
+        self._timers += step
+        for record in self._links:
+            record.time(self._timers > 0)
+
+    @cached_property
+    def _compiler(self) -> ImageCompiler:
+        from backends.image_code import ImageCompiler  # late: it needs llvmlite
+
+        return ImageCompiler(self.target)
+
+    def _cached(self, text: str, compile: Callable[[], NativeCode]) -> NativeCode:
+        said = (*toolchain(), self.target.name, text)
+        key = hashlib.sha256(repr(said).encode()).digest()
+        store = ObjectCache.default()
+        code = store.get(key)
+        if code is None:
+            code = compile()
+            store.put(key, code)
+        return code
+
+
+@cache
+def hook_space() -> HookSpace:
+    """The one of this process."""
+    return HookSpace(host(), near_pool(), library_function)
