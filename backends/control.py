@@ -35,9 +35,21 @@ def lower_terminator(lowering: FunctionLowering, block: Block) -> None:
         case Return(value):
             lowering.spill_fuel()
             lowering.leave_frame()
-            lowering.text.do(f"ret i64 {lowering.as_int(value)}")
+            lowering.text.do(f"ret i64 {_as_result(lowering, lowering.as_int(value))}")
         case _:
             assert_never(terminator)
+
+
+def _as_result(lowering: FunctionLowering, value: str) -> str:
+    """r0 as callers expect it of a type narrower than 8 bytes: extended to 4 by its sign, from there by zeros."""
+    size, is_signed = lowering.module.context.result
+    if not lowering.is_main or size == 8:
+        return value
+    text = lowering.text
+    narrow = text.trunc(64, value, 8 * size)
+    if is_signed and size < 4:
+        narrow, size = text.sext(8 * size, narrow, 32), 4
+    return text.zext(8 * size, narrow, 64)
 
 
 def _spend_fuel(lowering: FunctionLowering, block: Block, edges: tuple[Edge, ...], at: int) -> None:

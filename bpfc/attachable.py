@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from errno import EINVAL, EOPNOTSUPP
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
-from ir.kinds import AttachType, ProgramType
+from ir.kinds import ProgramType
 
 if TYPE_CHECKING:
+    from bpfc.extension import Extension
     from bpfc.links import Link, LinkKind
+    from bpfc.places import Place
     from bpfc.running import RunningProgram, Runtime
     from bpfc.tracing import Statistics, TracedProgram
     from ir.function_model import Model
     from ir.object import Program
     from runtime.hook import ProgramHooks
-
-
-@dataclass(slots=True)
-class Targets:
-    """What an extension may be attached to: `loaded` until its first attachment, then whatever is like it."""
-
-    loaded: tuple[RunningProgram, str] | None = None
-    like: tuple[ProgramType, AttachType | None] | None = None
 
 
 class Attachable:
@@ -35,7 +28,6 @@ class Attachable:
 
     def __init__(self) -> None:
         self.warnings: list[Diagnostic] = []
-        self.targets = Targets()
         self.traces_tracer = False
         self._traced: dict[tuple[Model, LinkKind], TracedProgram] = {}
 
@@ -44,26 +36,26 @@ class Attachable:
         """What is attached to the program's functions."""
         raise NotImplementedError
 
+    @cached_property
+    def extension(self) -> Extension:
+        """The program as one that replaces functions."""
+        from bpfc.extension import Extension  # late: few programs are extensions
+
+        return Extension(self)
+
     def set_attach_target(self, target: RunningProgram, function: str) -> None:
-        """What `attach_freplace` without arguments replaces, once."""
-        self.targets.loaded = (target, function)
+        """Load for a function of `target`, which `attach_freplace` without arguments replaces, once.
+
+        Raises RejectedError: EINVAL, EBADF, EACCES, E2BIG.
+        """
+        self.extension.load(target, function)
 
     def attach_freplace(self, target: RunningProgram | None = None, function: str | None = None) -> Link:
         """Let this program stand for a global function of `target`: that of `set_attach_target`, if not said.
 
-        Raises RejectedError: EINVAL, EBUSY, EBADF, EACCES.
+        Raises RejectedError: EINVAL, EBUSY, EBADF, EACCES, E2BIG.
         """
-        from bpfc.extension import attach_freplace  # late: few programs are extensions
-
-        self._require_host()
-        if target is None and function is None and self.targets.loaded is not None:
-            target, function = self.targets.loaded
-        if target is None or function is None:
-            said = f"'{self.program.name}' replaces a function of a running program: say both"
-            raise RejectedError([Diagnostic("no-attach-target", said, errno=EINVAL)])
-        link = attach_freplace(self, target, function)
-        self.targets.loaded = None
-        return link
+        return self.extension.attach(target, function)
 
     def attach_fentry(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
         """Run before `function` (main, if not said) of a running program, or before a ctypes function."""
@@ -94,9 +86,17 @@ class Attachable:
         return found
 
     @property
-    def traced_forms(self) -> tuple[TracedProgram, ...]:
-        """The forms that the program was compiled in for functions."""
-        return tuple(self._traced.values())
+    def attached_places(self) -> tuple[Place, ...]:
+        """Where it can be traced in the forms that it was compiled in for functions."""
+        extension: Extension | None = self.__dict__.get("extension")
+        forms = tuple(extension.forms.values()) if extension is not None else ()
+        return (*(traced.place for traced in self._traced.values()), *(form.place for form in forms))
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it stands for a function, or runs around one."""
+        is_extending = "extension" in self.__dict__ and self.extension.links > 0
+        return is_extending or any(traced.is_held for traced in self._traced.values())
 
     def join_table(self) -> None:
         """A tail-call table is about to hold the program. RejectedError: EINVAL for extensions, EBUSY for extended ones."""
@@ -114,6 +114,8 @@ class Attachable:
         for traced in self._traced.values():
             traced.image.close()
         self._traced.clear()
+        if "extension" in self.__dict__:
+            self.extension.close()
         if "statistics" in self.__dict__:
             self.statistics.close()
 

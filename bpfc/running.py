@@ -153,14 +153,14 @@ class Runtime:
     def unload(self, name: str) -> None:
         """Free a program's code once no thread is in it; asked for again, it is compiled again.
 
-        RejectedError (EBUSY) while hooks or tail-call tables hold it.
+        RejectedError (EBUSY) while it is attached, and while hooks or tail-call tables hold it.
         """
         with self._lock, attach_lock():
             running = self._programs.get(self.loaded.program(name).name)
             if running is None:
                 return
-            if running.is_hooked or running.hooks.tables:
-                said = f"'{name}' is busy: hooks or tail-call tables hold it"
+            if running.is_attached or running.is_hooked or running.hooks.tables:
+                said = f"'{name}' is busy: it is attached, or hooks or tail-call tables hold it"
                 raise RejectedError([Diagnostic("program-busy", said, errno=EBUSY)])
             del self._programs[running.program.name]
             running.end()
@@ -222,7 +222,7 @@ class RunningProgram(Attachable):
     """One program as native code. Threads may run it at the same time; each has its own run state."""
 
     def __init__(self, runtime: Runtime, program: Program) -> None:
-        if not runtime.options.hardened:
+        if not runtime.options.hardened and program.type is not ProgramType.EXT:  # those with their target
             runtime.loaded.verify(program.name).raise_for_status()
         self.program = program
         self.runtime = runtime

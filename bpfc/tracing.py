@@ -50,9 +50,9 @@ KINDS: Final = {
 def place_of(target: RunningProgram) -> Place:
     """A running program as a place to attach to."""
     runtime = target.runtime
-    forms = target.traced_forms
-    if forms:  # a tracing program runs in the form that it was attached in
-        return forms[-1].place
+    places = target.attached_places
+    if places:  # tracing programs and extensions run in the form that they were attached in
+        return places[-1]
     btf = runtime.loaded.object.btf
     return Place(
         *(target.program, target, btf, target.hooks, target.image),
@@ -204,6 +204,11 @@ class TracedProgram:
             self.hold,
             self.release,
         )
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody's hooks run it."""
+        return self._holds > 0
 
     @property
     def record(self) -> int:

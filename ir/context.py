@@ -46,8 +46,9 @@ class Pointer(Enum):
 class ContextLayout:
     """A context structure: its `size` in bytes, `pointers` by field offset, writable byte ranges (start, end).
 
-    `is_raw`: r1 points at plain memory of r2 bytes instead, and nothing is converted. `entry` says what r1... hold where
-    that is another function's signature (an extension); `returns`, what r0 must lie in (a tracing program).
+    `is_raw`: r1 points at plain memory of r2 bytes instead, and nothing is converted. `returns` is what r0 must lie in
+    (a tracing program). An extension gets what the function gets that it stands for, `entry`; it answers for the program
+    only if that `is_main`; callers expect r0 to be a number of `result` (bytes, signed).
     """
 
     name: str
@@ -58,6 +59,8 @@ class ContextLayout:
     is_raw: bool = False
     entry: tuple[Argument, ...] | None = None
     returns: tuple[int, int] | None = None
+    is_main: bool = True
+    result: tuple[int, bool] = (8, False)
 
     @property
     def arguments(self) -> tuple[Argument, ...]:

@@ -5,8 +5,9 @@ long g(struct xdp_md *, int)    matches    int h(struct xdp_md *, int)      name
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from errno import EFAULT, EINVAL
-from typing import Final
+from typing import Final, final
 
 from ir.btf import Btf
 from ir.btf_types import Enum, Int, Pointer, Prototype, Struct, Type, Void
@@ -22,8 +23,17 @@ _NAMES: Final = {
 }
 
 
-def match_functions(target: tuple[Btf, int], extension: tuple[Btf, int]) -> list[Diagnostic]:
-    """What is odd but allowed when `extension` replaces `target`, each (BTF, id of the function).
+@final
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What is odd but allowed, and the narrower of two results that differ: (bytes, signed)."""
+
+    warnings: tuple[Diagnostic, ...] = ()
+    result: tuple[int, bool] = (8, False)
+
+
+def match_functions(target: tuple[Btf, int], extension: tuple[Btf, int], context: str = "") -> Match:
+    """How `extension` replaces `target`, each (BTF, id of the function). `context` is a struct with fields of its own rules.
 
     Raises RejectedError: EINVAL when they do not match, EFAULT when a function has no prototype.
     """
@@ -42,13 +52,15 @@ def match_functions(target: tuple[Btf, int], extension: tuple[Btf, int]) -> list
         counts = f"{len(given.parameters)} parameters, wanted {len(wanted.parameters)}"
         raise _mismatch(name, target_name, counts)
     for number in range(len(wanted.parameters)):
-        said = _parameter(target_btf, wanted, btf, given, number)
+        said = _parameter(target_btf, wanted, btf, given, number, context)
         if said:
             raise _mismatch(name, target_name, f"parameter {number + 1}: {said}")
     return _results(target_btf, wanted, btf, given, name)
 
 
-def _parameter(target_btf: Btf, wanted: Prototype, btf: Btf, given: Prototype, number: int) -> str:
+def _parameter(
+    target_btf: Btf, wanted: Prototype, btf: Btf, given: Prototype, number: int, context: str
+) -> str:
     """Why a parameter does not match; '' when it does."""
     first = target_btf.strip(wanted.parameters[number].type_id)
     second = btf.strip(given.parameters[number].type_id)
@@ -63,18 +75,24 @@ def _parameter(target_btf: Btf, wanted: Prototype, btf: Btf, given: Prototype, n
     x, y = target_btf.type(first), btf.type(second)
     if not isinstance(x, Struct) or not isinstance(y, Struct):
         return "a pointer to something that is no struct"
-    return "" if x.name == y.name else f"a pointer to struct {y.name}, wanted struct {x.name}"
+    if x.name != y.name:
+        return f"a pointer to struct {y.name}, wanted struct {x.name}"
+    if y.size > x.size and x.name != context:
+        return f"a struct {y.name} of {y.size} bytes, callers give {x.size}"
+    return ""
 
 
-def _results(target_btf: Btf, wanted: Prototype, btf: Btf, given: Prototype, name: str) -> list[Diagnostic]:
+def _results(target_btf: Btf, wanted: Prototype, btf: Btf, given: Prototype, name: str) -> Match:
     a = target_btf.type(target_btf.strip(wanted.returns))
     b = btf.type(btf.strip(given.returns))
     if type(a) is not type(b):
         raise _mismatch(name, "the target", f"it returns {_said(b)}, wanted {_said(a)}")
     if isinstance(a, Int | Enum) and isinstance(b, Int | Enum) and a.size != b.size:
         said = f"'{name}' returns {b.size} bytes where {a.size} are expected"
-        return [Diagnostic("result-size", said, severity=Severity.WARNING)]
-    return []
+        narrower = min(a, b, key=lambda type_: type_.size)
+        warning = Diagnostic("result-size", said, severity=Severity.WARNING)
+        return Match((warning,), (narrower.size, narrower.is_signed))
+    return Match()
 
 
 def _said(type_: Type) -> str:

@@ -80,6 +80,7 @@ class Explorer:
         self.steps_left = effort.steps
         self.states = 0
         self.moving = functions_that_move_packets(subject.module)
+        self.called: list[Function] = []  # global functions, in the order in which they were come to
 
     def outline(self, function: Function) -> Outline:
         """The outline of a function, made when first asked for."""
@@ -305,6 +306,8 @@ class Walk:
         arguments = arguments_of(self.explorer.subject, function)
         if arguments is not None:
             check_call(self.steps, state, call, function.name, arguments)
+            if function not in self.explorer.called:
+                self.explorer.called.append(function)
             if function.name in self.explorer.moving:
                 state.forget_packets()
             return [state]
@@ -348,7 +351,8 @@ class Walk:
     def _return(self, state: State, value: Value) -> None:
         """Keep what the caller needs of the state at an exit."""
         known = state.of(value)
-        if self.function is self.explorer.subject.module.main:
+        module = self.explorer.subject.module
+        if self.function is module.main and module.context.is_main:
             check_exit(self.explorer.subject, state, value)
         elif not self.frames and arguments_of(self.explorer.subject, self.function) is not None:
             check_global_exit(state, value)

@@ -51,9 +51,14 @@ class Argument:
 
 
 def arguments_of(subject: Subject, function: Function) -> tuple[Argument, ...] | None:
-    """What the types say of a global function's arguments; None when it has no types, as a static one."""
+    """What the types say of a global function's arguments; None when it has no types, as a static one.
+
+    Main takes what its program type says, and is none, unless it stands for another program's function.
+    """
     info = function.info
-    if not info.is_global or not info.btf_id or subject.btf is None or function is subject.module.main:
+    if not info.is_global or not info.btf_id or subject.btf is None:
+        return None
+    if function is subject.module.main and subject.module.context.entry is None:
         return None
     type = subject.btf.type(info.btf_id)
     prototype = subject.btf.type(type.type_id) if isinstance(type, FunctionType) else None

@@ -1,23 +1,19 @@
-"""Program extensions: FR-01 to FR-25 as far as the host can show them (no verifier of its own is asked for here)."""
+"""Program extensions: what may be attached where, what excludes what, and when the extension runs."""
 
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import bpfc
 from runtime.epoch import epochs
+from tests.extensions import OBJECTS, PACKET, refusal, run
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram, Runtime
-
-OBJECTS = Path(__file__).parent.parent / "objects"
-PACKET = bytes(range(1, 65))
+    from bpfc.running import Runtime
 
 
 @pytest.fixture
@@ -36,16 +32,6 @@ def extensions() -> Iterator[Runtime]:
 def tracers() -> Iterator[Runtime]:
     with bpfc.load(OBJECTS / "tracers.o").start() as runtime:
         yield runtime
-
-
-def run(program: RunningProgram, first: int = 0, second: int = 0) -> int:
-    return program.run(PACKET, {"ingress_ifindex": first, "rx_queue_index": second}).verdict
-
-
-def refusal(program: RunningProgram, target: RunningProgram, name: str) -> tuple[int, str]:
-    with pytest.raises(bpfc.RejectedError) as caught:
-        program.attach_freplace(target, name)
-    return caught.value.errno, str(caught.value)
 
 
 def test_fr_01_the_extension_runs_from_attach_to_detach(targets: Runtime, extensions: Runtime) -> None:
@@ -254,57 +240,6 @@ def test_fr_21_callers_do_not_rely_on_what_the_original_returned(
         assert targets["classifies"].run(PACKET).verdict == 5
 
 
-@pytest.mark.slow
-def test_fr_23_under_running_threads_each_call_is_the_old_or_the_new(
-    targets: Runtime, extensions: Runtime
-) -> None:
-    target, extension = targets["calls_g"], extensions["returns_five"]
-    done = threading.Event()
-    seen: list[set[int]] = [set() for _ in range(4)]
-
-    def call(results: set[int]) -> None:
-        while not done.is_set():
-            results.update(target.run_batch([PACKET] * 64, ctx={"ingress_ifindex": 130}))
-
-    threads = [threading.Thread(target=call, args=(results,)) for results in seen]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(300):
-            extension.attach_freplace(target, "g").close()
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert set().union(*seen) <= {5, 8}
-    assert run(target, 130) == 8
-    epochs().drain(5)
-
-
-def test_fr_24_the_extension_is_freed_after_the_last_thread_left_it(
-    targets: Runtime, extensions: Runtime
-) -> None:
-    target = targets["calls_g"]
-    link = extensions["returns_five"].attach_freplace(target, "g")
-    reader = epochs().reader()
-    inside, leave = threading.Event(), threading.Event()
-
-    def stay() -> None:
-        with epochs().reader():
-            inside.set()
-            leave.wait(5)
-
-    thread = threading.Thread(target=stay)
-    thread.start()
-    inside.wait(5)
-    link.close()
-    assert (epochs().collect(), reader.depth) == (1, 0)
-    leave.set()
-    thread.join()
-    epochs().drain(5)
-    assert run(target, 130) == 8
-
-
 def test_freplace_links_say_what_they_are(targets: Runtime, extensions: Runtime) -> None:
     link = bpfc.attach(extensions["returns_five"], targets["calls_g"])
     assert repr(link) == "<freplace link of returns_five to calls_g:g>"
@@ -322,3 +257,25 @@ def test_objects_live_as_long_as_their_links(extensions: Runtime) -> None:
     link.close()
     epochs().drain(5)
     assert not target.image.block.is_open
+
+
+def test_an_attached_extension_is_not_unloaded(targets: Runtime, extensions: Runtime) -> None:
+    with extensions["returns_five"].attach_freplace(targets["calls_g"], "g"):
+        with pytest.raises(bpfc.RejectedError) as caught:
+            extensions.unload("returns_five")
+        assert caught.value.errno == errno.EBUSY
+        assert run(targets["calls_g"], 130) == 5
+    extensions.unload("returns_five")
+    epochs().drain(5)
+    with extensions["returns_five"].attach_freplace(targets["calls_g"], "g"):
+        assert run(targets["calls_g"], 130) == 5
+
+
+def test_an_extension_can_be_traced_before_it_is_attached(
+    targets: Runtime, extensions: Runtime, tracers: Runtime
+) -> None:
+    extension = extensions["returns_five"]
+    extension.set_attach_target(targets["calls_g"], "g")
+    with tracers["all_at_entry"].attach_fentry(extension), extension.attach_freplace():
+        assert [run(targets["calls_g"], 130) for _ in range(3)] == [5, 5, 5]
+    assert tracers.globals["entries"] == 3

@@ -1,0 +1,229 @@
+"""Extensions under running threads: calls see the old function or the new one, and nobody runs in freed memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runtime.epoch import epochs
+from runtime.memory import CodeBlock, DataBlock, Pool
+from tests.extensions import PACKET, run, started
+
+if TYPE_CHECKING:
+    from bpfc.running import RunningProgram, Runtime
+
+CYCLES = int(os.environ.get("BPFC_FREPLACE_CYCLES", "3000"))  # the long form: 100000
+THREADS = 4
+FAR_AWAY = 0x2000_0000_0000
+NEAR = 1 << 31
+
+
+@pytest.fixture
+def targets() -> Iterator[Runtime]:
+    with started("hooked") as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def extensions() -> Iterator[Runtime]:
+    with started("replacements") as runtime:
+        yield runtime
+
+
+class Callers:
+    """Threads that call a program without a break while the block runs; `seen` are the results of each."""
+
+    def __init__(self, target: RunningProgram, ctx: dict[str, int]) -> None:
+        self.seen: list[set[int]] = [set() for _ in range(THREADS)]
+        self._target, self._ctx = target, ctx
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._call, args=(results,)) for results in self.seen]
+
+    def _call(self, results: set[int]) -> None:
+        while not self._done.is_set():
+            results.update(self._target.run_batch([PACKET] * 200, ctx=self._ctx))
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.mark.slow
+def test_fr_23_under_running_threads_each_call_is_the_old_or_the_new(
+    targets: Runtime, extensions: Runtime
+) -> None:
+    target, extension = targets["calls_f_and_g"], extensions["returns_five"]
+    old, new = 100 * (7 + 1) + 3, 100 * (7 + 1) + 5
+    with Callers(target, {"ingress_ifindex": 7, "rx_queue_index": 3}) as callers:
+        for _ in range(CYCLES):
+            extension.attach_freplace(target, "g").close()
+        link = extension.attach_freplace(target, "g")
+        assert run(target, 7, 3) == new
+        link.close()
+    assert all(results <= {old, new} for results in callers.seen)
+    assert set().union(*callers.seen) == {old, new}
+    assert run(target, 7, 3) == old
+    epochs().drain(5)
+
+
+@pytest.mark.slow
+def test_fr_23_main_and_two_functions_are_replaced_at_once(targets: Runtime, extensions: Runtime) -> None:
+    target = targets["calls_f_and_g"]
+    jobs = [("returns_five", "g"), ("difference", "f"), ("whole_program", "calls_f_and_g")]
+    legal = {100 * first + second for first in (8, 6) for second in (3, 5)} | {1}
+
+    def change(name: str, function: str) -> None:
+        for _ in range(CYCLES // 10):
+            extensions[name].attach_freplace(target, function).close()
+
+    with Callers(target, {"ingress_ifindex": 7, "rx_queue_index": 3}) as callers:
+        threads = [threading.Thread(target=change, args=job) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert set().union(*callers.seen) <= legal
+    assert target.hooks.extended == 0
+    assert target.hooks.is_idle
+    epochs().drain(5)
+
+
+class Gate:
+    """A helper that a test can see a thread in, and let it out of."""
+
+    def __init__(self) -> None:
+        self.inside, self.leave = threading.Event(), threading.Event()
+
+    def __call__(self) -> int:
+        self.inside.set()
+        assert self.leave.wait(20)
+        return 1
+
+
+def test_fr_24_threads_inside_of_the_old_and_the_new_body_return_and_only_then_is_it_freed() -> None:
+    old, new = Gate(), Gate()
+    with started("extended") as targets, started("extending") as extensions:
+        targets.helpers["bpf_get_prandom_u32"] = old
+        extensions.helpers["bpf_get_prandom_u32"] = new
+        target, extension = targets["calls_waits"], extensions["waits_too"]
+        results: dict[str, int] = {}
+
+        def call(name: str) -> threading.Thread:
+            thread = threading.Thread(target=lambda: results.update({name: run(target, 50)}))
+            thread.start()
+            return thread
+
+        first = call("old")
+        assert old.inside.wait(20)
+        link = extension.attach_freplace(target, "waits")
+        (form,) = extension.extension.forms.values()
+        second = call("new")
+        assert new.inside.wait(20)
+        link.close()
+        extensions.close()
+        old.leave.set()
+        first.join()
+        epochs().collect()
+        assert results == {"old": 51}
+        assert form.image.block.is_open
+        new.leave.set()
+        second.join()
+        epochs().drain(5)
+        assert results == {"old": 51, "new": 1051}
+        assert not form.image.block.is_open
+        old.leave.set()
+        assert run(target, 50) == 51
+
+
+class FarPool:
+    """Code at a place of its own, out of reach of near jumps."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def allocate_code(self, size: int, at: int | None = None) -> CodeBlock:
+        return self._pool.allocate_code(size, FAR_AWAY)
+
+    def allocate_data(self, size: int, at: int | None = None) -> DataBlock:
+        return self._pool.allocate_data(size, at)
+
+
+@pytest.fixture
+def far() -> Iterator[tuple[RunningProgram, RunningProgram]]:
+    """A target, and an extension too far away for its entry to jump to."""
+    with started("extended") as targets, started("extending") as extensions:
+        extensions.world.pool = FarPool(extensions.world.pool)
+        yield targets["calls_waits"], extensions["far_away"]
+
+
+def veneer_of(target: RunningProgram, function: str) -> int:
+    """Where the entry of a function jumps to while something is attached."""
+    hook = target.hooks.hook(function).entry
+    return target.image.address + target.image.layout.entries[hook.point.site.function]
+
+
+def test_fr_25_a_far_extension_is_reached_through_the_veneer(
+    far: tuple[RunningProgram, RunningProgram],
+) -> None:
+    target, extension = far
+    with extension.attach_freplace(target, "waits"):
+        (form,) = extension.extension.forms.values()
+        assert abs(form.address - target.image.address) > NEAR
+        veneer = veneer_of(target, "waits")
+        assert target.image.address <= veneer < target.image.address + target.image.block.size
+        assert target.hooks.hook("waits").entry.target == form.address
+        assert run(target, 41) == 42
+
+
+def test_fr_25_a_thread_that_sits_in_the_veneer_at_detach_gets_to_the_original_body(
+    far: tuple[RunningProgram, RunningProgram],
+) -> None:
+    """The thread has taken the entry's jump and not read the literal yet: it goes on at the veneer's first byte."""
+    target, extension = far
+    target.runtime.helpers["bpf_get_prandom_u32"] = lambda: 7
+    target = target.runtime["calls_waits"]
+    execution = target._execution()
+    execution.arm(0, 0)
+    go_on = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(veneer_of(target, "waits"))
+    link = extension.attach_freplace(target, "waits")
+    assert go_on(execution.run_address, 41) == 42
+    at_veneer, detached = threading.Event(), threading.Event()
+    results: list[int] = []
+
+    def sit() -> None:
+        with target.runtime.world.entered(execution):
+            at_veneer.set()
+            assert detached.wait(20)
+            results.append(go_on(execution.run_address, 41))
+
+    thread = threading.Thread(target=sit)
+    thread.start()
+    assert at_veneer.wait(20)
+    link.close()
+    detached.set()
+    thread.join()
+    assert results == [48]
+
+
+@pytest.mark.slow
+def test_fr_25_far_extensions_come_and_go_under_running_threads(
+    far: tuple[RunningProgram, RunningProgram],
+) -> None:
+    target, extension = far
+    target.runtime.helpers["bpf_get_prandom_u32"] = lambda: 7
+    target = target.runtime["calls_waits"]
+    with Callers(target, {"ingress_ifindex": 41}) as callers:
+        for _ in range(CYCLES // 100):
+            extension.attach_freplace(target, "waits").close()
+    assert set().union(*callers.seen) <= {42, 48}
