@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Final, final
+from typing import Final, Protocol, final
 
-from ir.core import Block, Branch, Call, Edge, Function, MayGoto, Param, Return, Value
+from ir.core import Block, Branch, Call, Edge, Function, Inst, MayGoto, Param, Return, Value
 from ir.isa import Callee
 from ir.verify.branch import follow
 from ir.verify.callbacks import call_back
@@ -69,11 +69,25 @@ class Visit:
     before: object = None
 
 
+class Witness(Protocol):
+    """Who looks on while states are walked: `inst` None is the start of the visit's block."""
+
+    def see(self, visit: Visit, inst: Inst | None, states: list[State]) -> None:
+        """`states` are what holds after `inst`; they go on changing."""
+
+
 @final
 class Explorer:
     """One attempt to prove a subject."""
 
-    def __init__(self, subject: Subject, effort: Effort, outlines: dict[Function, Outline]) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        effort: Effort,
+        outlines: dict[Function, Outline],
+        witness: Witness | None = None,
+    ) -> None:
+        self.witness = witness
         self.subject = subject
         self.effort = effort
         self.outlines = outlines
@@ -121,7 +135,7 @@ class Walk:
             block = outline.order[heappop(self._queue)]
             for visit in self._pending.pop(block, ()):
                 visit.is_pending = False
-                self._walk_block(block, visit.state)
+                self._walk_block(block, visit)
         self.visits.check(self.function)
         return self.exits
 
@@ -135,9 +149,12 @@ class Walk:
             heappush(self._queue, self.outline.number[visit.block])
         waiting.append(visit)
 
-    def _walk_block(self, block: Block, state: State) -> None:
+    def _walk_block(self, block: Block, visit: Visit) -> None:
+        state, witness = visit.state, self.explorer.witness
         states = [state.copy()]
         inst: object = None
+        if witness is not None:
+            witness.see(visit, None, states)
         try:
             for inst in block.insts:
                 self.explorer.steps_left -= len(states)
@@ -151,6 +168,8 @@ class Walk:
                 else:
                     for state in states:
                         self.steps.apply(state, inst)
+                if witness is not None:
+                    witness.see(visit, inst, states)
             inst = block.terminator
             for state in states:
                 self._leave(block, state)

@@ -36,7 +36,7 @@ class Loop:
         if not self._made:
             for block in self.blocks:
                 self._made.update(block.params)
-                self._made.update(block.insts)
+                self._made.update(inst for inst in block.insts if type(inst) is not Const)
         return self._made
 
     def counters(self) -> frozenset[Value]:
@@ -76,6 +76,11 @@ class Loops:
             natural = all(dominators.dominates(head, latch) for latch in back[head])
             self.heads[head] = Loop(head, back[head], self._body(head, back[head]), natural)
         self._nest()
+
+    def renewed(self, block: Block) -> set[Value]:
+        """The values that are made anew after arriving at `block`: until then they stand for those of the last time."""
+        loop = self.heads.get(block)
+        return {*block.params, *loop.made()} if loop is not None else set(block.params)
 
     def thresholds(self, head: Block) -> tuple[int, ...]:
         """Numbers at which ranges that grow in the loop of `head` are likely to stop, sorted."""

@@ -35,7 +35,7 @@ class Outline:
             for block in loop.blocks if counters else ():
                 if block is not loop.head:
                     self.live[block] |= counters
-        self.own: dict[Block, set[Value]] = {block: set(block.params) for block in self.order}
+        self.own: dict[Block, set[Value]] = {block: self.loops.renewed(block) for block in self.order}
         self._slots: dict[tuple[object, int], Param] = {}
 
     def slot(self, block: Block, offset: int) -> Param:

@@ -5,6 +5,7 @@ Say why when nothing helps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Final, final
@@ -13,7 +14,7 @@ from ir.btf import Btf
 from ir.core import Function, Module
 from ir.diagnostics import Diagnostic
 from ir.verify.explain import explain
-from ir.verify.explore import Effort, Explorer
+from ir.verify.explore import Effort, Explorer, Witness
 from ir.verify.global_functions import arguments_of, entry_of
 from ir.verify.outline import Outline
 from ir.verify.refusal import Refused
@@ -62,8 +63,12 @@ def verify(
     btf: Btf | None = None,
     kernel: Btf | None = None,
     efforts: tuple[Effort, ...] = EFFORTS,
+    witness: Callable[[], Witness] | None = None,
 ) -> Report:
-    """The verdict on `module`. `btf` are the object's types, `kernel` those of the kernel it is for."""
+    """The verdict on `module`. `btf` are the object's types, `kernel` those of the kernel it is for.
+
+    Each attempt is watched by a `witness` of its own.
+    """
     subject = Subject(module, license, btf, kernel)
     outlines: dict[Function, Outline] = {}
     start = perf_counter_ns()
@@ -73,7 +78,7 @@ def verify(
     is_final = False
     for effort in efforts:
         tries += 1
-        explorer = Explorer(subject, effort, outlines)
+        explorer = Explorer(subject, effort, outlines, witness() if witness is not None else None)
         try:
             prove_main(explorer)
             found = ()

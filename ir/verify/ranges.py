@@ -70,7 +70,7 @@ class FunctionRanges:
         self._out: dict[Block, list[State | None]] = {}
         self._entering: dict[Block, list[tuple[Block, int, Edge]]] = {block: [] for block in self.order}
         self._slots: dict[tuple[Block, int], Param] = {}
-        self._own: dict[Block, set[Value]] = {block: set(block.params) for block in self.order}
+        self._own: dict[Block, set[Value]] = {block: self.loops.renewed(block) for block in self.order}
         for block in self.order:
             for position, edge in enumerate(block.edges()):
                 self._entering[edge.block].append((block, position, edge))

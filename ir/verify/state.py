@@ -215,8 +215,9 @@ class State:
 def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slot: Slot) -> State:
     """The state on arriving by `edge`: arguments become parameters, what nobody needs is dropped.
 
-    `own` are the symbols that the block makes (its parameters and merged stack slots): whatever names them on
-    arrival means the previous time around, so it is expressed by other means or dropped.
+    `own` are the symbols that the block makes (its parameters and merged stack slots) and, at the head of a loop,
+    all that the loop makes: whatever names them on arrival means the previous time around, so it is expressed by
+    other means or dropped.
     """
     block = edge.block
     limits = state.limits
