@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 FLOORS := ir backends runtime bpfc
-OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c)) tests/objects/everything.eb.o
+BIG_ENDIAN := everything globals hooked replacements static_keys tracers
+OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c)) $(BIG_ENDIAN:%=tests/objects/%.eb.o)
 MICROS := $(patsubst %.c,%.o,$(filter-out %/native.c,$(wildcard benchmarks/programs/*.c))) \
 	$(addprefix benchmarks/programs/random_,1k.o 4k.o 16k.o)
 

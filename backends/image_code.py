@@ -16,8 +16,8 @@ from backends.trampoline import Shape, trampoline_text
 class ImageCompiler:
     """Compiles for one target. The text is as it should be run, so LLVM's passes are left out. One thread at a time."""
 
-    def __init__(self, target: Target) -> None:
-        self._machine = Machine(target, Level.DEFAULT)
+    def __init__(self, target: Target, cpu: str | None) -> None:
+        self._machine = Machine(target, Level.DEFAULT, cpu)
 
     def image(self, shape: Shape) -> NativeCode:
         """The image of a shape."""

@@ -86,6 +86,21 @@ class Veneer:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Hooking:
+    """Where functions need more than a jump to be left and entered by code of other images, because a register has
+    what belongs to an image.
+
+    `veneer` is what entry sites jump to instead of the plain one. `size` bytes `body(to the table base, to the body)`,
+    given distances from their first byte, stand for the body of a function.
+    """
+
+    veneer: Veneer
+    size: int
+    body: Callable[[int, int], bytes]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Patching:
     """How an instruction is changed while threads run through it: one aligned store of `unit` bytes.
 
@@ -126,6 +141,7 @@ class Calling:
 
     `link` holds the return address; where it is empty, it is on the stack. The caller leaves `save_area` bytes
     at the stack pointer to the callee; further arguments follow them. `ret` is the instruction that returns.
+    LLVM makes a jump of a tail call with up to `tail_words` integer arguments.
     """
 
     arguments: tuple[str, ...]
@@ -134,16 +150,22 @@ class Calling:
     link: str
     save_area: int
     ret: bytes
+    tail_words: int = 0
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """How Unicorn calls the machine: architecture, mode, the prefix of its registers' names, registers to set."""
+    """How Unicorn calls the machine: architecture, mode, the prefix of its registers' names, registers to set.
+
+    `thread` are the registers that hold the thread pointer, each as many bits as `thread_bits`, high part first.
+    """
 
     architecture: str
     mode: str
     prefix: str
+    thread: tuple[str, ...]
+    thread_bits: int = 64
     state: tuple[tuple[str, int], ...] = ()
 
 
@@ -172,8 +194,8 @@ class Target:
     `machine` is e_machine of its ELF objects; `abi`, `cpu` and `features` are LLVM's words for what to emit
     when it is not the host, `disassembly` capstone's for how to read it. `poison` fills code memory that must
     not run. `emulation` is None where Unicorn has no such machine, `user_mode` where qemu-user is not needed.
-    `table_base` names the base of the table of contents. `numbers` gives relocations their official names,
-    `relocations` says how each is applied.
+    `table_base` names the base of the table of contents, and `hooking` is for machines that have one. `numbers`
+    gives relocations their official names, `relocations` says how each is applied.
     """
 
     name: str
@@ -192,7 +214,13 @@ class Target:
     numbers: Mapping[int, str] = field(repr=False)
     relocations: Mapping[str, RelocationType] = field(repr=False)
     table_base: str = ""
+    hooking: Hooking | None = None
     user_mode: UserMode | None = None
+
+    @property
+    def entry_veneer(self) -> Veneer:
+        """What the entry sites of functions jump to."""
+        return self.hooking.veneer if self.hooking is not None else self.veneer
 
     @property
     def prologue(self) -> str:

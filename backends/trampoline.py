@@ -50,7 +50,8 @@ MOST_INLINE: Final = 2  # programs; more would make large images, which take lon
 class Shape:
     """What an image's code depends on. `has_run`: the function is a BPF one, whose first argument is the run.
 
-    `needs`: what at least one of the programs needs. `registers` carry integer arguments.
+    `needs`: what at least one of the programs needs. `registers` carry integer arguments, `tail_words` at most may be
+    passed on by a jump.
     """
 
     model: Model
@@ -60,11 +61,17 @@ class Shape:
     exits: int
     needs: Needs = Needs.ALL
     registers: int = 6
+    tail_words: int = 64
+
+    @property
+    def can_jump(self) -> bool:
+        """Whether LLVM makes a jump of a tail call of the function."""
+        return len(_parameters(self)[0]) <= self.tail_words
 
     @property
     def calls_original(self) -> bool:
         """Whether the image waits for the function to return."""
-        return bool(self.overrides or self.exits)
+        return bool(self.overrides or self.exits) or not self.can_jump
 
     @property
     def programs(self) -> int:
@@ -319,8 +326,8 @@ class _Image:
         calling = self.label
         self._do(
             f"%raw = call {self.result} @original({given})",
-            "%gone = load volatile i32, ptr @image, align 4",
-            "%retired = icmp ne i32 %gone, 0",
+            "%gone = load volatile i64, ptr @image, align 8",
+            "%retired = icmp ne i64 %gone, 0",
             "br i1 %retired, label %leave, label %returned, !prof !1",
             "returned:",
         )
@@ -343,8 +350,9 @@ class _Image:
 
     def _jump_to_original(self, arguments: list[str]) -> None:
         name = f"%{self._name('jumped')}"
+        how = "musttail call" if self.shape.can_jump else "call"
         given = _joined(self.parameters, arguments)
-        self._do(f"{name} = musttail call {self.result} @original({given})", f"ret {self.result} {name}")
+        self._do(f"{name} = {how} {self.result} @original({given})", f"ret {self.result} {name}")
 
 
 def _joined(types: list[str], operands: list[str]) -> str:

@@ -1,11 +1,12 @@
 """The program that qemu-user runs for us, as LLVM IR: it serves requests from its standard input.
 
     request, eight u64      0: system call (number, six arguments)      1: call (address, six arguments)
-                            2: calls from now on use this stack
-    reply                   0, result
-    from `thunk.N`          N + 1, run, r1..r5                          answered by: anything, result
+                            2: calls from now on use this stack         3: what `thunk.N` returns
+    reply                   0, result                                   none for 3
+    from `thunk.N`          N + 1, run, r1..r5                          answered by requests, of which 3 is the last
 
-`thunk.N` are functions that code calls and that we answer, N counting from 0.
+`thunk.N` are functions that code calls and that we answer, N counting from 0. Calls that we make while we answer one use
+the stack below it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from backends.native_code import NativeCode
 from backends.object_reader import parse_object
 from backends.target import Target
 
-THUNKS: Final = 64
+THUNKS: Final = 512
+_FRAMES: Final = 4096  # more than the frames between a thunk and the next call need
 
 _SIX: Final = "i64, i64, i64, i64, i64, i64"
 
@@ -61,17 +63,22 @@ define i64 @bridge(i64 %id, i64 %run, i64 %r1, i64 %r2, i64 %r3, i64 %r4, i64 %r
   %box = alloca [8 x i64], align 8
 {stores}
   %w = call i64 @exchange(i64 {user.write}, i64 1, ptr %box)
-  %n = call i64 @exchange(i64 {user.read}, i64 0, ptr %box)
-  %r = load i64, ptr %p1
+  %here = ptrtoint ptr %box to i64
+  %below = sub i64 %here, {_FRAMES}
+  %top = and i64 %below, -64
+  %r = call i64 @serve(i64 %top)
   ret i64 %r
 }}
 define void @_start() {{
+  %r = call i64 @serve(i64 0)
+  ret void
+}}
+define i64 @serve(i64 %top) noinline {{
 entry:
   %box = alloca [8 x i64], align 8
-  %stack = alloca i64
-  store i64 0, ptr %stack
   br label %serve
 serve:
+  %stack = phi i64 [ %top, %entry ], [ %next, %reply ]
   %n = call i64 @exchange(i64 {user.read}, i64 0, ptr %box)
 {loads}
   %whole = icmp eq i64 %n, 64
@@ -80,18 +87,19 @@ end:
   call void @llvm.trap()
   unreachable
 which:
-  switch i64 %a0, label %system [ i64 1, label %call i64 2, label %use ]
+  switch i64 %a0, label %system [ i64 1, label %call i64 2, label %use i64 3, label %back ]
+back:
+  ret i64 %a1
 use:
-  store i64 %a1, ptr %stack
   br label %reply
 call:
-  %top = load i64, ptr %stack
-  %called = call i64 @enter(i64 %a1, {given}, i64 %top)
+  %called = call i64 @enter(i64 %a1, {given}, i64 %stack)
   br label %reply
 system:
   %done = call i64 @syscall(i64 %a1, {given})
   br label %reply
 reply:
+  %next = phi i64 [ %stack, %call ], [ %stack, %system ], [ %a1, %use ]
   %result = phi i64 [ %called, %call ], [ %done, %system ], [ 0, %use ]
   store i64 0, ptr %p0
   store i64 %result, ptr %p1

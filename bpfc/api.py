@@ -2,6 +2,7 @@
 
 from bpfc.attaching import attach, enable_stats
 from bpfc.batch import Batch
+from bpfc.emulation import emulate
 from bpfc.loaded import Loaded, assemble, from_bytes, from_insns, load
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, RejectedError, TrapError, UnreadableError, UnsupportedError
@@ -21,6 +22,7 @@ __all__ = [
     "VerifierError",
     "assemble",
     "attach",
+    "emulate",
     "enable_stats",
     "from_bytes",
     "from_insns",

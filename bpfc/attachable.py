@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, EOPNOTSUPP
+from errno import EINVAL
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
+from ir.diagnostics import Diagnostic, RejectedError
 from ir.kinds import ProgramType
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Attachable:
         """The counters of the program as one that hooks start; see `bpfc.enable_stats`."""
         from bpfc.tracing import Statistics  # late: few programs are attached
 
-        return Statistics(self.runtime.world.segments(), self.runtime.limits)
+        world = self.runtime.world
+        return Statistics(world.segments(), self.runtime.limits, world.space)
 
     def traced(self, model: Model, kind: LinkKind) -> TracedProgram:
         """The program compiled for functions of a model."""
@@ -125,7 +126,6 @@ class Attachable:
         from bpfc.tracing import attach_bpf, attach_native, place_of
         from runtime.native_entry import NativeFunction, function_of
 
-        self._require_host()
         if isinstance(target, RunningProgram):
             return attach_bpf(self, place_of(target), function, LinkKind(kind), cookie)
         if isinstance(target, Link):
@@ -135,9 +135,3 @@ class Attachable:
             return attach_bpf(self, target.place, function, LinkKind(kind), cookie)
         native = target if isinstance(target, NativeFunction) else function_of(target)
         return attach_native(self, native, LinkKind(kind), cookie)
-
-    def _require_host(self) -> None:
-        platform = getattr(self.runtime.world, "platform", None)
-        if platform is not None and not platform.is_native:
-            said = "programs are attached in this process, not under an emulator"
-            raise UnsupportedError([Diagnostic("attach-emulated", said, errno=EOPNOTSUPP)])

@@ -47,15 +47,15 @@ def attach(program: RunningProgram, target: object, function: str | None = None,
 def enable_stats() -> Iterator[None]:
     """While inside, the runs of attached programs are counted and timed (`prog.statistics`)."""
     from runtime.hook import attach_lock  # late, as above
-    from runtime.hook_space import hook_space
+    from runtime.space import time_runs
 
     with attach_lock():
-        hook_space().time_runs(1)
+        time_runs(1)
     try:
         yield
     finally:
         with attach_lock():
-            hook_space().time_runs(-1)
+            time_runs(-1)
 
 
 def _refused(message: str) -> RejectedError:

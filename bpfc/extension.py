@@ -102,7 +102,8 @@ class Extension:
                 raise refused(
                     self.program.program, "closed", said, "attach while both objects are started", EBADF
                 )
-        _require_native(self.program, target)
+        space = self.program.runtime.world.space
+        space.require_same(target.hooks.space, self.program.program.name, target.program.name)
         found = self._checked.setdefault(target, {}).get(function)
         if found is not None:
             return found
@@ -139,7 +140,7 @@ class Form:
             extension.program,
             extension,
             runtime.loaded.object.btf,
-            ProgramHooks(program.name, image),
+            ProgramHooks(program.name, image, runtime.world.space),
             image,
             lambda: not runtime.is_closed,
             runtime.hold,
@@ -151,18 +152,11 @@ def _compile(runtime: Runtime, program: Program, context: ContextLayout, counts:
     """The extension as the target's function; its `run` is the target's."""
     world = runtime.world
     options = replace(runtime.options, count_insns=counts)
-    compiled = compile_program(program, world.declared, options, world.overridden, context)
+    compiled = compile_program(
+        program, world.declared, options, world.overridden, context, world.space.compile_target
+    )
     runtime.fill_program_arrays(program)
     return link(compiled.code, world.resolve, world.pool)
-
-
-def _require_native(extension: Attachable, target: RunningProgram) -> None:
-    """Only code of this machine can jump to code of this machine."""
-    for side in (extension, target):
-        platform = side.runtime.world.platform
-        if not platform.is_native:
-            said = f"'{side.program.name}' runs on an emulated {platform.target.name}, not as native code"
-            raise refused(extension.program, "not-native", said, "start both objects without a target")
 
 
 def _kind(target: RunningProgram) -> tuple[ProgramType, AttachType | None]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bpfc.static_keys import DeclaredKey
     from bpfc.verification import ObjectReport
     from ir.btf import Btf
+    from runtime.platform import Platform
 
 ENOENT = 2
 ELF_MAGIC = b"\x7fELF"
@@ -142,7 +143,7 @@ class Loaded:
         self,
         options: Options | None = None,
         limits: Limits | None = None,
-        target: str | None = None,
+        target: str | Platform | None = None,
         *,
         counts: bool = False,
         maps: Mapping[str, Any] | None = None,
@@ -153,7 +154,8 @@ class Loaded:
         `maps` are live maps of other objects to use instead of own ones, by the name they have here; `pins` is the
         folder of the maps that the object declares pinned. RejectedError when a map is unlike its declaration.
 
-        With `target`, on an emulated machine; `counts` then gives results their machine instructions. UnsupportedError
+        With `target`, on an emulated machine: a new one, or one that `bpfc.emulate` made; `counts` then gives results
+        their machine instructions. UnsupportedError
         for programs in the other byte order, and where the emulator is not installed.
         """
         from bpfc.running import Runtime  # late: it brings the runtime in

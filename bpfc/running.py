@@ -87,7 +87,7 @@ class Runtime:
 
     @property
     def static_keys(self) -> StaticKeys:
-        """The static keys by name: `rt.static_keys["debug"].enable()`. UnsupportedError under emulation."""
+        """The static keys by name: `rt.static_keys["debug"].enable()`."""
         from bpfc.static_keys import start_keys  # late: few objects have any
 
         with self._keys_lock:
@@ -242,14 +242,14 @@ class RunningProgram(Attachable):
         """Compile now, so that problems are raised now."""
         assert self.hooks.functions, "main at least has an entry slot"
         has_branches = any(site.kind is SiteKind.STATIC for site in self.compiled.code.sites)
-        if has_branches and self._platform.is_native:
+        if has_branches:
             assert self.branches.is_open, "taken in just now"
 
     @cached_property
     def compiled(self) -> Compiled:
         """The program by its own type alone."""
         maps: Mapping[str, Map] = self.runtime.world.declared
-        target = None if self._platform.is_native else self._platform.target
+        target = self.runtime.world.space.compile_target
         return compile_program(self.program, maps, self.runtime.options, self.overridden, target=target)
 
     @cached_property
@@ -284,7 +284,7 @@ class RunningProgram(Attachable):
     @cached_property
     def hooks(self) -> ProgramHooks:
         """What is attached to the program's functions."""
-        return ProgramHooks(self.program.name, self.image)
+        return ProgramHooks(self.program.name, self.image, self.runtime.world.space)
 
     @property
     def is_hooked(self) -> bool:
@@ -293,16 +293,14 @@ class RunningProgram(Attachable):
 
     @property
     def entry_address(self) -> int:
-        """Where tail calls go: behind the entry slot, for hooks do not see them; there are none under emulation."""
-        if not self._platform.is_native:
-            return self.image.address_of(self.program.name)
+        """Where tail calls go: behind the entry slot, for hooks do not see them."""
         return self.hooks.body(self.program.name)
 
     @cached_property
     def _native(self) -> Callable[..., int]:
         kinds = _RUN_RAW if self.layout.is_raw else _RUN
         address = self.image.address_of(self.program.name)
-        return self._platform.function(address, *kinds, block=self.image.block)
+        return self._platform.function(address, *kinds)
 
     @cached_property
     def _batches(self) -> tuple[Callable[..., int], Callable[..., int]]:

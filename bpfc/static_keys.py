@@ -8,11 +8,9 @@ rt["filter"].keys["debug"].disable()    off in this program alone
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from errno import EOPNOTSUPP
 from typing import TYPE_CHECKING, final
 
 from backends.native_code import Form
-from ir.diagnostics import Diagnostic, UnsupportedError
 from ir.object import Program
 from ir.static_keys import StaticKeyTable, static_branches
 from runtime.linker import LinkedImage
@@ -112,11 +110,8 @@ def declared_keys(loaded: Loaded, table: StaticKeyTable) -> dict[str, DeclaredKe
 
 
 def start_keys(runtime: Runtime) -> StaticKeys:
-    """The keys of a started object, told what the user told them before. UnsupportedError under emulation."""
-    if not runtime.world.platform.is_native:
-        said = "code under emulation can't be changed while it runs"
-        raise UnsupportedError([Diagnostic("no-live-patching", said, errno=EOPNOTSUPP)])
-    keys = StaticKeys(runtime.loaded.static_keys.names)
+    """The keys of a started object, told what the user told them before."""
+    keys = StaticKeys(runtime.loaded.static_keys.names, runtime.world.space.patcher)
     for key in runtime.loaded.keys.values():
         if key.is_told:
             keys[key.name].switch(key.enabled)

@@ -8,11 +8,10 @@ The program is compiled for the function that it is attached to: its context is 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from errno import EBADF, EINVAL, EOPNOTSUPP
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Final, final
 
 from backends import image_parts as records
 from backends.native_code import Needs
@@ -27,12 +26,12 @@ from ir.object import Map
 from runtime.epoch import epochs
 from runtime.execution import Segment
 from runtime.hook import ProgramHooks, attach_lock
-from runtime.hook_space import hook_space
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
 from runtime.memory import DataBlock
 from runtime.native_entry import NativeFunction
 from runtime.records import Word
+from runtime.space import Space
 from runtime.trampoline import Trampoline, When
 
 if TYPE_CHECKING:
@@ -71,6 +70,8 @@ def attach_bpf(program: Attachable, target: Place, function: str | None, kind: L
         ):
             if not is_open:
                 raise _refused("closed", f"the object of '{name}' was closed", EBADF)
+        space = program.runtime.world.space
+        space.require_same(target.hooks.space, program.program.name, target.program.name)
         name = function or target.program.name
         info = next((found for found in target.program.functions if found.name == name), None)
         if info is None or name not in target.hooks.functions:
@@ -92,7 +93,7 @@ def attach_bpf(program: Attachable, target: Place, function: str | None, kind: L
         traced = program.traced(model, kind)
         program.traces_tracer |= is_tracer
         if hook.trampoline is None:
-            hook.trampoline = Trampoline(hook, model, True, target.image.address_of(name), hook_space())
+            hook.trampoline = Trampoline(hook, model, True, target.image.address_of(name))
         detach = _attach(hook.trampoline, program, traced, kind, cookie)
         target.hold()
         return Link(kind, program, target.program.name, name, _then(detach, target.release), cookie)
@@ -103,6 +104,8 @@ def attach_native(program: Attachable, target: NativeFunction, kind: LinkKind, c
     with attach_lock():
         if program.runtime.is_closed:
             raise _refused("closed", f"the object of '{program.program.name}' was closed", EBADF)
+        space = program.runtime.world.space
+        space.require_same(target.hook.space, program.program.name, target.name)
         result = target.model.result
         if kind is not LinkKind.FENTRY and result.size > 8:
             said = f"'{target.name}' returns {result.size} bytes; only fentry can be attached to it"
@@ -113,7 +116,7 @@ def attach_native(program: Attachable, target: NativeFunction, kind: LinkKind, c
         hook = target.hook
         traced = program.traced(target.model, kind)
         if hook.trampoline is None:
-            hook.trampoline = Trampoline(hook, target.model, False, target.address, hook_space())
+            hook.trampoline = Trampoline(hook, target.model, False, target.address)
         detach = _attach(hook.trampoline, program, traced, kind, cookie)
         return Link(kind, program, target.name, target.name, detach, cookie)
 
@@ -143,17 +146,17 @@ def _then(first: Callable[[], None], second: Callable[[], None]) -> Callable[[],
 class Statistics:
     """The counters of a program, for all its links: kept natively in one record, with its guard."""
 
-    def __init__(self, segments: tuple[Segment, ...], limits: Limits) -> None:
-        threads = hook_space().threads
+    def __init__(self, segments: tuple[Segment, ...], limits: Limits, space: Space) -> None:
+        self._threads = threads = space.hooks.threads
         rows = [threads.stacks, *segments]
-        self._table = _SegmentTable(rows)
+        self._table = _SegmentTable(rows, space)
         self.guard = threads.take_guard()
         words = [0] * (records.RECORD_SIZE // 8)
         words[records.RECORD_GUARD // 8] = self.guard
         words[records.RECORD_SEGMENTS // 8] = self._table.address
         words[records.RECORD_SEGMENT_COUNT // 8] = len(rows)
         words[records.RECORD_FUEL // 8] = limits.fuel
-        self.word = Word(hook_space().records, words)
+        self.word = Word(space.hooks.records, words)
 
     @property
     def recursion_misses(self) -> int:
@@ -173,7 +176,7 @@ class Statistics:
     def close(self) -> None:
         """Give the memory back."""
         if self.word.address:
-            hook_space().threads.give_guard(self.guard)
+            self._threads.give_guard(self.guard)
             self.word.close()
             self._table.close()
 
@@ -188,10 +191,11 @@ class TracedProgram:
         maps: dict[str, Map] = dict(world.declared)
         context = _context(model, kind)
         source = replace(program.program, attach_type=None)
-        compiled = compile_program(source, maps, program.runtime.options, world.overridden, context)
+        target = world.space.compile_target
+        compiled = compile_program(source, maps, program.runtime.options, world.overridden, context, target)
         self.image: LinkedImage = link(compiled.code, world.resolve, world.pool)
         self.address = self.image.address_of(source.name)
-        self.hooks = ProgramHooks(source.name, self.image)
+        self.hooks = ProgramHooks(source.name, self.image, world.space)
         self._holds = 0
 
     @property
@@ -247,10 +251,10 @@ class TracedProgram:
 class _SegmentTable:
     """Segments as compiled code reads them: (start, end, flags) rows."""
 
-    def __init__(self, rows: list[Segment]) -> None:
-        order: Literal["little", "big"] = "little" if sys.byteorder == "little" else "big"
+    def __init__(self, rows: list[Segment], space: Space) -> None:
+        order = space.target.byte_order
         words = [word for row in rows for word in (row.start, row.end, int(row.is_writable))]
-        self._block: DataBlock = hook_space().pool.allocate_data(8 * len(words))
+        self._block: DataBlock = space.pool.allocate_data(8 * len(words))
         self.address = self._block.address
         self._block.view[: 8 * len(words)] = b"".join(word.to_bytes(8, order) for word in words)
 

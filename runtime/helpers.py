@@ -156,6 +156,14 @@ class HelperTable(MutableMapping[str, "UserHelper | LlvmHelper"]):
         return len(self._own)
 
 
+class CallbackMaker(Protocol):
+    """What gives Python functions addresses: a Platform."""
+
+    def callback(self, bridge: Bridge) -> int: ...
+
+    def drop_callback(self, address: int) -> None: ...
+
+
 @final
 class Callbacks:
     """The addresses of `helper.<id>`: has one callback made for each helper that is called."""
@@ -166,11 +174,11 @@ class Callbacks:
         host: Mapping[str, Implementation],
         maps: Maps,
         find: Callable[[int], Execution],
-        make: Callable[[Bridge], int],
+        maker: CallbackMaker,
         compile: Callable[[str], int],
     ) -> None:
         self._table, self._host, self._maps, self._find = table, host, maps, find
-        self._make, self._compile = make, compile
+        self._maker, self._compile = maker, compile
         self._made: dict[int, int] = {}
         self._native: dict[str, int] = {}
         self._kept: list[object] = []
@@ -188,8 +196,13 @@ class Callbacks:
                 self._kept.append(own)
             return self._native[text]
         if id not in self._made:
-            self._made[id] = self._make(self._bridge(helper))
+            self._made[id] = self._maker.callback(self._bridge(helper))
         return self._made[id]
+
+    def close(self) -> None:
+        """Give the callbacks up; nobody calls them any more."""
+        while self._made:
+            self._maker.drop_callback(self._made.popitem()[1])
 
     def _bridge(self, helper: Helper) -> Bridge:
         def called(run: int, *registers: int) -> int:

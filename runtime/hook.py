@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol, final
 from backends.native_code import SiteKind
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from runtime.linker import LinkedImage
-from runtime.patch import EntryHook, PatchPoint, patch_points, patcher
+from runtime.patch import EntryHook, PatchPoint, patch_points
+from runtime.space import Space
 
 if TYPE_CHECKING:
     from runtime.trampoline import Trampoline
@@ -44,8 +45,8 @@ class Entry(Protocol):
 class Hook:
     """What is attached to one function."""
 
-    def __init__(self, name: str, entry: Entry) -> None:
-        self.name = name
+    def __init__(self, name: str, entry: Entry, space: Space) -> None:
+        self.name, self.space = name, space
         self.entry = entry
         self.is_extended = False
         self.trampoline: Trampoline | None = None
@@ -77,8 +78,8 @@ class Hook:
 class ProgramHooks:
     """The hooks of one program's functions, and what else its state depends on."""
 
-    def __init__(self, name: str, image: LinkedImage) -> None:
-        self.name = name
+    def __init__(self, name: str, image: LinkedImage, space: Space) -> None:
+        self.name, self.space = name, space
         self._image = image
         self._points: dict[str, PatchPoint] = {
             point.function: point for point in patch_points(image, SiteKind.ENTRY)
@@ -107,14 +108,16 @@ class ProgramHooks:
         """The hook of a function that has an entry slot."""
         found = self._hooks.get(function)
         if found is None:
-            entry = EntryHook(self._image, self._points[function], patcher())
-            found = self._hooks[function] = Hook(function, entry)
+            entry = EntryHook(self._image, self._points[function], self.space.patcher)
+            found = self._hooks[function] = Hook(function, entry, self.space)
         return found
 
     def body(self, function: str) -> int:
-        """Where a function starts, behind its entry slot if it has one."""
+        """Where a function starts for callers elsewhere, behind its entry slot if it has one."""
         point = self._points.get(function)
-        return self._image.address_of(function) + (point.site.length if point is not None else 0)
+        if point is None:
+            return self._image.address_of(function)
+        return self._image.address + self._image.layout.bodies[point.site.function]
 
     def join_table(self) -> None:
         """Note one more tail-call table that holds the program. RejectedError (EBUSY) while it is extended."""

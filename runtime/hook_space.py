@@ -2,7 +2,7 @@
 
     pool    | images ... | shared parts |     | threads' blocks | records |
 
-There is one for this process (`hook_space`).
+Each space (`runtime/space`) has one.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, final
 
 from backends.image_parts import PARTS_TEXT
 from backends.native_code import NativeCode
-from backends.registry import host
 from backends.target import Target
 from backends.trampoline import Shape, trampoline_text
 from runtime.cache import ObjectCache, toolchain
 from runtime.linker import LinkedImage, link
-from runtime.memory import Pool, near_pool
-from runtime.platform import library_function
+from runtime.memory import Pool
 from runtime.records import LinkRecord, Records
 from runtime.threads import Threads
 
@@ -33,16 +31,18 @@ if TYPE_CHECKING:
 class HookSpace:
     """Owns what images share, for as long as its pool lives. Callers hold `attach_lock`.
 
-    `external`: the addresses of C functions that code may call.
+    `external`: the addresses of C functions that code may call; `cpu` to compile for, None for just this host's.
     """
 
-    def __init__(self, target: Target, pool: Pool, external: Callable[[str], int | None]) -> None:
-        self.target, self.pool, self._external = target, pool, external
+    def __init__(
+        self, target: Target, pool: Pool, external: Callable[[str], int | None], cpu: str | None
+    ) -> None:
+        self.target, self.pool, self._external, self._cpu = target, pool, external, cpu
         self.threads = Threads(pool, target.byte_order)
         self.records = Records(pool, target.byte_order)
         self._codes: dict[Shape, NativeCode] = {}
         self._links: weakref.WeakSet[LinkRecord] = weakref.WeakSet()
-        self._timers = 0
+        self._is_timed = False
 
     @cached_property
     def parts(self) -> LinkedImage:
@@ -69,23 +69,23 @@ class HookSpace:
         """A new record for a link."""
         record = LinkRecord(self.records, cookie)
         self._links.add(record)
-        record.time(self._timers > 0)
+        record.time(self._is_timed)
         return record
 
-    def time_runs(self, step: int) -> None:
-        """One more (1) or one less (-1) who wants runs counted and timed."""
-        self._timers += step
+    def time_runs(self, on: bool) -> None:
+        """Whether runs are counted and timed."""
+        self._is_timed = on
         for record in self._links:
-            record.time(self._timers > 0)
+            record.time(on)
 
     @cached_property
     def _compiler(self) -> ImageCompiler:
         from backends.image_code import ImageCompiler  # late: it needs llvmlite
 
-        return ImageCompiler(self.target)
+        return ImageCompiler(self.target, self._cpu)
 
     def _cached(self, text: str, compile: Callable[[], NativeCode]) -> NativeCode:
-        said = (*toolchain(), self.target.name, text)
+        said = (*toolchain(), self.target.name, self._cpu, text)
         key = hashlib.sha256(repr(said).encode()).digest()
         store = ObjectCache.default()
         code = store.get(key)
@@ -93,9 +93,3 @@ class HookSpace:
             code = compile()
             store.put(key, code)
         return code
-
-
-@cache
-def hook_space() -> HookSpace:
-    """The one of this process."""
-    return HookSpace(host(), near_pool(), library_function)

@@ -30,13 +30,14 @@ class Layout:
     """Offsets in the code block or, where `section_is_data`, in the data block.
 
     `table_base` is what code reaches its table of contents from. `veneers` (for calls), `entries` (veneers of
-    patchable functions) and `table` are by symbol.
+    patchable functions), `bodies` (where callers elsewhere enter these behind the entry slot) and `table` are by symbol.
     """
 
     sections: tuple[int, ...]
     section_is_data: tuple[bool, ...]
     veneers: Mapping[int, int]
     entries: Mapping[int, int]
+    bodies: Mapping[int, int]
     table: Mapping[int, int]
     code_size: int
     data_size: int
@@ -53,7 +54,11 @@ def layout_of(code: NativeCode, target: Target) -> Layout:
             end = offsets[index] + section.size
     veneer_size = _align(target.veneer.size, WORD)
     veneers, end = _assign(_far_callees(code, target), _align(end, 2 * WORD), veneer_size)
-    entries, end = _assign([s.function for s in code.sites if s.kind is SiteKind.ENTRY], end, veneer_size)
+    sites = [site for site in code.sites if site.kind is SiteKind.ENTRY]
+    entries, end = _assign([site.function for site in sites], end, _align(target.entry_veneer.size, WORD))
+    bodies = {site.function: offsets[site.section] + site.offset + site.length for site in sites}
+    if target.hooking is not None:
+        bodies, end = _assign(list(bodies), end, _align(target.hooking.size, WORD))
     table, end = _assign(_table_symbols(code, target), _align(end, WORD), WORD)
     end = _align(end, LINE)
     data_end = 0
@@ -67,7 +72,7 @@ def layout_of(code: NativeCode, target: Target) -> Layout:
     are_data = tuple(section.is_writable for section in code.sections)
     contents = [at for at, section in zip(offsets, code.sections, strict=True) if section.name == ".toc"]
     base = (contents[0] if contents else 0) + TABLE_BIAS
-    return Layout(tuple(offsets), are_data, veneers, entries, table, end, data_end, base)
+    return Layout(tuple(offsets), are_data, veneers, entries, bodies, table, end, data_end, base)
 
 
 def _far_callees(code: NativeCode, target: Target) -> list[int]:

@@ -106,6 +106,8 @@ class CodeBlock:
         assert 0 <= offset <= self.size - len(data), "a write stays inside its block"
         # Safe because the range was checked, and the alias stays mapped until close().
         ctypes.memmove(self.alias + offset, data, len(data))
+        if self._pool is not None and self._pool.written is not None:
+            self._pool.written(self.address + offset, len(data))
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """A copy of what stands in the block now."""
@@ -130,6 +132,8 @@ class CodeBlock:
             if not self.is_open:
                 return
             fill(self.alias, self.size, self.region.poison)
+            if self._pool is not None and self._pool.written is not None:
+                self._pool.written(self.address, self.size)
             if self._pool is None:
                 self.region.close()
             else:
@@ -214,7 +218,10 @@ class SharedData:
 
 @final
 class Pool:
-    """Owns an arena; hands out code and data blocks near each other, or with `at` at any free address."""
+    """Owns an arena; hands out code and data blocks near each other, or with `at` at any free address.
+
+    `written` is told of writes to code (address, size): emulators keep translations of it.
+    """
 
     def __init__(
         self,
@@ -225,6 +232,7 @@ class Pool:
         self.poison = poison
         self.protection = protection
         self.shared = shared
+        self.written: Callable[[int, int], None] | None = None
         self.is_open = True
         self.code = FreeList(CODE_SIZE, GRANULE)
         self.data = FreeList(ARENA_SIZE - CODE_SIZE, PAGE)

@@ -12,11 +12,13 @@ import ctypes
 from _ctypes import CFuncPtr
 from errno import EINVAL
 from functools import cache
-from typing import Final, final
+from typing import Final, Literal, final
 
 from ir.diagnostics import Diagnostic, RejectedError
 from ir.function_model import UNKNOWN_MODEL, Model, Value, check_model
 from runtime.hook import Hook
+from runtime.space import Space, host_space
+from runtime.words import word_type
 
 _WORD: Final = 8
 
@@ -25,32 +27,40 @@ _WORD: Final = 8
 class PointerEntry:
     """A 64-bit pointer to a function; aiming it elsewhere is one aligned store."""
 
-    def __init__(self, address: int, owner: object) -> None:
+    def __init__(self, address: int, owner: object, order: Literal["little", "big"]) -> None:
         if address % _WORD:
             said = f"a pointer at {address:#x} is not aligned, so it can't be changed while it is used"
             raise RejectedError([Diagnostic("unaligned-pointer", said, errno=EINVAL)])
         self._owner = owner  # keeps the memory of a ctypes object alive
         # Safe because the caller says that a pointer is there, and `owner` keeps it there.
-        self._words = memoryview((ctypes.c_uint64 * 1).from_address(address)).cast("B").cast("Q")
-        self.body = int(self._words[0])
+        self._word = word_type(order).from_address(address)
+        self.body = self._word.value
 
     def arm(self, target: int) -> None:
         """Send calls through the pointer to `target`."""
-        self._words[0] = target
+        self._word.value = target
 
     def disarm(self) -> None:
         """Send them to the function again."""
-        self._words[0] = self.body
+        self._word.value = self.body
 
 
 @final
 class NativeFunction:
     """A function of this process that programs can be attached to. `may_override`: fmod_ret may replace its result."""
 
-    def __init__(self, name: str, pointer: int, model: Model, may_override: bool, owner: object) -> None:
+    def __init__(
+        self,
+        name: str,
+        pointer: int,
+        model: Model,
+        may_override: bool,
+        owner: object,
+        space: Space | None = None,
+    ) -> None:
         self.name, self.may_override = name, may_override
         self.model = check_model(name, model)
-        self.hook = _hook(name, pointer, owner)
+        self.hook = _hook(name, pointer, owner, space or host_space())
 
     @property
     def address(self) -> int:
@@ -75,10 +85,17 @@ def function_of(thing: object, may_override: bool = False) -> NativeFunction:
 
 
 def function_at_pointer(
-    name: str, pointer: int, model: Model = UNKNOWN_MODEL, may_override: bool = False
+    name: str,
+    pointer: int,
+    model: Model = UNKNOWN_MODEL,
+    may_override: bool = False,
+    space: Space | None = None,
 ) -> NativeFunction:
-    """The function that the 64-bit pointer at address `pointer` names; the pointer must stay there."""
-    return NativeFunction(name, pointer, model, may_override, None)
+    """The function that the 64-bit pointer at address `pointer` names; the pointer must stay there.
+
+    `space` is where it runs: in this process, if not said.
+    """
+    return NativeFunction(name, pointer, model, may_override, None, space)
 
 
 @cache
@@ -87,10 +104,11 @@ def _hooks() -> dict[int, Hook]:
     return {}
 
 
-def _hook(name: str, pointer: int, owner: object) -> Hook:
+def _hook(name: str, pointer: int, owner: object, space: Space) -> Hook:
     found = _hooks().get(pointer)
     if found is None or found.is_idle:
-        found = _hooks()[pointer] = Hook(name, PointerEntry(pointer, owner))
+        entry = PointerEntry(pointer, owner, space.target.byte_order)
+        found = _hooks()[pointer] = Hook(name, entry, space)
     return found
 
 

@@ -17,7 +17,7 @@ import errno
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import final
+from typing import Literal, final
 
 from backends.native_code import Form, PatchSite, SiteKind
 from ir.diagnostics import Diagnostic, Location, RejectedError
@@ -136,11 +136,12 @@ class EntryHook:
 
     def __init__(self, image: LinkedImage, point: PatchPoint, patcher: Patcher) -> None:
         self.point = point
-        self.body = point.address + point.site.length
+        self.body = image.address + image.layout.bodies[point.site.function]
         self._patcher = patcher
         veneer = image.layout.entries[point.site.function]
-        self._literal = (veneer + image.target.veneer.literal) // WORD
+        self._literal = (veneer + image.target.entry_veneer.literal) // WORD
         self._words = image.block.words("Q")
+        self._order = image.target.byte_order
 
     @property
     def is_armed(self) -> bool:
@@ -152,7 +153,7 @@ class EntryHook:
         """Where the veneer goes: the function's own body while nothing is hooked."""
         with CODE_LOCK:
             _require_open([self.point], [self.point.block])
-            return int(self._words[self._literal])
+            return _swapped(int(self._words[self._literal]), self._order)
 
     def arm(self, target: int) -> None:
         """Send all new calls to `target`; when armed already, one store of data does it."""
@@ -167,7 +168,7 @@ class EntryHook:
     def _aim(self, target: int) -> None:
         with CODE_LOCK:
             _require_open([self.point], [self.point.block])
-            self._words[self._literal] = target
+            self._words[self._literal] = _swapped(target, self._order)
 
 
 def _require_values(points: Sequence[PatchPoint], number: int) -> None:
@@ -190,6 +191,11 @@ def _problem(point: PatchPoint, why: str, number: int) -> Diagnostic:
     kind = point.site.kind.name.lower()
     message = f"the {kind} site at {point.address:#x} can't be changed: {why}"
     return Diagnostic("patch-refused", message, Location(function=point.function), errno=number)
+
+
+def _swapped(word: int, order: Literal["little", "big"]) -> int:
+    """A 64-bit word of the other side in this machine's byte order, and back."""
+    return int.from_bytes(word.to_bytes(WORD, order), sys.byteorder)
 
 
 def _word(data: bytes, start: int, unit: int) -> int:

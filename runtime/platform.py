@@ -14,24 +14,23 @@ from backends.registry import host
 from backends.target import Target
 from runtime.cache import ObjectCache
 from runtime.maps.host import HostOperations, Operations
-from runtime.memory import CodeBlock, Pool
+from runtime.memory import Pool
+from runtime.space import Space, host_space, library_function
 
 Function = Callable[..., int]
 Bridge = Callable[[int, int, int, int, int, int], int]  # run, r1..r5 -> r0
 CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * 5)
 
-_C_LIBRARY: Final = frozenset(
-    {"memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime", "getpid", "process_vm_readv"}
-)
-
 
 class Platform(Protocol):
-    """Runs code of `target` that is linked into `pool`."""
+    """Runs code of `target` that is linked into `pool`. `is_shared`: closed by who made it, not by what uses it."""
 
     target: Target
     pool: Pool
+    space: Space
     operations: Operations
     is_native: bool
+    is_shared: bool
 
     def callback(self, bridge: Bridge) -> int:
         """An address that code can call; the function runs in Python."""
@@ -39,11 +38,11 @@ class Platform(Protocol):
     def external(self, symbol: str) -> int | None:
         """The address of a function of the C library that code may call; None for others."""
 
-    def function(self, address: int, *kinds: type, block: CodeBlock | None = None) -> Function:
-        """The code at `address` as a function of ctypes' argument types, with a u64 result.
+    def drop_callback(self, address: int) -> None:
+        """Undo `callback`; code that calls it no longer runs."""
 
-        `block` is where patches may change it.
-        """
+    def function(self, address: int, *kinds: type) -> Function:
+        """The code at `address` as a function of ctypes' argument types, with a u64 result."""
 
     def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:
         """Zeroed memory that code can reach, for as long as the platform is open or the array kept."""
@@ -55,36 +54,34 @@ class Platform(Protocol):
         """Free everything; closing twice is fine."""
 
 
-def library_function(symbol: str) -> int | None:
-    """The address of a function of this process's C library that code may call; None for others."""
-    if symbol not in _C_LIBRARY:
-        return None
-    # Safe because the C library stays loaded as long as the process lives.
-    return ctypes.cast(getattr(ctypes.CDLL(None), symbol), ctypes.c_void_p).value
-
-
 @final
 class HostPlatform:
     """This machine."""
 
     is_native = True
+    is_shared = False
 
     def __init__(self) -> None:
         self.target = host()
         self.pool = Pool(poison=self.target.poison)
         self.operations: Operations = HostOperations(self.pool, ObjectCache.default())
-        self._made: list[object] = []
+        self.space = host_space()
+        self._made: dict[int, object] = {}
 
     def callback(self, bridge: Bridge) -> int:
         made = CALLBACK(bridge)
-        self._made.append(made)
         # Safe because the callback is kept alive in _made as long as code can call it.
-        return ctypes.cast(made, ctypes.c_void_p).value or 0
+        address = ctypes.cast(made, ctypes.c_void_p).value or 0
+        self._made[address] = made
+        return address
 
     def external(self, symbol: str) -> int | None:
         return library_function(symbol)
 
-    def function(self, address: int, *kinds: type, block: CodeBlock | None = None) -> Function:
+    def drop_callback(self, address: int) -> None:
+        self._made.pop(address, None)
+
+    def function(self, address: int, *kinds: type) -> Function:
         # Safe because callers pass entries of images that they keep open.
         native: Function = ctypes.CFUNCTYPE(ctypes.c_uint64, *kinds)(address)
         return native

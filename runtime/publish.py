@@ -1,10 +1,10 @@
 """Making stores to code seen by every thread: barriers, cache operations, and what works on this machine.
 
 A store through the writable alias changes memory; what a processor or an emulator has already fetched is
-another matter. `Publisher` does what makes all later fetches see it, in one of three ways (`Mode`). A
-canary finds out at the start: it runs a function, changes it as patches do, and looks whether it returns
-something else. Source: membarrier(2), and the architectures' rules for cross-modifying code (Intel SDM
-volume 3, 9.1.3: a serializing instruction on each processor).
+another matter. `Publisher` does what makes all later fetches see it, in one of three ways (`Mode`), on a
+`System`: this one, or an emulated machine. A canary finds out at the start: it runs a function, changes it as
+patches do, and looks whether it returns something else. Source: membarrier(2), and the architectures' rules for
+cross-modifying code (Intel SDM volume 3, 9.1.3: a serializing instruction on each processor).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable
 from enum import Enum
 from functools import cache
-from typing import Final, Literal, final
+from typing import Final, Literal, Protocol, final
 
 from backends.registry import host
 from backends.target import Target
@@ -43,20 +43,38 @@ class Mode(Enum):
     """How changed code is published."""
 
     NONE = "none"  # nothing but the barrier
-    REMAP = "remap"  # map the same pages again where they are executed: some emulators need that
+    REMAP = (
+        "remap"  # map the same pages again where they are executed: emulators need that, or something like it
+    )
     RWX = "rwx"  # code is written where it is executed
+
+
+class System(Protocol):
+    """Whatever runs the code. `refusal` says why code can't be changed there while it runs, '' when it can."""
+
+    refusal: str
+
+    def canary_block(self) -> CodeBlock:
+        """Memory for a small function."""
+
+    def call(self, address: int) -> int:
+        """The result of the function there, which takes nothing."""
+
+    def fetch_anew(self, block: CodeBlock) -> None:
+        """Mode REMAP: drop what was made of the code of a block."""
+
+    def settle(self, blocks: Iterable[CodeBlock]) -> None:
+        """Wait until every processor fetches what stands in memory."""
 
 
 @final
 class Publisher:
-    """Makes stores to code visible. One a process (`publisher`): the kernel registers the process for it."""
+    """Makes stores to code visible. One a system: for this process `publisher`."""
 
-    def __init__(self, target: Target, forced: Mode | None = None) -> None:
+    def __init__(self, target: Target, forced: Mode | None = None, system: System | None = None) -> None:
         self.target = target
-        self._number = _MEMBARRIER.get(platform.machine(), -1)
-        # Safe because membarrier(2) takes three integers, given below, and touches no memory of ours.
-        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
-        self.refusal = self._register()
+        self._system = system or _Host(target)
+        self.refusal = self._system.refusal
         self.mode, self.reason = self._choose(forced)
 
     def publish(self, blocks: Iterable[CodeBlock]) -> None:
@@ -65,26 +83,16 @@ class Publisher:
         UnsupportedError (EOPNOTSUPP) where the system has no barrier for it; nothing may be changed there.
         """
         self.require()
-        for block in blocks:
-            if self.target.patching.needs_cache_flush:
-                _clear_cache()(block.address, block.address + block.size)
-            if self.mode is Mode.REMAP:
-                block.region.remap(block.start, block.start + block.size)
-        if self._syscall(self._number, _SYNC_CORE, 0, 0):
-            raise AssertionError(f"membarrier fails after it was registered: errno {ctypes.get_errno()}")
+        blocks = tuple(blocks)
+        if self.mode is Mode.REMAP:
+            for block in blocks:
+                self._system.fetch_anew(block)
+        self._system.settle(blocks)
 
     def require(self) -> None:
         """Raise UnsupportedError (EOPNOTSUPP) when running code can't be changed here."""
         if self.refusal:
             raise UnsupportedError([Diagnostic("no-live-patching", self.refusal, errno=errno.EOPNOTSUPP)])
-
-    def _register(self) -> str:
-        """Why there is no barrier, '' when there is one."""
-        if self._number < 0:
-            return f"the number of membarrier(2) on {platform.machine()} is not known"
-        if self._syscall(self._number, _REGISTER_SYNC_CORE, 0, 0):
-            return f"the system refuses membarrier(2): {os.strerror(ctypes.get_errno())}"
-        return ""
 
     def _choose(self, forced: Mode | None) -> tuple[Mode, str]:
         if forced is not None:
@@ -101,18 +109,53 @@ class Publisher:
     def _canary_sings(self) -> bool:
         """Whether a function that ran and was then changed behaves as changed."""
         before, after = self.target.patching.canary
-        region = Region(0, PAGE, Protection.WRITE_XOR_EXECUTE, self.target.poison, replace=False)
-        region.commit(PAGE)
-        with CodeBlock(region, 0, PAGE, None) as block:
+        with self._system.canary_block() as block:
             block.write(0, before)
             self.publish([block])
-            # Safe because the canary is a whole function of this machine: it takes nothing, returns an int.
-            function = _CANARY(block.address)
-            if function() != 1:
+            if self._system.call(block.address) != 1:
                 return False
             _store_unit(block, before, after, self.target.patching.unit)
             self.publish([block])
-            return bool(function() == 2)
+            return self._system.call(block.address) == 2
+
+
+@final
+class _Host:
+    """This process. The kernel registers it for the barrier."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._number = _MEMBARRIER.get(platform.machine(), -1)
+        # Safe because membarrier(2) takes three integers, given below, and touches no memory of ours.
+        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
+        self.refusal = self._register()
+
+    def canary_block(self) -> CodeBlock:
+        region = Region(0, PAGE, Protection.WRITE_XOR_EXECUTE, self._target.poison, replace=False)
+        region.commit(PAGE)
+        return CodeBlock(region, 0, PAGE, None)
+
+    def call(self, address: int) -> int:
+        # Safe because the canary is a whole function of this machine: it takes nothing, returns an int.
+        return int(_CANARY(address)())
+
+    def fetch_anew(self, block: CodeBlock) -> None:
+        block.region.remap(block.start, block.start + block.size)
+
+    def settle(self, blocks: Iterable[CodeBlock]) -> None:
+        if self._target.patching.needs_cache_flush:
+            for block in blocks:
+                _clear_cache()(block.address, block.address + block.size)
+        if self._syscall(self._number, _SYNC_CORE, 0, 0):
+            raise AssertionError(f"membarrier fails after it was registered: errno {ctypes.get_errno()}")
+
+    def _register(self) -> str:
+        """Why there is no barrier, '' when there is one."""
+        if self._number < 0:
+            return f"the number of membarrier(2) on {platform.machine()} is not known"
+        if self._syscall(self._number, _REGISTER_SYNC_CORE, 0, 0):
+            return f"the system refuses membarrier(2): {os.strerror(ctypes.get_errno())}"
+        return ""
 
 
 def _store_unit(block: CodeBlock, before: bytes, after: bytes, unit: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, final
 
 from backends.native_code import UNDEFINED, NativeCode, Relocation, SiteKind
-from backends.target import Base, RelocationType, Target
+from backends.target import Base, RelocationType, Target, Veneer
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from runtime.layout import WORD, Layout
 from runtime.link_report import Call, Reach
@@ -116,17 +116,20 @@ class _Relocation:
     def _write_veneers(self) -> None:
         """Veneers for calls, and those of patchable functions: back into the body while nobody hooks it."""
         for symbol, offset in self.layout.veneers.items():
-            self._write_veneer(offset, self.placement.symbols[symbol])
+            self._write_veneer(self.target.veneer, offset, self.placement.symbols[symbol])
         for site in self.native.sites:
             if site.kind is not SiteKind.ENTRY:
                 continue
             start = self.layout.sections[site.section] + site.offset
-            veneer = self.layout.entries[site.function]
-            self._write_veneer(veneer, self.placement.code + start + site.length)
+            veneer, body = self.layout.entries[site.function], self.layout.bodies[site.function]
+            self._write_veneer(self.target.entry_veneer, veneer, self.placement.code + body)
+            if self.target.hooking is not None:
+                distances = self.layout.table_base - body, start + site.length - body
+                stub = self.target.hooking.body(*distances)
+                self.code[body : body + len(stub)] = stub
             self.code[start : start + site.length] = self.target.patching.nop(veneer - start)
 
-    def _write_veneer(self, offset: int, literal: int) -> None:
-        veneer = self.target.veneer
+    def _write_veneer(self, veneer: Veneer, offset: int, literal: int) -> None:
         self.code[offset : offset + len(veneer.code)] = veneer.code
         self._write_word(offset + veneer.literal, literal)
 

@@ -88,9 +88,9 @@ class Attachment:
 class Trampoline:
     """The programs around the function of a hook. Callers hold `attach_lock`."""
 
-    def __init__(self, hook: Hook, model: Model, has_run: bool, address: int, space: HookSpace) -> None:
+    def __init__(self, hook: Hook, model: Model, has_run: bool, address: int) -> None:
         self.hook, self.model, self.has_run, self.address = hook, model, has_run, address
-        self.space = space
+        self.space = hook.space.hooks
         self.links: list[Attachment] = []
         self.image: Image | None = None
 
@@ -210,8 +210,9 @@ def _shape(trampoline: Trampoline, attachments: list[Attachment]) -> Shape:
     needs = Needs(0)
     for attachment in attachments:
         needs |= attachment.program.needs
-    registers = len(trampoline.space.target.calling.arguments)
-    return Shape(trampoline.model, trampoline.has_run, *counts, needs, registers)
+    calling = trampoline.space.target.calling
+    registers = len(calling.arguments)
+    return Shape(trampoline.model, trampoline.has_run, *counts, needs, registers, calling.tail_words)
 
 
 def _refused(name: str, why: str, number: int) -> RejectedError:

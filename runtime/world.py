@@ -53,7 +53,7 @@ class World:
         self.declared: Mapping[str, Map] = {
             name: _completed(declared, self.cpus) for name, declared in source.maps.items()
         }
-        self.pool = self.platform.pool
+        self.pool, self.space = self.platform.pool, self.platform.space
         self.helpers = HelperTable()
         host = self.platform.operations
         self.live: dict[str, LiveMap] = gather(
@@ -64,7 +64,7 @@ class World:
         is_big = self.platform.target.byte_order == "big"
         self._hooked = Execution(RAW, (), is_big, Limits())
         self._callbacks = Callbacks(
-            self.helpers, HOST_HELPERS, self, self._find, self.platform.callback, self._compile
+            self.helpers, HOST_HELPERS, self, self._find, self.platform, self._compile
         )
         self.timers = Timers(self._run_timer)
         self._images: list[LinkedImage] = []
@@ -171,7 +171,9 @@ class World:
         """The address of `@helper` in LLVM IR that a user wrote, or that calls what a user has."""
         from backends.maps.host_code import generate  # late: it needs llvmlite
 
-        image = link(generate(text, self.platform.target), self.platform.external, self.pool)
+        target = self.space.compile_target
+        code = generate(text, self.platform.target, target.cpu if target is not None else None)
+        image = link(code, self.platform.external, self.pool)
         self._images.append(image)
         return image.address_of("helper")
 
@@ -185,7 +187,9 @@ class World:
             live.close()
         for image in self._images:
             image.close()
-        self.platform.close()
+        self._callbacks.close()
+        if not self.platform.is_shared:
+            self.platform.close()
 
 
 def _completed(declared: Map, cpus: int) -> Map:

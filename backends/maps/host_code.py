@@ -8,9 +8,9 @@ from backends.object_reader import parse_object
 from backends.target import Target
 
 
-def generate(text: str, target: Target) -> NativeCode:
-    """Native code of IR text for `target`."""
-    machine = Machine(target, Level.DEFAULT)
+def generate(text: str, target: Target, cpu: str | None = None) -> NativeCode:
+    """Native code of IR text for `target`; `cpu` as Machine takes it."""
+    machine = Machine(target, Level.DEFAULT, cpu)
     module = machine.parse(text)
     machine.optimize(module)
     return parse_object(machine.emit_object(module), target)

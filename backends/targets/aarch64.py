@@ -85,8 +85,8 @@ AARCH64: Final = Target(
     ),
     veneer=Veneer(bytes.fromhex("5000005800021fd6"), literal=8),  # ldr x16, 8; br x16
     poison=bytes.fromhex("000020d4"),  # brk 0
-    calling=Calling(tuple(f"x{i}" for i in range(8)), "x0", "sp", "lr", 0, bytes.fromhex("c0035fd6")),
-    emulation=Emulation("ARM64", "ARM", "ARM64"),
+    calling=Calling(tuple(f"x{i}" for i in range(8)), "x0", "sp", "lr", 0, bytes.fromhex("c0035fd6"), 64),
+    emulation=Emulation("ARM64", "ARM", "ARM64", ("tpidr_el0",)),
     numbers={
         257: "R_AARCH64_ABS64",
         258: "R_AARCH64_ABS32",

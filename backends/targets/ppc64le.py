@@ -7,13 +7,17 @@ others go through a veneer, which saves r2 and sets r12, and the NOP behind the 
 
     bl f        in the image:  bl f's local entry       else:  bl veneer           veneer:  std r2, 24(r1)
     nop                        nop                             ld r2, 24(r1)                ... r12 = literal; bctr
+
+Callers in the image rely on r2 after the call, so the veneer of an entry site calls, and restores it; arguments in memory
+would not survive that, but functions of programs have six at most. The body stands behind the local entry, so others
+come to it by a stub that computes r2.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from backends.target import Base, Calling, Patching, RelocationType, Target, UserMode, Veneer
+from backends.target import Base, Calling, Hooking, Patching, RelocationType, Target, UserMode, Veneer
 
 _NOP: Final = (0x60000000).to_bytes(4, "little")
 _RESTORE: Final = (0xE8410018).to_bytes(4, "little")  # ld r2, 24(r1)
@@ -27,6 +31,22 @@ _VENEER: Final = (
     0x7D8903A6,  # mtctr r12
     0x7D6803A6,  # mtlr r11
     0x4E800420,  # bctr
+)
+_HOOK_VENEER: Final = (
+    0x7C0802A6,  # mflr r0
+    0xF8010010,  # std r0, 16(r1)
+    0xF8410018,  # std r2, 24(r1)
+    0xF821FFE1,  # stdu r1, -32(r1)
+    0x429F0005,  # bcl 20, 31, .+4
+    0x7D8802A6,  # mflr r12
+    0xE98C0024,  # ld r12, 36(r12)
+    0x7D8903A6,  # mtctr r12
+    0x4E800421,  # bctrl
+    0x38210020,  # addi r1, r1, 32
+    0xE8410018,  # ld r2, 24(r1)
+    0xE8010010,  # ld r0, 16(r1)
+    0x7C0803A6,  # mtlr r0
+    0x4E800020,  # blr
 )
 _SYSCALL: Final = (
     0x7C601B78,  # mr r0, r3
@@ -46,6 +66,7 @@ _ENTER: Final = (
     0xF8010010,  # std r0, 16(r1)
     0xF82AFFC0,  # std r1, -64(r10)
     0x382AFFC0,  # addi r1, r10, -64
+    0x7D4D5378,  # mr r13, r10: the thread pointer
     0x7C6C1B78,  # mr r12, r3
     0x7D8903A6,  # mtctr r12
     0x7C832378,  # mr r3, r4
@@ -74,6 +95,12 @@ def _nop(_: int) -> bytes:
 
 def _jump(distance: int) -> bytes:
     return _imm24(0x48000000, distance).to_bytes(4, "little")
+
+
+def _body(table: int, body: int) -> bytes:
+    """addis r2, r12, table@ha; addi r2, r2, table@l; b body."""
+    high, low = _high_adjusted(0, table), _low(0, table)
+    return _words(0x3C4C0000 | high, 0x38420000 | low) + _jump(body - 8)
 
 
 def _fill(length: int) -> bytes:
@@ -141,6 +168,7 @@ PPC64LE: Final = Target(
     ),
     poison=bytes.fromhex("0800e07f"),  # trap
     table_base=".TOC.",
+    hooking=Hooking(Veneer(_words(*_HOOK_VENEER), literal=56), 12, _body),
     calling=Calling(tuple(f"r{i}" for i in range(3, 11)), "r3", "r1", "lr", 32, bytes.fromhex("2000804e")),
     emulation=None,
     user_mode=UserMode("qemu-ppc64le", _words(*_SYSCALL), _words(*_ENTER), 3, 4, 90, 2),

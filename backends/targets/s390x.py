@@ -76,8 +76,10 @@ S390X: Final = Target(
     ),
     veneer=Veneer(bytes.fromhex("c4180000000407f1"), literal=8),  # lgrl %r1, 8; br %r1
     poison=bytes.fromhex("0001"),  # an operation that will never be one
-    calling=Calling(("r2", "r3", "r4", "r5", "r6"), "r2", "r15", "r14", 160, bytes.fromhex("07fe")),
-    emulation=Emulation("S390X", "BIG_ENDIAN", "S390X", (("pswm", 0x1_8000_0000),)),  # 64-bit addresses
+    calling=Calling(("r2", "r3", "r4", "r5", "r6"), "r2", "r15", "r14", 160, bytes.fromhex("07fe"), 4),
+    emulation=Emulation(
+        "S390X", "BIG_ENDIAN", "S390X", ("a0", "a1"), 32, (("pswm", 0x1_8000_0000),)
+    ),  # 64-bit addresses
     numbers={
         4: "R_390_32",
         5: "R_390_PC32",

@@ -103,8 +103,8 @@ X86_64: Final = Target(
     ),
     veneer=Veneer(bytes.fromhex("ff2502000000cccc"), literal=8),
     poison=b"\xcc",
-    calling=Calling(("rdi", "rsi", "rdx", "rcx", "r8", "r9"), "rax", "rsp", "", 0, b"\xc3"),
-    emulation=Emulation("X86", "64", "X86"),
+    calling=Calling(("rdi", "rsi", "rdx", "rcx", "r8", "r9"), "rax", "rsp", "", 0, b"\xc3", 64),
+    emulation=Emulation("X86", "64", "X86", ("fs_base",)),
     numbers={
         1: "R_X86_64_64",
         2: "R_X86_64_PC32",

@@ -4,7 +4,8 @@
     | code: the writable alias of the region, guest may read and execute | data: shared, guest may read and write |
     | page of returns: entry 0 ends a call, each other one is a Python function that code may call                |
 
-So pointers mean the same on both sides: contexts, packets, maps and what helpers are given need no copying.
+So pointers mean the same on both sides: contexts, packets, maps and what helpers are given need no copying. Unicorn
+does not see our stores to code that it has translated: `forget` tells it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
+from errno import ENOMEM
+from heapq import heappop, heappush
 from typing import Any, Final, final
 
 import unicorn
 
-from backends.target import Target
+from backends.target import Emulation, Target
 from ir.diagnostics import Diagnostic, TrapError, UnsupportedError
 from runtime.memory import ARENA_SIZE, CODE_SIZE, DataBlock, Pool
 
 _UNICORN: Final[Any] = unicorn  # it has no types
 _STACK_SIZE: Final = 1 << 20
 _RETURNS: Final = 4096
+_THREAD_SIZE: Final = 4096
 _MASK: Final = (1 << 64) - 1
 
 Bridge = Callable[..., int]
@@ -57,9 +61,11 @@ class Machine:
         ret = target.calling.ret
         self._step = len(ret)
         self._returns.write(0, ret * (_RETURNS // len(ret)))
-        self._bridges: list[Bridge] = []
+        self._bridges: dict[int, Bridge] = {}
+        self._free = list(range(1, _RETURNS // self._step))
         for name, value in emulation.state:
             self._uc.reg_write(self._register(name), value)
+        self._set_thread_pointer(pool.allocate_data(_THREAD_SIZE), emulation)
         arguments = [self._register(name) for name in target.calling.arguments]
         self._arguments: Final = arguments
         self._result = self._register(target.calling.result)
@@ -78,10 +84,18 @@ class Machine:
 
     def bridge(self, function: Bridge) -> int:
         """An address that code can call with the arguments of `function`: up to six, all u64."""
-        self._bridges.append(function)
-        place = len(self._bridges) * self._step
-        assert place < _RETURNS, "there are fewer helpers than returns"
-        return self._returns.address + place
+        if not self._free:
+            said = f"an emulated machine has no more than {len(self._bridges)} functions of ours"
+            raise UnsupportedError([Diagnostic("too-many-callbacks", said, errno=ENOMEM)])
+        number = heappop(self._free)
+        self._bridges[number] = function
+        return self._returns.address + number * self._step
+
+    def drop(self, address: int) -> None:
+        """Undo `bridge`."""
+        number = (address - self._returns.address) // self._step
+        if self._bridges.pop(number, None) is not None:
+            heappush(self._free, number)
 
     def call(self, address: int, arguments: tuple[int, ...]) -> int:
         """Run the function at `address` until it returns. TrapError past the limit, or at what a processor refuses."""
@@ -96,10 +110,11 @@ class Machine:
                 if saved is not None:
                     self._uc.context_restore(saved)
 
-    def forget(self) -> None:
-        """Code was changed or replaced: translate it anew. Unicorn does not see stores of this process."""
+    def forget(self, address: int, size: int) -> None:
+        """Code there was changed or replaced: translate it anew."""
         with self._lock:
-            self._uc.ctl_flush_tb()
+            if self._uc is not None:
+                self._uc.ctl_remove_cache(address, address + size)
 
     def close(self) -> None:
         """Give the memory up; closing twice is fine."""
@@ -144,11 +159,19 @@ class Machine:
             uc.emu_stop()
             return
         try:
-            result = self._bridges[number - 1](*self._given())
+            result = self._bridges[number](*self._given())
             uc.reg_write(self._result, result & _MASK)
         except BaseException as error:  # noqa: BLE001  # nothing may unwind through the emulator
             self._failure = error
             uc.emu_stop()
+
+    def _set_thread_pointer(self, block: DataBlock, emulation: Emulation) -> None:
+        """Memory of the one thread; on x86-64 its first word is its own address (psABI, 11.1.2)."""
+        self._thread = block
+        block.view[:8] = block.address.to_bytes(8, self.target.byte_order)
+        bits = emulation.thread_bits
+        for number, name in enumerate(reversed(emulation.thread)):
+            self._uc.reg_write(self._register(name), block.address >> bits * number & (1 << bits) - 1)
 
     def _given(self) -> list[int]:
         """The first six arguments of the function that code called."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from errno import EFAULT
 from typing import Final, final
 
@@ -17,8 +17,11 @@ from runtime.cache import ObjectCache
 from runtime.emulate.machine import Machine
 from runtime.linker import LinkedImage, link
 from runtime.maps.host import HostOperations, NativeOperation, Operations, Room, operations_code
-from runtime.memory import CodeBlock, DataBlock, Pool, SharedData
-from runtime.platform import Bridge, Function
+from runtime.memory import GRANULE, CodeBlock, Pool, SharedData
+from runtime.patch import Patcher
+from runtime.platform import Bridge, Function, Platform
+from runtime.publish import Publisher
+from runtime.space import Space
 
 DEFAULT_STEPS: Final = 1 << 32
 _SCRATCH: Final = 1 << 20
@@ -31,19 +34,23 @@ class EmulatedPlatform:
 
     is_native = False
 
-    def __init__(self, target: Target, limit: int = 0, counts: bool = False) -> None:
-        self.target = target
+    def __init__(self, target: Target, limit: int = 0, counts: bool = False, is_shared: bool = False) -> None:
+        self.target, self.is_shared = target, is_shared
         self.pool = Pool(poison=target.poison, shared=SharedData())
         self.machine = Machine(target, self.pool, limit, counts)
+        self.pool.written = self.machine.forget
+        self.space = emulated_space(self, self.machine.forget)
         native = HostOperations(self.pool, ObjectCache.default())
         same = native.order == target.byte_order
         self.operations: Operations = native if same else EmulatedOperations(self)
         self._externals: dict[str, int] = {}
-        self._blocks: list[DataBlock] = []
         self._is_open = True
 
     def callback(self, bridge: Bridge) -> int:
         return self.machine.bridge(bridge)
+
+    def drop_callback(self, address: int) -> None:
+        self.machine.drop(address)
 
     def external(self, symbol: str) -> int | None:
         if symbol not in self._externals:
@@ -53,14 +60,11 @@ class EmulatedPlatform:
             self._externals[symbol] = self.machine.bridge(found)
         return self._externals[symbol]
 
-    def function(self, address: int, *kinds: type, block: CodeBlock | None = None) -> Function:
-        return refreshed(lambda *arguments: self.machine.call(address, arguments), block, self.machine.forget)
+    def function(self, address: int, *kinds: type) -> Function:
+        return lambda *arguments: self.machine.call(address, arguments)
 
     def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:
-        block = self.pool.allocate_data(size)
-        self._blocks.append(block)
-        # Safe because the block stays open as long as the platform.
-        return (ctypes.c_uint8 * size).from_address(block.address)
+        return allocated(self.pool, size)
 
     def steps(self) -> int | None:
         return self.machine.steps
@@ -131,22 +135,43 @@ def _signed(call: Function) -> NativeOperation:
     return operation
 
 
-def refreshed(call: Function, block: CodeBlock | None, forget: Callable[[], None]) -> Function:
-    """`call`, before which the emulator forgets what it translated if the code of `block` has changed.
+def allocated(pool: Pool, size: int) -> ctypes.Array[ctypes.c_uint8]:
+    """Zeroed memory of a pool, which gets it back when nobody has the array any more."""
+    block = pool.allocate_data(size)
+    # Safe because the block's memory is given back only after the array, which keeps a view of it, is gone.
+    return (ctypes.c_uint8 * size).from_buffer(block.view)
 
-    It has, the first time: other code may have been there before.
-    """
-    forget()
-    seen = block.read() if block is not None else b""
 
-    def function(*arguments: int) -> int:
-        nonlocal seen
-        if block is not None and (now := block.read()) != seen:
-            forget()
-            seen = now
-        return call(*arguments)
+def emulated_space(platform: Platform, forget: Callable[[int, int], None]) -> Space:
+    """The space of an emulated machine; `forget` makes it fetch the code in a range (address, size) anew."""
+    target = platform.target
 
-    return function
+    def make_patcher() -> Patcher:
+        return Patcher(Publisher(target, system=_Emulator(platform, forget)))
+
+    return Space(target, platform.pool, make_patcher, platform.external)
+
+
+@final
+class _Emulator:
+    """An emulated machine, for its Publisher: one thread, so there is nothing to wait for."""
+
+    refusal = ""
+
+    def __init__(self, platform: Platform, forget: Callable[[int, int], None]) -> None:
+        self._platform, self._forget = platform, forget
+
+    def canary_block(self) -> CodeBlock:
+        return self._platform.pool.allocate_code(GRANULE)
+
+    def call(self, address: int) -> int:
+        return self._platform.function(address)()
+
+    def fetch_anew(self, block: CodeBlock) -> None:
+        self._forget(block.address, block.size)
+
+    def settle(self, blocks: Iterable[CodeBlock]) -> None:
+        pass
 
 
 def c_library(target: Target) -> Mapping[str, Callable[..., int]]:

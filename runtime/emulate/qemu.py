@@ -4,7 +4,7 @@
     code, data: files in memory   =====   the same files, mapped at the same addresses
     requests, answers             <---->  a small program of our own linker (backends/user_mode)
 
-qemu sees no stores to code that it has translated, so code is mapped again before it is first called.
+qemu sees no stores to code that it has translated, so what was changed is mapped again before the next call.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import struct
 import subprocess
 import tempfile
 import threading
+from errno import ENOMEM
+from heapq import heappop, heappush
 from pathlib import Path
 from shutil import which
 from typing import Final, final
@@ -22,11 +24,12 @@ from backends.native_code import NativeCode
 from backends.target import Target, UserMode
 from ir.diagnostics import Diagnostic, TrapError, UnsupportedError
 from runtime.cache import ObjectCache
-from runtime.emulate.platform import c_library, refreshed
+from runtime.emulate.platform import allocated, c_library, emulated_space
 from runtime.layout import layout_of
 from runtime.maps.host import HostOperations, Operations
-from runtime.memory import ARENA_SIZE, CODE_SIZE, CodeBlock, DataBlock, Pool, SharedData
+from runtime.memory import ARENA_SIZE, CODE_SIZE, Pool, SharedData
 from runtime.platform import Bridge, Function
+from runtime.region import PAGE
 from runtime.relocate import place, relocate
 
 _BASE: Final = 0x1000_0000
@@ -44,20 +47,21 @@ class QemuPlatform:
 
     is_native = False
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, is_shared: bool = False) -> None:
         assert target.user_mode is not None, "asked for a target that qemu-user runs"
         program = qemu_of(target.user_mode)
-        self.target, self._user = target, target.user_mode
+        self.target, self._user, self.is_shared = target, target.user_mode, is_shared
         self._shared = SharedData()
         self.pool = Pool(poison=target.poison, shared=self._shared)
         self.operations: Operations = HostOperations(self.pool, ObjectCache.default())
-        self._blocks: list[DataBlock] = []
-        self._bridges: list[Bridge] = []
+        self._bridges: dict[int, Bridge] = {}
         self._externals: dict[str, int] = {}
         self._lock = threading.RLock()
         self._folder = tempfile.TemporaryDirectory(prefix="bpfc-")
         path = Path(self._folder.name) / "serve"
         image, self._thunks = executable(target)
+        self._free = list(range(len(self._thunks)))
+        self._failure: BaseException | None = None
         path.write_bytes(image)
         path.chmod(0o700)
         files = (self.pool.region.file, self._shared.file)
@@ -69,10 +73,23 @@ class QemuPlatform:
         self._mirrored = 0
         self._stack = self.pool.allocate_data(_STACK_SIZE)
         self._ask(2, self._stack.address + _STACK_SIZE)
+        self._changed = True
+        self._map_code(self.pool.address, CODE_SIZE)
+        self.pool.written = self._note
+        self.space = emulated_space(self, self._map_code)
 
     def callback(self, bridge: Bridge) -> int:
-        self._bridges.append(bridge)
-        return self._thunks[len(self._bridges) - 1]
+        if not self._free:
+            said = f"an emulated machine has no more than {len(self._thunks)} functions of ours"
+            raise UnsupportedError([Diagnostic("too-many-callbacks", said, errno=ENOMEM)])
+        number = heappop(self._free)
+        self._bridges[number] = bridge
+        return self._thunks[number]
+
+    def drop_callback(self, address: int) -> None:
+        number = self._thunks.index(address)
+        if self._bridges.pop(number, None) is not None:
+            heappush(self._free, number)
 
     def external(self, symbol: str) -> int | None:
         if symbol not in self._externals:
@@ -82,20 +99,16 @@ class QemuPlatform:
             self._externals[symbol] = self.callback(found)
         return self._externals[symbol]
 
-    def function(self, address: int, *kinds: type, block: CodeBlock | None = None) -> Function:
-        for start, size, offset in self._shared.mirrors[self._mirrored :]:
-            self._map(start, size, _READ_WRITE, self._shared.file, offset)
-        self._mirrored = len(self._shared.mirrors)
-        return refreshed(lambda *arguments: self._ask(1, address, *arguments), block, self._map_code)
+    def function(self, address: int, *kinds: type) -> Function:
+        def call(*arguments: int) -> int:
+            with self._lock:
+                self._refresh()
+                return self._ask(1, address, *arguments)
 
-    def _map_code(self) -> None:
-        self._map(self.pool.address, CODE_SIZE, _READ_EXECUTE, self.pool.region.file, 0)
+        return call
 
     def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:
-        block = self.pool.allocate_data(size)
-        self._blocks.append(block)
-        # Safe because the block stays open as long as the platform.
-        return (ctypes.c_uint8 * size).from_address(block.address)
+        return allocated(self.pool, size)
 
     def steps(self) -> int | None:
         return None
@@ -111,6 +124,25 @@ class QemuPlatform:
             self.operations.close()
             self.pool.close()
 
+    def _note(self, address: int, size: int) -> None:
+        """Code was written: map it again before the next call."""
+        self._changed = True
+
+    def _refresh(self) -> None:
+        """Let the other side see what was written and mirrored here."""
+        for start, size, offset in self._shared.mirrors[self._mirrored :]:
+            self._map(start, size, _READ_WRITE, self._shared.file, offset)
+        self._mirrored = len(self._shared.mirrors)
+        if self._changed:
+            self._changed = False
+            self._map_code(self.pool.address, CODE_SIZE)
+
+    def _map_code(self, address: int, size: int) -> None:
+        """Map code again, which makes qemu drop what it translated of it."""
+        start = address // PAGE * PAGE
+        size = -(-(address + size - start) // PAGE) * PAGE
+        self._map(start, size, _READ_EXECUTE, self.pool.region.file, start - self.pool.address)
+
     def _map(self, address: int, size: int, protection: int, file: int, offset: int) -> None:
         found = self._ask(0, self._user.mmap, address, size, protection, _SHARED_FIXED, file, offset)
         if found != address:
@@ -124,8 +156,21 @@ class QemuPlatform:
             while True:
                 what, *rest = self._receive()
                 if what == 0:
+                    failure, self._failure = self._failure, None
+                    if failure is not None:
+                        raise failure
                     return rest[0]
-                self._send(2, self._bridges[what - 1](*rest[:6]) & _MASK)
+                self._answer(self._bridges[what - 1], rest[:6])
+
+    def _answer(self, bridge: Bridge, arguments: list[int]) -> None:
+        """Let a function of ours answer; what it raises comes out when the code that called it has ended."""
+        result = 0
+        try:
+            result = bridge(*arguments) & _MASK
+        except BaseException as error:  # noqa: BLE001  # the other side waits for an answer
+            self._failure = self._failure or error
+        self._refresh()
+        self._send(3, result)
 
     def _send(self, *words: int) -> None:
         assert self._process.stdin is not None

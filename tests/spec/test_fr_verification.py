@@ -86,7 +86,7 @@ def test_fr_09_a_target_that_is_not_native_code_is_refused(extensions: Runtime, 
         emulated, name, function = bpfc.load(OBJECTS / "extended.o"), "calls_narrow", "narrow"
     with emulated.start(target=arch) as runtime:
         number, said = refusal(extensions["wide"], runtime[name], function)
-        assert (number, f"runs on an emulated {arch}, not as native code" in said) == (errno.EINVAL, True)
+        assert (number, f"runs on an emulated {arch}" in said) == (errno.EINVAL, True)
 
 
 def test_fr_09_an_extension_that_is_not_native_code_is_refused(targets: Runtime) -> None:

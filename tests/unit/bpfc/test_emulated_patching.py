@@ -1,0 +1,103 @@
+"""Code that changes on emulated machines: several objects on one, keys and hooks in the middle of a run."""
+
+from __future__ import annotations
+
+import errno
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bpfc
+from bpfc.loaded import Loaded
+from runtime.epoch import epochs
+from runtime.platform import Platform
+from runtime.publish import Mode
+from tests.engines import EMULATED, require_emulator
+
+OBJECTS = Path(__file__).parents[2] / "objects"
+PACKET = bytes(64)
+ASKS = "r6 = 0\n" + "nop_or_goto +1\ngoto +1\nr6 += 1\ncall 5\n" * 3 + "r0 = r6\nexit"
+
+
+@pytest.fixture(params=EMULATED)
+def machine(request: pytest.FixtureRequest) -> Iterator[Platform]:
+    require_emulator(request.param)
+    with bpfc.emulate(request.param) as machine:
+        yield machine
+
+
+def load(name: str, machine: Platform) -> Loaded:
+    return bpfc.load(OBJECTS / f"{name}.{'eb.o' if machine.target.byte_order == 'big' else 'o'}")
+
+
+def test_changed_code_is_published_by_telling_the_emulator(machine: Platform) -> None:
+    assert machine.space.patcher.publisher.mode is Mode.REMAP
+
+
+def test_a_key_is_switched_in_the_middle_of_a_run(machine: Platform) -> None:
+    is_big = machine.target.byte_order == "big"
+    loaded = bpfc.assemble(ASKS, keys={"key": [1, 5, 9]}, big_endian=is_big)
+    states = iter([True, False, True] * 2)
+    with loaded.start(target=machine) as runtime:
+        runtime.helpers["bpf_ktime_get_ns"] = lambda: runtime.static_keys["key"].switch(next(states))
+        seen = [runtime["main"].run(b"").ret for _ in range(2)]
+    assert seen == [1, 2]  # off, on, off; then on, on, off
+
+
+def test_programs_of_two_objects_meet_on_one_machine(machine: Platform) -> None:
+    with load("hooked", machine).start(target=machine) as targets:
+        program = targets["calls_f"]
+        with load("tracers", machine).start(target=machine) as tracers:
+            with tracers["on_exit"].attach_fexit(program, "f"):
+                for _ in range(3):
+                    assert program.run(PACKET, {"ingress_ifindex": 2, "rx_queue_index": 3}).verdict == 5
+            assert (tracers.globals["exits"], tracers.globals["result"]) == (3, 5)
+        assert program.run(PACKET, {"ingress_ifindex": 4, "rx_queue_index": 3}).verdict == 7
+    epochs().drain(5)
+
+
+def test_programs_of_two_machines_are_not_attached_to_each_other(machine: Platform) -> None:
+    with (
+        load("hooked", machine).start(target=machine.target.name) as targets,
+        load("tracers", machine).start(target=machine) as tracers,
+        load("replacements", machine).start(target=machine) as extensions,
+    ):
+        for attach in (
+            lambda: tracers["on_entry"].attach_fentry(targets["calls_f"], "f"),
+            lambda: extensions["returns_five"].attach_freplace(targets["calls_g"], "g"),
+        ):
+            with pytest.raises(bpfc.RejectedError) as caught:
+                attach()
+            assert (caught.value.errno, caught.value.diagnostics[0].code) == (
+                errno.EINVAL,
+                "other-machine",
+            )
+
+
+def test_a_machine_gets_back_what_objects_used(machine: Platform) -> None:
+    def use() -> None:
+        with load("hooked", machine).start(target=machine) as runtime:
+            assert runtime["calls_f"].run(PACKET, {"ingress_ifindex": 2}).verdict == 2
+        del runtime
+        epochs().drain(5)
+        gc.collect()  # threads' memory goes with the objects of a cycle
+
+    use()
+    before = machine.pool.code.take(1 << 20), machine.pool.data.take(1 << 20)
+    for start, pool in zip(before, (machine.pool.code, machine.pool.data), strict=True):
+        assert start is not None
+        pool.give(start, 1 << 20)
+    for _ in range(20):
+        use()
+    assert (machine.pool.code.take(1 << 20), machine.pool.data.take(1 << 20)) == before
+
+
+def test_a_program_runs_another_from_a_helper(machine: Platform) -> None:
+    is_big = machine.target.byte_order == "big"
+    outer = bpfc.assemble("r6 = 40\ncall 5\nr0 += r6\nexit", big_endian=is_big)
+    inner = bpfc.assemble("r0 = 2\nexit", big_endian=is_big)
+    with outer.start(target=machine) as first, inner.start(target=machine) as second:
+        first.helpers["bpf_ktime_get_ns"] = lambda: second["main"].run(b"").ret
+        assert first["main"].run(b"").ret == 42
