@@ -138,6 +138,11 @@ class Row:
         return self.src is REG
 
     @property
+    def is_atomic(self) -> bool:
+        """Whether this is an access of the atomic class: read-modify-write, load-acquire, store-release."""
+        return self.group.startswith("atomic")
+
+    @property
     def reads_dst(self) -> bool:
         """Whether the result of this ALU row depends on what the destination held."""
         return not self.name.startswith(("mov", "addr_space_cast"))

@@ -31,6 +31,11 @@ _PACKET_WRITERS: Final = frozenset(
     (_T.SCHED_CLS, _T.SCHED_ACT, _T.XDP, _T.LWT_XMIT, _T.SK_SKB, _T.SK_MSG, _T.CGROUP_SOCKOPT)
 )
 _SOCKETS: Final = (AreaKind.SOCKET_COMMON, AreaKind.SOCKET, AreaKind.TCP_SOCKET, AreaKind.XDP_SOCKET)
+# kernel/bpf/verifier.c, atomic_ptr_type_ok.
+_NOT_ATOMIC: Final = (
+    *(AreaKind.CONTEXT, AreaKind.PACKET, AreaKind.PACKET_META, AreaKind.FLOW_KEYS),
+    *_SOCKETS,
+)
 _PLAIN: Final = (AreaKind.MEMORY, AreaKind.BUFFER, AreaKind.MAP_KEY, AreaKind.FLOW_KEYS)
 
 
@@ -52,27 +57,24 @@ def check_pointer(state: State, base: Value, what: str) -> Pointer:
     return known
 
 
-def check_access(
-    subject: Subject, state: State, base: Value, offset: int, size: int, writes: bool, atomic: bool = False
-) -> Pointer:
-    """Refuse an access of `size` bytes at base + offset that may go wrong; the pointer it goes through."""
-    what = f"{size}-byte {'atomic access' if atomic else 'store' if writes else 'load'}"
+def check_access(subject: Subject, state: State, base: Value, offset: int, row: Row, writes: bool) -> Pointer:
+    """Refuse an access as `row` does, at base + offset, that may go wrong; the pointer it goes through."""
+    size = row.size
+    what = f"{size}-byte {'atomic access' if row.is_atomic else 'store' if writes else 'load'}"
     pointer = check_pointer(state, base, what)
     area = pointer.area
     kind = area.kind
     if writes and not area.writable:
         raise Refused("read-only", f"{what} to read-only {area}", base)
+    if row.is_atomic and kind in _NOT_ATOMIC:
+        raise Refused("bad-atomic", f"{what} to {area}", base)
     if kind is AreaKind.FRAME:
         _check_frame(state, pointer, offset, size, what, base)
     elif kind is AreaKind.PACKET or kind is AreaKind.PACKET_META:
-        if atomic:
-            raise Refused("bad-atomic", f"{what} to the packet", base)
         _check_packet(subject, state, pointer, offset, size, writes, what, base)
     elif kind is AreaKind.MAP_VALUE:
         check_map_value(subject, pointer, offset, size, writes, what, base)
     elif kind is AreaKind.CONTEXT:
-        if atomic:
-            raise Refused("bad-atomic", f"{what} to the context", base)
         _check_context(subject, pointer, offset, size, writes, what, base)
     elif kind in _PLAIN:
         check_bounds(state, pointer, offset, size, what, base)

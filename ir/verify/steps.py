@@ -112,7 +112,7 @@ class Steps:
 
     def _load(self, state: State, inst: Load) -> Known:
         row = inst.row
-        pointer = check_access(self.subject, state, inst.base, inst.offset, row.size, writes=False)
+        pointer = check_access(self.subject, state, inst.base, inst.offset, row, writes=False)
         if pointer.area.kind is not AreaKind.FRAME:
             return load(self.subject, state, pointer, row, inst.offset, inst)
         keeper = own_or_outer(state, self.frame, pointer.area, self.frames)
@@ -131,7 +131,7 @@ class Steps:
 
     def _store(self, state: State, inst: Store) -> None:
         size = inst.row.size
-        pointer = check_access(self.subject, state, inst.base, inst.offset, size, writes=True)
+        pointer = check_access(self.subject, state, inst.base, inst.offset, inst.row, writes=True)
         if pointer.area.kind is not AreaKind.FRAME:
             self._check_stored(state, pointer, inst)
             return
@@ -162,8 +162,8 @@ class Steps:
 
     def _atomic(self, state: State, inst: Atomic) -> None:
         size = inst.row.size
-        pointer = check_access(self.subject, state, inst.base, inst.offset, size, writes=True, atomic=True)
-        for value in (inst.value, inst.expected):
+        pointer = check_access(self.subject, state, inst.base, inst.offset, inst.row, writes=True)
+        for value in (inst.value, inst.expected) if self.subject.unprivileged else ():
             if value is not None and type(state.of(value)) is Pointer:
                 raise Refused("bad-atomic", "atomic operation with a pointer as operand", value)
         if pointer.area.kind is AreaKind.FRAME:
