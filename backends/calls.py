@@ -276,23 +276,21 @@ def _tail_call(lowering: FunctionLowering, call: Call) -> str:
 
 
 def _indirect(lowering: FunctionLowering, call: Call) -> str:
-    """`callx`: to the function whose address the value is, or the helper whose number it is; anything else traps."""
+    """`callx`: to the function whose address or token the value is, or the helper whose number it is; else a trap."""
     assert not isinstance(call.target, int | str)
     text = lowering.text
     target = lowering.as_int(call.target)
     done = text.name("called")
     lowering.spill_fuel()
     arms: list[tuple[str, str]] = []
+    _switch_tokens(lowering, call, target, done, arms)
     for name in lowering.unit.entry_taken:
-        _indirect_arm(
-            lowering,
-            call,
-            target,
-            text.emit(f"ptrtoint ptr @{lowering.quoted(name)} to i64"),
-            name,
-            done,
-            arms,
-        )
+        address = text.emit(f"ptrtoint ptr @{lowering.quoted(name)} to i64")
+        yes, no = text.name("is"), text.name(lowering.label.split(".")[0] + ".")
+        text.do(f"br i1 {text.eq(64, target, address)}, label %{yes}, label %{no}")
+        lowering.start_block(yes)
+        _call_taken(lowering, call, name, done, arms)
+        lowering.start_block(no)
     for helper in HELPERS.values():
         simple = all(argument.kind is ArgumentKind.ANYTHING for argument in helper.arguments)
         if simple and helper.result.kind is ResultKind.INTEGER and helper.id in lowering.unit.callx_helpers:
@@ -308,19 +306,28 @@ def _indirect(lowering: FunctionLowering, call: Call) -> str:
     return result
 
 
-def _indirect_arm(
-    lowering: FunctionLowering,
-    call: Call,
-    target: str,
-    address: str,
-    name: str,
-    done: str,
-    arms: list[tuple[str, str]],
+def _switch_tokens(
+    lowering: FunctionLowering, call: Call, target: str, done: str, arms: list[tuple[str, str]]
 ) -> None:
+    """Go to the function that the token in `target` stands for; what is no token goes on below."""
+    text, tokens = lowering.text, lowering.unit.tokens
+    if not tokens:
+        return
+    labels = {token: text.name("is") for token in tokens}
+    other = text.name(lowering.label.split(".")[0] + ".")
+    cases = " ".join(f"i64 {token}, label %{label}" for token, label in labels.items())
+    text.do(f"switch i64 {target}, label %{other} [ {cases} ]")
+    for token, name in tokens.items():
+        lowering.start_block(labels[token])
+        _call_taken(lowering, call, name, done, arms)
+    lowering.start_block(other)
+
+
+def _call_taken(
+    lowering: FunctionLowering, call: Call, name: str, done: str, arms: list[tuple[str, str]]
+) -> None:
+    """Call a function that was found by its address or token, one level deeper; then on to `done`."""
     text = lowering.text
-    yes, no = text.name("is"), text.name(lowering.label.split(".")[0] + ".")
-    text.do(f"br i1 {text.eq(64, target, address)}, label %{yes}, label %{no}")
-    lowering.start_block(yes)
     place = lowering.run_field(abi.DEPTH)
     left = text.emit(f"load i64, ptr {place}, align 8")
     lowering.trap_unless(text.emit(f"icmp ne i64 {left}, 0"), abi.Trap.DEPTH, call.at)
@@ -334,7 +341,6 @@ def _indirect_arm(
     text.do(f"store i64 {left}, ptr {place}, align 8")
     arms.append((result, lowering.label))
     text.do(f"br label %{done}")
-    lowering.start_block(no)
 
 
 def _indirect_helper(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, final
 
 from backends.calls import Natives
+from ir.callees import callees_of, token_names
 from ir.core import Address, Atomic, Block, Call, Inst, Load, Module, Store, Value
 from ir.diagnostics import Diagnostic
 from ir.object import ReferenceKind
@@ -70,6 +71,7 @@ class Unit:
         self.checks = 0
         self.fueled = 0
         self.order = _callees_first(module)
+        self.tokens = token_names(module)
         self.entry_taken = sorted(
             {
                 inst.reference.name
@@ -119,13 +121,7 @@ def _lends_frame(module: Module, regions: Regions, call: Call) -> bool:
 
 def _callees_first(module: Module) -> list[str]:
     """The functions that main can reach, each after those that it calls; others are not lowered."""
-    called: dict[str, list[str]] = {name: [] for name in module.functions}
-    for name, function in module.functions.items():
-        for inst in function.insts():
-            if isinstance(inst, Call) and isinstance(inst.target, str) and inst.target in called:
-                called[name].append(inst.target)
-            elif isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION:
-                called[name].append(inst.reference.name)
+    called = {name: callees_of(module, function) for name, function in module.functions.items()}
     order: list[str] = []
     seen: set[str] = set()
     stack: list[tuple[str, bool]] = [(module.main.name, False)]

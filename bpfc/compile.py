@@ -122,6 +122,7 @@ def cache_key(
         program.functions,
         context,
         sorted(program.references.items()),
+        sorted(program.tokens.items()),
         sorted((name, _shape(map_, options)) for name, map_ in maps.items()),
     )
     digest.update(repr(said).encode())

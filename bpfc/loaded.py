@@ -220,10 +220,13 @@ def from_insns(
     """A program of bare instructions. Type UNSPEC runs over raw memory: r1 points at it, r2 is its length.
 
     `maps` by the descriptors that wide loads name them by, `fd_array` descriptors by index; `keys`: the slots of
-    each static key's branches. Raises RejectedError.
+    each static key's branches. Functions that are only called through tables are found by `function_table`
+    (ir/functions) among the maps. Raises RejectedError.
     """
-    functions = discover_functions(insns, name)
-    program = Program(name, "", type, insns, functions, big_endian=big_endian)
+    tables = [table for map in (maps or {}).values() for table in map.tables]
+    tokens = {word.token: word.place // 8 for table in tables for word in table.words if not word.section}
+    functions = discover_functions(insns, name, tokens.values())
+    program = Program(name, "", type, insns, functions, tokens=tokens, big_endian=big_endian)
     bound = bind_maps(program, maps or {}, fd_array)
     table = declare((bound,), {key: {name: slots} for key, slots in (keys or {}).items()})
     return Loaded(Object(name, {name: bound}, {map.name: map for map in (maps or {}).values()}), table)

@@ -17,6 +17,7 @@ from ir.asm import format_insn
 from ir.functions import called_slot
 from ir.isa import WIDE_OPCODE, Kind, encode, row_of
 from ir.object import FunctionInfo, Program, ReferenceKind
+from runtime.call_table import CallTable
 from runtime.perf_map import write_perf_map
 
 if TYPE_CHECKING:
@@ -93,6 +94,19 @@ def program_info(running: RunningProgram, capacity: int) -> ProgramInfo:
         count,
         tuple(symbol.tag for symbol in copied),
     )
+
+
+def call_table(running: RunningProgram) -> CallTable:
+    """A table of the program's functions by number, main being 0; the caller closes it.
+
+    An entry is where calls of the function and pointers to it go, 0 for one that LLVM inlined everywhere.
+    """
+    native = {symbol.name: symbol.address for symbol in running.image.functions}
+    names = [info.name for info in running.program.functions]
+    table = CallTable(names, running.runtime.world.pool)
+    for name in names:
+        table[name] = native.get(name, 0)
+    return table
 
 
 def list_calls(program: Program, addresses: dict[str, int] | None = None) -> Iterator[str]:

@@ -95,6 +95,7 @@ class _Rewriter:
             core=dict(_move(program.core, kept)),
             lines=self._lines(),
             poisoned=dict(_move(program.poisoned, kept)),
+            tokens={token: self.position[start] for token, start in program.tokens.items()},
         )
         return Rewritten(changed, tuple(moved))
 

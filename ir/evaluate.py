@@ -228,8 +228,9 @@ class _Activation:
         else:
             address = self.values[target]
             helper = environment.helpers.get(address)
+            start = machine.module.program.tokens.get(address, (address - FUNCTION_BASE) / 8)
             for function in machine.module.functions.values():
-                if address == FUNCTION_BASE + 8 * function.info.start:
+                if start == function.info.start:
                     return machine._call_function(function, args)
         if helper is None:
             machine._trap(self.function, inst.at, "missing-helper", "helper is not provided")

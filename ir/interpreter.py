@@ -359,6 +359,8 @@ class Machine:
 
     def _function_at(self, address: int) -> int:
         slot, rest = divmod(address - FUNCTION_BASE, 8)
+        if address in self.program.tokens:
+            slot, rest = self.program.tokens[address], 0
         if rest or not 0 <= slot < len(self._code) or self._code[slot] is None:
             self.trap("bad-call", f"{address:#x} is not a function or a helper")
         return slot

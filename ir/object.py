@@ -121,6 +121,34 @@ class FunctionInfo:
     parameters: int = 0
 
 
+FUNCTION_TOKENS = 0x6100_0000_0000_0000
+"""Token of the first function that read-only data points at; the next one's is 8 more, and so on."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FunctionWord:
+    """A word at byte `offset` of a map's value that points at the function at byte `place` of `section`.
+
+    Each program has its own copy of the function, so the word holds a `token`, the same for all of them.
+    """
+
+    offset: int
+    token: int
+    section: str
+    place: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FunctionTable:
+    """Bytes [start, end) of a map's value, a variable of read-only data, some words of which point at functions."""
+
+    start: int
+    end: int
+    words: tuple[FunctionWord, ...]
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Map:
@@ -130,7 +158,8 @@ class Map:
     or a map of maps at load, by index; for struct_ops, the program at each byte of the value. `inner`
     is the template of a map of maps. `is_read_only`: frozen before the program is compiled (.rodata,
     .kconfig). `offset` is where the map is declared in `section`. `relocated` are the words of `initial`
-    (offset, size) that hold an address: what stands there before linking is not their value.
+    (offset, size) that hold an address: what stands there before linking is not their value; `tables` has
+    those of them that point at functions.
     """
 
     name: str
@@ -151,6 +180,7 @@ class Map:
     extra: int = 0
     numa_node: int | None = None
     relocated: tuple[tuple[int, int], ...] = ()
+    tables: tuple[FunctionTable, ...] = ()
 
 
 @final
@@ -160,6 +190,7 @@ class Program:
 
     `references`, `core` and `lines` are keyed by the slot of the instruction they are about.
     `poisoned` says why a CO-RE relocation could not be resolved; its instruction must not be reached.
+    `tokens`: the slot of each function that it may find in read-only data and call, by token.
     """
 
     name: str
@@ -176,6 +207,7 @@ class Program:
     core: Mapping[int, CoreRelocation] = field(default_factory=dict)
     lines: Mapping[int, SourceLine] = field(default_factory=dict)
     poisoned: Mapping[int, Diagnostic] = field(default_factory=dict)
+    tokens: Mapping[int, int] = field(default_factory=dict)
     file: str = ""
     big_endian: bool = False
 

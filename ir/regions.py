@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import final
 
+from ir.callees import token_names
 from ir.context import Argument, Pointer
 from ir.core import (
     Address,
@@ -158,6 +159,9 @@ class Regions:
         for address in [value for value in self._users if isinstance(value, Address)]:
             if address.reference.kind is ReferenceKind.FUNCTION:
                 self._seed_taken(address)
+        for name in token_names(module).values():
+            for param in module.functions[name].params:
+                self._set(param, UNKNOWN)
 
     def _seed_taken(self, address: Address) -> None:
         """The parameters of a function whose address is taken: addresses, of what is known only in a callback."""
@@ -197,6 +201,9 @@ class Regions:
             case Call(Callee.SUBPROGRAM, target):
                 assert isinstance(target, str)
                 self._callers[target].append(item)
+            case Call(Callee.INDIRECT):
+                if self.module.program.tokens:
+                    self._set(item, UNKNOWN)
             case Call(Callee.HELPER | Callee.KFUNC):
                 if self._result_kind(item) not in (ResultKind.INTEGER, ResultKind.VOID, ResultKind.MAP_VALUE):
                     self._set(item, UNKNOWN)

@@ -9,12 +9,12 @@ A function that tail-calls may be reached with less than 256 bytes in use only, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from ir.core import Address, Atomic, Call, Function, Load, Module, Store
+from ir.callees import named_function
+from ir.core import Atomic, Call, Function, Load, Module, Store
 from ir.diagnostics import Diagnostic
-from ir.isa import Callee
-from ir.object import ReferenceKind
 from ir.regions import RegionKind, Regions
 
 EACCES: Final = 13
@@ -24,10 +24,15 @@ TAIL_CALL: Final = 12
 _UNIT: Final = 16
 
 
-def check_stack(module: Module, regions: Regions) -> list[Diagnostic]:
-    """What is wrong with the combined stack of `module`'s call chains; structure has refused recursion already."""
+def check_stack(
+    module: Module, regions: Regions, called: Mapping[Call, Iterable[str]] | None = None
+) -> list[Diagnostic]:
+    """What is wrong with the combined stack of `module`'s call chains; structure has refused recursion already.
+
+    `called`: the functions that each call through a register may run, once that is known.
+    """
     sizes = {name: _frame_bytes(function, regions) for name, function in module.functions.items()}
-    callees = {name: _callees(function) for name, function in module.functions.items()}
+    callees = {name: _callees(function, called or {}) for name, function in module.functions.items()}
     tail_callers = {name for name, function in module.functions.items() if _tail_calls(function)}
     problems: list[Diagnostic] = []
     deepest: dict[str, int] = {}
@@ -66,15 +71,13 @@ def _frame_bytes(function: Function, regions: Regions) -> int:
     return -(-max(-lowest, 1) // _UNIT) * _UNIT
 
 
-def _callees(function: Function) -> list[str]:
-    found: list[str] = []
+def _callees(function: Function, called: Mapping[Call, Iterable[str]]) -> list[str]:
+    found: set[str] = set()
     for inst in function.insts():
-        if isinstance(inst, Call) and inst.callee is Callee.SUBPROGRAM:
-            assert isinstance(inst.target, str)
-            found.append(inst.target)
-        elif isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION:
-            found.append(inst.reference.name)
-    return sorted(set(found))
+        found.add(named_function(inst))
+        if isinstance(inst, Call):
+            found.update(called.get(inst, ()))
+    return sorted(found - {""})
 
 
 def _tail_calls(function: Function) -> bool:

@@ -147,6 +147,9 @@ def _split_functions(structure: Structure, problems: list[Diagnostic]) -> None:
             problems.append(Diagnostic("bad-function", said, program.location(info.start), errno=EINVAL))
             continue
         structure.shapes[info.start] = Shape(info, index_of[info.start], index_of[info.start + info.slots])
+    for start in program.tokens.values():
+        if start in structure.shapes:
+            structure.shapes[start].address_taken = True
 
 
 def _split_spans(structure: Structure, shape: Shape, problems: list[Diagnostic]) -> None:

@@ -4,12 +4,17 @@
     .bss   .bss.*               zeroed
     .rodata  .rodata.*  .data.rel.ro    read-only to programs, frozen before they are compiled
 
+A word of read-only data that points at a function gets a token of that function (`ir/object`, FunctionWord).
+
 Names and flags are libbpf's (internal_map_name, map_is_mmapable).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 from bpfc.elf.file import ElfRelocation, ElfSymbol, Section
 from bpfc.elf.image import RELOCATION_NAMES, Image
@@ -17,13 +22,14 @@ from bpfc.elf.legacy import is_legacy
 from ir.btf import Btf
 from ir.btf_types import BtfKind, DataSection, Linkage, Variable
 from ir.kinds import MapFlag, MapType
-from ir.object import Map, Relocation
+from ir.object import FUNCTION_TOKENS, FunctionTable, FunctionWord, Map, Relocation
 
 MAX_NAME = 15
 """Characters of a kernel object's name (BPF_OBJ_NAME_LEN without the final zero)."""
 
 _MIN_SUFFIX = 7
 _ALLOCATED = 0x2
+_POINTER = 8
 _DATA = re.compile(r"\.(data|rodata|bss)(\..*)?")
 _READ_ONLY = re.compile(r"\.rodata(\..*)?|\.data\.rel\.ro(\..*)?|\.kconfig")
 _NO_DATA = re.compile(r"\.BTF(\.ext)?|\.z?debug_.*|\.eh_frame|\.llvm.*")
@@ -43,11 +49,20 @@ def internal_name(object_name: str, section: str) -> str:
 
 def read_data(image: Image) -> list[Map]:
     """The maps of the global data, in the order of the sections."""
-    return [
-        data_map(image, section.name, section.data, _relocated_words(image, section))
-        for section in image.file.sections
-        if _is_data(section)
-    ]
+    sections = [section for section in image.file.sections if _is_data(section)]
+    words = {section.number: _function_words(image, section) for section in sections}
+    tokens = _number_functions(words)
+    order: Literal["little", "big"] = "big" if image.file.big_endian else "little"
+    maps: list[Map] = []
+    for section in sections:
+        content = bytearray(section.data)
+        functions: list[FunctionWord] = []
+        for offset, place in words[section.number]:
+            functions.append(FunctionWord(offset, tokens[place], *place))
+            content[offset : offset + _POINTER] = tokens[place].to_bytes(_POINTER, order)
+        found = data_map(image, section.name, bytes(content), _relocated_words(image, section))
+        maps.append(replace(found, tables=_by_variable(image, section, functions)) if functions else found)
+    return maps
 
 
 def data_map(image: Image, name: str, content: bytes, relocated: tuple[tuple[int, int], ...] = ()) -> Map:
@@ -93,10 +108,7 @@ def data_relocations(image: Image) -> tuple[Relocation, ...]:
         if not _is_kept(image, section):
             continue
         for relocation in image.relocations(section):
-            symbol, addend = relocation.symbol, relocation.addend
-            if addend is None:
-                word = section.data[relocation.offset : relocation.offset + _width(relocation)]
-                addend = int.from_bytes(word, "big" if image.file.big_endian else "little", signed=True)
+            symbol, addend = relocation.symbol, _addend(image, section, relocation)
             target = image.section_of(symbol)
             found.append(
                 Relocation(
@@ -110,6 +122,47 @@ def data_relocations(image: Image) -> tuple[Relocation, ...]:
                 )
             )
     return tuple(found)
+
+
+def _function_words(image: Image, section: Section) -> list[tuple[int, tuple[str, int]]]:
+    """The aligned 8-byte words of read-only data that point into code: offset, and (section, byte) of the function."""
+    found: dict[int, tuple[str, int]] = {}
+    for relocation in image.relocations(section) if _READ_ONLY.fullmatch(section.name) else ():
+        target, start = image.section_of(relocation.symbol), relocation.offset
+        if target is None or not target.is_code or _width(relocation) != _POINTER or start % _POINTER:
+            continue
+        if start + _POINTER > section.size:
+            continue
+        found[start] = (target.name, relocation.symbol.offset + _addend(image, section, relocation))
+    return sorted(found.items())
+
+
+def _number_functions(
+    words: Mapping[int, list[tuple[int, tuple[str, int]]]],
+) -> dict[tuple[str, int], int]:
+    """A token for each function that some word points at."""
+    places = sorted({place for found in words.values() for _, place in found})
+    return {place: FUNCTION_TOKENS + _POINTER * number for number, place in enumerate(places)}
+
+
+def _by_variable(image: Image, section: Section, words: Sequence[FunctionWord]) -> tuple[FunctionTable, ...]:
+    """The words of each variable; those of none, as in a file without symbols, are of the whole section."""
+    tables: list[FunctionTable] = []
+    left = list(words)
+    for start, end in sorted({(s.offset, s.offset + s.size) for s in image.symbols(section) if s.size}):
+        inside = tuple(word for word in left if start <= word.offset and word.offset + _POINTER <= end)
+        if inside:
+            tables.append(FunctionTable(start, end, inside))
+            left = [word for word in left if word not in inside]
+    return (*tables, FunctionTable(0, section.size, tuple(left))) if left else tuple(tables)
+
+
+def _addend(image: Image, section: Section, relocation: ElfRelocation) -> int:
+    """What a relocation adds to its symbol: said by itself, or by the word it fills in."""
+    if relocation.addend is not None:
+        return relocation.addend
+    word = section.data[relocation.offset : relocation.offset + _width(relocation)]
+    return int.from_bytes(word, "big" if image.file.big_endian else "little", signed=True)
 
 
 def _relocated_words(image: Image, section: Section) -> tuple[tuple[int, int], ...]:

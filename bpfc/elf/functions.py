@@ -20,6 +20,7 @@ from ir.isa import Callee, Insn, Wide, decode, slot_numbers
 from ir.object import Reference
 
 CALL_OPCODE = 0x85
+CALLX_OPCODE = 0x8D
 WIDE_OPCODE = 0x18
 
 

@@ -2,7 +2,8 @@
 
     main: call helper ... exit | helper: call leaf ... exit | leaf: ... exit      in the order of the calls
 
-Calls and function addresses become distances in the new order; lines, CO-RE and references move along.
+Calls and function addresses become distances in the new order; lines, CO-RE and references move along. A
+program that calls through registers (`callx`) reaches what the read-only data it uses points at, too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from bpfc.elf.functions import WIDE_OPCODE, Code
+from bpfc.elf.functions import CALLX_OPCODE, WIDE_OPCODE, Code
 from bpfc.elf.image import Image
 from ir.btf_ext import CoreRelocation
 from ir.btf_types import Function as BtfFunction
@@ -18,7 +19,7 @@ from ir.btf_types import Prototype
 from ir.diagnostics import SourceLine
 from ir.isa import Insn
 from ir.lines import LineTable
-from ir.object import FunctionInfo, Program, Reference, ReferenceKind
+from ir.object import FunctionInfo, FunctionTable, Map, Program, Reference, ReferenceKind
 from ir.sections import section_meaning
 
 E2BIG = 7
@@ -26,7 +27,7 @@ MAX_LINKED = 1 << 21
 """Slots that all programs of an object may have together, subprograms counted once per program."""
 
 
-def link_programs(image: Image, codes: Sequence[Code]) -> dict[str, Program]:
+def link_programs(image: Image, codes: Sequence[Code], maps: Sequence[Map]) -> dict[str, Program]:
     """The programs of the object by name, in the order of the file; what does not link is noted."""
     by_place: dict[tuple[int, int], Code] = {}
     for code in codes:
@@ -37,6 +38,7 @@ def link_programs(image: Image, codes: Sequence[Code]) -> dict[str, Program]:
     programs: dict[str, Program] = {}
     if image.problems:
         return programs
+    tables = _tables(image, maps, by_place)
     linked = 0
     for entry in codes:
         if not entry.is_entry:
@@ -46,13 +48,13 @@ def link_programs(image: Image, codes: Sequence[Code]) -> dict[str, Program]:
                 "duplicate-program", f"there are two programs called '{entry.name}'", entry.location(image, 0)
             )
             continue
-        order = _reachable(entry, by_place)
+        order, found = _reach_all(entry, by_place, tables)
         linked += sum(code.starts[-1] for code in order)
         if linked > MAX_LINKED:
             said = f"programs have more than {MAX_LINKED} instructions together"
             image.problem("too-large", said, entry.location(image, 0), E2BIG)
             return programs
-        programs[entry.name] = _build(image, order, by_place)
+        programs[entry.name] = _build(image, order, by_place, found)
     return programs
 
 
@@ -65,10 +67,59 @@ def _check_targets(image: Image, codes: Sequence[Code], by_place: Mapping[tuple[
                 image.problem("bad-call-target", said, code.location(image, number))
 
 
-def _reachable(entry: Code, by_place: Mapping[tuple[int, int], Code]) -> list[Code]:
-    """`entry` and what it calls, depth first in the order of the calls (as libbpf appends them)."""
-    order, seen = [entry], {id(entry)}
-    pending: list[Iterator[tuple[int, int]]] = [_callees(entry)]
+def _tables(
+    image: Image, maps: Sequence[Map], by_place: Mapping[tuple[int, int], Code]
+) -> list[tuple[str, FunctionTable, dict[int, Code]]]:
+    """Each table, the name of its map, and the functions it points at, by token."""
+    numbers = {section.name: section.number for section in image.file.sections if section.is_code}
+    tables: list[tuple[str, FunctionTable, dict[int, Code]]] = []
+    for found in maps:
+        for table in found.tables:
+            codes = {word.token: by_place.get((numbers[word.section], word.place)) for word in table.words}
+            known = {token: code for token, code in codes.items() if code is not None}
+            tables.append((found.name, table, known))
+    return tables
+
+
+def _reach_all(
+    entry: Code,
+    by_place: Mapping[tuple[int, int], Code],
+    tables: Sequence[tuple[str, FunctionTable, Mapping[int, Code]]],
+) -> tuple[list[Code], dict[int, Code]]:
+    """`entry` and what it calls, by name or through tables; and the functions it may find in tables, by token."""
+    order = _reachable([entry], by_place)
+    found: dict[int, Code] = {}
+    while any(insn.opcode == CALLX_OPCODE for code in order for insn in code.insns):
+        used = {(one.name, one.offset) for code in order for one in code.references.values()}
+        found = {
+            token: code
+            for map, table, functions in tables
+            if any(name == map and table.start <= offset < table.end for name, offset in used)
+            for token, code in functions.items()
+        }
+        longer = _reachable([entry, *(found[token] for token in sorted(found))], by_place)
+        if len(longer) == len(order):
+            break
+        order = longer
+    return order, {token: code for token, code in sorted(found.items()) if code is not entry}
+
+
+def _reachable(roots: Sequence[Code], by_place: Mapping[tuple[int, int], Code]) -> list[Code]:
+    """Each root and what it calls, depth first in the order of the calls (as libbpf appends them)."""
+    order: list[Code] = []
+    seen: set[int] = set()
+    for root in roots:
+        if id(root) not in seen:
+            seen.add(id(root))
+            order.append(root)
+            _append_callees(root, by_place, order, seen)
+    return order
+
+
+def _append_callees(
+    code: Code, by_place: Mapping[tuple[int, int], Code], order: list[Code], seen: set[int]
+) -> None:
+    pending: list[Iterator[tuple[int, int]]] = [_callees(code)]
     while pending:
         place = next(pending[-1], None)
         if place is None:
@@ -79,14 +130,18 @@ def _reachable(entry: Code, by_place: Mapping[tuple[int, int], Code]) -> list[Co
             seen.add(id(callee))
             order.append(callee)
             pending.append(_callees(callee))
-    return order
 
 
 def _callees(code: Code) -> Iterator[tuple[int, int]]:
     return (code.targets[number] for number in sorted(code.targets))
 
 
-def _build(image: Image, order: Sequence[Code], by_place: Mapping[tuple[int, int], Code]) -> Program:
+def _build(
+    image: Image,
+    order: Sequence[Code],
+    by_place: Mapping[tuple[int, int], Code],
+    found: Mapping[int, Code],
+) -> Program:
     bases: dict[int, int] = {}
     names: dict[int, str] = {}
     taken: Counter[str] = Counter()
@@ -148,6 +203,7 @@ def _build(image: Image, order: Sequence[Code], by_place: Mapping[tuple[int, int
         references=dict(sorted(references.items())),
         core=core,
         lines=lines,
+        tokens={token: bases[id(code)] for token, code in found.items()},
         file=image.file.name,
         big_endian=image.file.big_endian,
     )

@@ -39,7 +39,7 @@ def read_object(data: bytes, name: str, kconfig: Mapping[str, str] = _NO_VALUES)
     maps = _read_maps(image, externs, kconfig)
     codes = collect_code(image)
     relocate_code(image, codes, _targets(maps, externs))
-    programs = link_programs(image, codes)
+    programs = link_programs(image, codes, maps)
     _check_slots(image, maps, programs)
     if image.problems:
         raise RejectedError(image.problems)

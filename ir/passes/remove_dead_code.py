@@ -17,15 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from ir.callees import callees_of
 from ir.core import (
     Address,
     Alu,
     Branch,
-    Call,
     Const,
     Frame,
     Function,
-    Inst,
     Load,
     Module,
     Param,
@@ -112,13 +111,12 @@ def is_in_bounds(load: Load, module: Module) -> bool:
 
 
 def remove_functions(module: Module) -> bool:
-    """Remove the functions that main does not reach by calls or by their address."""
+    """Remove the functions that main does not reach by calls, by their address or through tables."""
     main = module.main.name
     seen = {main}
     work = [main]
     while work:
-        for inst in module.functions[work.pop()].insts():
-            name = _named_function(inst)
+        for name in callees_of(module, module.functions[work.pop()]):
             if name in module.functions and name not in seen:
                 seen.add(name)
                 work.append(name)
@@ -126,14 +124,6 @@ def remove_functions(module: Module) -> bool:
     for name in dead:
         del module.functions[name]
     return bool(dead)
-
-
-def _named_function(inst: Inst) -> str:
-    if isinstance(inst, Call) and isinstance(inst.target, str):
-        return inst.target
-    if isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION:
-        return inst.reference.name
-    return ""
 
 
 def _keep(function: Function, live: set[Value]) -> bool:

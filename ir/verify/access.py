@@ -8,6 +8,7 @@ from ir.core import Value
 from ir.isa import Row
 from ir.kinds import ProgramType
 from ir.verify.contexts import Field
+from ir.verify.indirect import load_function
 from ir.verify.kernel_objects import check_object, load_object
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, between, between_signed, const
@@ -185,10 +186,15 @@ def check_map_value(
 def _load_map_value(subject: Subject, pointer: Pointer, row: Row, offset: int, inst: Value) -> Known:
     map_ = pointer.area.map
     assert map_ is not None
+    is_known = subject.is_frozen(map_) and pointer.area.is_single
+    if is_known and map_.tables and row.size == 8:
+        function = load_function(subject, map_, pointer, offset)
+        if function is not None:
+            return function
     if pointer.span.mask:
         return plain_range(row)
     place = pointer.span.value + offset
-    if subject.is_frozen(map_) and pointer.area.is_single:
+    if is_known and not any(at < place + row.size and place < at + size for at, size in map_.relocated):
         content = (map_.initial or b"").ljust(map_.value_size, b"\0")[place : place + row.size]
         number = int.from_bytes(content, "big" if subject.program.big_endian else "little", signed=row.signed)
         return const(64, number)

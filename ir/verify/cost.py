@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ir.core import Address, Block, Call, Function, Module
+from ir.callees import callees_of, functions_taken
+from ir.core import Block, Call, Function, Module
 from ir.helpers import ArgumentKind, helper_by_id
 from ir.isa import Callee
-from ir.object import ReferenceKind
 from ir.verify.loops import Loops
 
 # A program may run this many instructions without spending fuel; a loop inside an unbounded one, this many.
@@ -77,34 +77,9 @@ def _callbacks(module: Module, call: Call) -> list[str]:
     return functions_taken(module)
 
 
-def functions_taken(module: Module) -> list[str]:
-    """The functions whose address the program takes: anyone may call them with anything."""
-    return [name for name in module.functions if name in _taken(module)]
-
-
-def _taken(module: Module) -> set[str]:
-    return {
-        inst.reference.name
-        for function in module.functions.values()
-        for inst in function.insts()
-        if isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION
-    }
-
-
-def callees_of(function: Function) -> list[str]:
-    """The functions that `function` calls or takes the address of, each once, in order."""
-    found: dict[str, None] = {}
-    for inst in function.insts():
-        if isinstance(inst, Call) and inst.callee is Callee.SUBPROGRAM and isinstance(inst.target, str):
-            found[inst.target] = None
-        elif isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION:
-            found[inst.reference.name] = None
-    return list(found)
-
-
 def order_callees_first(module: Module) -> list[str]:
     """The names of the functions, callees before callers."""
-    callees = {name: callees_of(function) for name, function in module.functions.items()}
+    callees = {name: callees_of(module, function) for name, function in module.functions.items()}
     order: list[str] = []
     seen: set[str] = set()
     stack = [(name, False) for name in reversed(list(module.functions))]

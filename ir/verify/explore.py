@@ -21,6 +21,7 @@ from ir.verify.effects import functions_that_move_packets
 from ir.verify.exits import check_exit, check_global_exit
 from ir.verify.global_functions import arguments_of, check_call
 from ir.verify.helper_calls import call_helper, find_helper
+from ir.verify.indirect import call_any
 from ir.verify.induction import Group
 from ir.verify.kfunc_calls import call_kfunc, find_kfunc
 from ir.verify.outline import Outline
@@ -95,6 +96,7 @@ class Explorer:
         self.states = 0
         self.moving = functions_that_move_packets(subject.module)
         self.called: list[Function] = []  # global functions, in the order in which they were come to
+        self.through: dict[Call, dict[str, None]] = {}  # through registers: the functions that a call may run
 
     def outline(self, function: Function) -> Outline:
         """The outline of a function, made when first asked for."""
@@ -319,7 +321,7 @@ class Walk:
         if call.callee is Callee.KFUNC:
             call_kfunc(self.steps, state, call, find_kfunc(subject, call))
             return [state]
-        raise Refused("indirect-call", "Linux has no calls through registers")
+        return call_any(self, state, call)
 
     def _call_subprogram(self, state: State, call: Call, function: Function) -> list[State]:
         arguments = arguments_of(self.explorer.subject, function)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from ir.callees import callees_of, functions_taken
 from ir.context import Argument
 from ir.core import Atomic, Block, Branch, Call, Inst, Load, Module, Param, Store, Value
 from ir.isa import Callee
 from ir.regions import RegionKind, Regions
-from ir.verify.cost import callees_of, functions_taken, loops_without_fuel, order_callees_first
+from ir.verify.cost import loops_without_fuel, order_callees_first
 from ir.verify.effects import FRAME_SIZE, Effects, World
 from ir.verify.ranges import FunctionRanges
 from ir.verify.scalar import Scalar, between
@@ -85,7 +86,7 @@ def _analyze(world: World) -> Facts:
         ranges = FunctionRanges(function, Effects(world, function), entry)
         if not _walk(ranges, _Collector(world, ranges, facts, entries)):
             world.has_wild_writes = True
-            for callee in callees_of(function):
+            for callee in callees_of(world.module, function):
                 entries[callee] = State()
     facts.free = loops_without_fuel(world.module, facts.trips)
     return facts

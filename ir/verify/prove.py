@@ -13,6 +13,8 @@ from typing import Final, final
 from ir.btf import Btf
 from ir.core import Function, Module
 from ir.diagnostics import Diagnostic
+from ir.regions import Regions
+from ir.stack_depth import check_stack
 from ir.verify.explain import explain
 from ir.verify.explore import Effort, Explorer, Witness
 from ir.verify.global_functions import arguments_of, entry_of
@@ -28,7 +30,7 @@ EACCES: Final = 13
 _PLAIN: Final = frozenset(
     (
         *("unknown-helper", "helper-unavailable", "gpl-only", "map-type", "unknown-kfunc", "may-sleep"),
-        *("indirect-call", "no-kernel-btf", "call-depth"),
+        *("no-kernel-btf", "call-depth"),
     )
 )
 _UNDECIDED: Final = frozenset(("too-complex", "unbounded-loop"))
@@ -81,7 +83,8 @@ def verify(
         explorer = Explorer(subject, effort, outlines, witness() if witness is not None else None)
         try:
             prove_main(explorer)
-            found = ()
+            found = tuple(check_stack(module, Regions(module), explorer.through)) if explorer.through else ()
+            is_final = bool(found)
         except Refused as refused:
             if not found or refused.code != "too-complex":
                 found = (explain(subject, refused),)

@@ -84,7 +84,7 @@ _STRUCTURE: Final[Mapping[str, Reason]] = {
     "falls-off-end": Reason("structure", "end the function with exit or a jump"),
     "frame-pointer-write": Reason("structure", "copy r10 into another register"),
     "jump-out-of-range": Reason("structure", "jump to an instruction of the same function"),
-    "recursion": Reason("structure", "write it as a loop"),
+    "recursion": Reason("structure", "write it as a loop", E2BIG),
     "tail-call-stack": Reason("structure", "use less stack in the callers of a function that tail-calls"),
     "too-many-functions": Reason("structure", "inline some"),
     "too-many-insns": Reason("structure", "split it by tail calls"),

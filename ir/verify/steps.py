@@ -88,7 +88,7 @@ class Steps:
     def _address(self, inst: Address) -> Known:
         reference, subject = inst.reference, self.subject
         if reference.kind is ReferenceKind.FUNCTION:
-            return start_of(subject.area(("function", reference.name), AreaKind.FUNCTION, reference.name))
+            return start_of(subject.function_area((reference.name,)))
         map_ = subject.maps.get(reference.name)
         if map_ is None:
             return self._kernel_symbol(inst)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Final, final
 
 from ir.btf import Btf
@@ -50,6 +50,7 @@ class Subject:
         self.helpers = allowed_helpers(program.type, program.attach_type)
         self._areas: dict[Hashable, Area] = {}
         self._special: dict[str, tuple[SpecialField, ...]] = {}
+        self._functions: dict[Area, tuple[str, ...]] = {}
 
     def area(
         self, key: Hashable, kind: AreaKind, name: str = "", size: int = 0, writable: bool = True
@@ -65,6 +66,16 @@ class Subject:
         area = self.area(("frame", function.name), AreaKind.FRAME, function.name, FRAME_SIZE)
         area.is_single = True
         return area
+
+    def function_area(self, names: Sequence[str]) -> Area:
+        """One of these functions."""
+        area = self.area(("function", *names), AreaKind.FUNCTION, " or ".join(names))
+        self._functions[area] = tuple(names)
+        return area
+
+    def functions_in(self, area: Area) -> tuple[str, ...]:
+        """The functions that a `function_area` was made of."""
+        return self._functions[area]
 
     def map_area(self, map_: Map) -> Area:
         """A map itself."""

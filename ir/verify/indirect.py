@@ -1,0 +1,142 @@
+"""Calls through registers: which functions a load from a table may give, and what a call of any of them needs.
+
+    r2 &= 3; r2 <<= 3; r3 = table ll; r3 += r2      table + 0, 8, 16 or 24
+    r4 = *(u64 *)(r3 + 0)                           one of the functions of these four words
+    callx r4                                        each of them is walked with the caller's state
+
+The pointer must be as it was loaded, the functions static and without tail calls, and none may be running.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ir.callees import functions_taken, named_function
+from ir.core import Call, Function, Module, Value, operands
+from ir.isa import Callee
+from ir.object import Map
+from ir.verify.refusal import Refused
+from ir.verify.state import State
+from ir.verify.subject import Subject
+from ir.verify.values import AreaKind, Pointer, start_of
+
+if TYPE_CHECKING:
+    from ir.verify.explore import Walk
+
+_WORD: Final = 8
+_MOST_WORDS: Final = 256
+_TAIL_CALL: Final = 12
+
+
+def load_function(subject: Subject, map_: Map, pointer: Pointer, offset: int) -> Pointer | None:
+    """What an 8-byte load at pointer + offset of read-only data gives, when that is surely a function or NULL."""
+    places = _places(pointer, offset)
+    table = next((t for t in map_.tables if places and t.start <= places[0] < t.end), None)
+    if table is None or places[-1] >= table.end:
+        return None
+    by_place = {word.offset: word.token for word in table.words}
+    starts = {info.start: info.name for info in subject.program.functions}
+    names: set[str] = set()
+    is_nullable = False
+    for place in places:
+        slot = subject.program.tokens.get(by_place.get(place, 0))
+        if slot is not None:
+            names.add(starts[slot])
+        elif place not in by_place and not any((map_.initial or b"")[place : place + _WORD]):
+            is_nullable = True
+        else:
+            return None
+    return start_of(subject.function_area(sorted(names)), is_nullable) if names else None
+
+
+def _places(pointer: Pointer, offset: int) -> list[int]:
+    """Every byte that pointer + offset may be at; none when some are not aligned, or they are too many."""
+    span = pointer.span
+    low, high = span.smin + offset, span.smax + offset
+    if (span.mask | (span.value + offset)) & (_WORD - 1) or high - low >= _WORD * _MOST_WORDS:
+        return []
+    return [place for place in range(low, high + 1, _WORD) if span.contains(place - offset)]
+
+
+def find_functions(subject: Subject, state: State, call: Call) -> list[Function]:
+    """The functions that `callx` may call. Raises Refused when that may be anything else."""
+    assert not isinstance(call.target, int | str)
+    known = state.of(call.target)
+    if type(known) is not Pointer or known.area.kind is not AreaKind.FUNCTION:
+        hint = (
+            "load the pointer whole, from a table in read-only data at a proved index, and leave it as it is"
+        )
+        raise Refused(
+            "indirect-call", "call through what is not surely a function's address", call.target, hint
+        )
+    if known.is_nullable:
+        hint = "compare the pointer with NULL before the call"
+        raise Refused(
+            "indirect-call", f"call through a pointer to {known.area} that may be NULL", call.target, hint
+        )
+    functions = [subject.module.functions[name] for name in subject.functions_in(known.area)]
+    for function in functions:
+        _check_callee(subject.module, function, call)
+    return functions
+
+
+def _check_callee(module: Module, function: Function, call: Call) -> None:
+    """Refuse what may not be called through a register."""
+    name = function.name
+    if function is module.main or function.info.is_global:
+        said = f"'{name}' is a global function; only static ones are called through registers"
+        raise Refused("indirect-call", said)
+    if _tail_calls(module, function):
+        raise Refused("indirect-call", f"'{name}', which is called through a register, may tail-call")
+    read = {register for register in _reads(module, function, {name}) if register > len(call.args)}
+    if read:
+        said = f"'{name}', which is called through a register, reads r{min(read)}, which is not set"
+        raise Refused("uninitialized-register", said)
+
+
+def _tail_calls(module: Module, function: Function) -> bool:
+    """Whether a tail call may run because of `function`."""
+    seen = {function.name}
+    work = [function]
+    while work:
+        found = work.pop()
+        for inst in found.insts():
+            if isinstance(inst, Call) and inst.callee is Callee.HELPER and inst.target == _TAIL_CALL:
+                return True
+            name = named_function(inst)
+            if name and name not in seen:
+                seen.add(name)
+                work.append(module.functions[name])
+    return False
+
+
+def _reads(module: Module, function: Function, seen: set[str]) -> set[int]:
+    """The argument registers that a function reads, or hands on to one that may read them."""
+    registers: dict[Value, int] = {param: param.register for param in function.params}
+    read: set[int] = set()
+    for block in function.blocks:
+        for item in (*block.insts, block.terminator):
+            if not isinstance(item, Call) or item.callee is not Callee.INDIRECT:
+                read.update(registers[value] for value in operands(item) if value in registers)
+                continue
+            handed = {number: registers.get(value) for number, value in enumerate(item.args, 1)}
+            for name in functions_taken(module):
+                if name not in seen:
+                    seen.add(name)
+                    further = _reads(module, module.functions[name], seen)
+                    read.update(handed[one] or 0 for one in further if one in handed)
+        read.update(registers[arg] for edge in block.edges() for arg in edge.args if arg in registers)
+    return read - {0}
+
+
+def call_any(walk: Walk, state: State, call: Call) -> list[State]:
+    """The states after a call of whatever function the register holds."""
+    after: list[State] = []
+    functions = find_functions(walk.explorer.subject, state, call)
+    for function in functions:
+        if walk.explorer.subject.frame_of(function) in (walk.steps.frame, *walk.frames):
+            raise Refused("recursion", f"function '{function.name}' calls itself through a register")
+        walk.explorer.through.setdefault(call, {})[function.name] = None
+        inside = state.copy() if len(functions) > 1 else state
+        after += [walk.resume(call, done) for done in walk.enter_function(inside, function, list(call.args))]
+    return after
