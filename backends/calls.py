@@ -15,6 +15,7 @@ from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, ResultKind, help
 from ir.isa import Callee
 from ir.kfuncs import KFUNCS
 from ir.object import Map
+from ir.packet_objects import XDP_BUFF
 from ir.regions import INNER, RegionKind, map_named
 
 if TYPE_CHECKING:
@@ -205,6 +206,11 @@ def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> 
             case ArgumentKind.FUNCTION:
                 if region.kind is not RegionKind.FUNCTION or not region.name:
                     said = f"argument {number + 1} of {helper.full_name} must be a function"
+                    lowering.problem("helper-argument", said, call.at)
+            case ArgumentKind.BTF_POINTER if argument.btf == XDP_BUFF and lowering.module.context.objects:
+                is_one = region.kind is RegionKind.OBJECT and region.name == XDP_BUFF
+                if not is_one or lowering.regions.offset(value) != (region.origin, 0):
+                    said = f"argument {number + 1} of {helper.full_name} must be the struct xdp_buff of the context"
                     lowering.problem("helper-argument", said, call.at)
             case kind if kind in _MEMORY:
                 _check_memory(lowering, call, argument, number, map_)

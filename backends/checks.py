@@ -21,6 +21,7 @@ from ir.kinds import MapType
 from ir.map_layout import CPUS, layout_of
 from ir.maps import HASHES, is_per_cpu
 from ir.object import ReferenceKind
+from ir.packet_objects import OBJECTS
 from ir.regions import INNER, Region, RegionKind, constant_step, map_named
 
 if TYPE_CHECKING:
@@ -148,6 +149,13 @@ class Checker:
                 said = f"access of {size} bytes at stack offset {total} is outside [-{FRAME_SIZE}, 0)"
                 self.lowering.problem("stack-out-of-bounds", said, at)
             return True
+        if region.kind is RegionKind.OBJECT and self._is_found(region, base):
+            limit = OBJECTS[region.name].size
+            if writes or not 0 <= total <= limit - size:
+                what = "store" if writes else "load"
+                said = f"{what} of {size} bytes at offset {total} of struct {region.name}: nothing is there for it"
+                self.lowering.problem("object-access", said, at)
+            return True
         direct = self._direct_value(base)
         if direct is not None:
             total += direct
@@ -157,6 +165,10 @@ class Checker:
                 self.lowering.problem("map-value-out-of-bounds", said, at)
             return True
         return False
+
+    def _is_found(self, region: Region, base: Value) -> bool:
+        """Whether `base` is a pointer as it was loaded, at a constant distance."""
+        return self.regions.offset(base)[0] is region.origin
 
     def _direct_value(self, base: Value) -> int | None:
         root, _ = self.regions.offset(base)

@@ -50,8 +50,10 @@ class NativeHelpers:
         overridden: frozenset[int] = frozenset(),
         program_type: ProgramType = ProgramType.UNSPEC,
         trusts: bool = False,
+        has_xdp_buff: bool = False,
     ) -> None:
         self._overridden, self._type, self._trusts = overridden, program_type, trusts
+        self._has_xdp_buff = has_xdp_buff
         self._found: dict[str, NativeHelper] = {}
         self._texts: dict[str, str] = {}
         self._declared: dict[str, str] = {}
@@ -102,7 +104,7 @@ class NativeHelpers:
             ]
             inline = "alwaysinline" if row.is_small else "noinline"
             writer = Writer(symbol, *params, returns=returns, attributes=f"internal {inline} nounwind")
-            row.emit(writer, Site(self._type, map, self._trusts))
+            row.emit(writer, Site(self._type, map, self._trusts, self._has_xdp_buff))
             self._texts[symbol] = writer.text()
             self._declared.update(writer.externals)
             self._add_parts(row.parts)

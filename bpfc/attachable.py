@@ -29,7 +29,7 @@ class Attachable:
     def __init__(self) -> None:
         self.warnings: list[Diagnostic] = []
         self.traces_tracer = False
-        self._traced: dict[tuple[Model, LinkKind], TracedProgram] = {}
+        self._traced: dict[tuple[Model, LinkKind, tuple[tuple[int, str], ...]], TracedProgram] = {}
 
     @property
     def hooks(self) -> ProgramHooks:
@@ -77,13 +77,15 @@ class Attachable:
         world = self.runtime.world
         return Statistics(world.segments(), self.runtime.limits, world.space)
 
-    def traced(self, model: Model, kind: LinkKind) -> TracedProgram:
-        """The program compiled for functions of a model."""
+    def traced(
+        self, model: Model, kind: LinkKind, objects: tuple[tuple[int, str], ...] = ()
+    ) -> TracedProgram:
+        """The program compiled for functions of a model. `objects`: what arguments point to (ContextLayout)."""
         from bpfc.tracing import TracedProgram  # late, as above
 
-        found = self._traced.get((model, kind))
+        found = self._traced.get((model, kind, objects))
         if found is None:
-            found = self._traced[model, kind] = TracedProgram(self, model, kind)
+            found = self._traced[model, kind, objects] = TracedProgram(self, model, kind, objects)
         return found
 
     @property

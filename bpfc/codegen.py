@@ -25,6 +25,7 @@ from ir.helpers import HELPERS
 from ir.isa import NOP_FIRST, Kind, row_of
 from ir.lift import lift
 from ir.object import Map, Program
+from ir.packet_objects import XDP_BUFF
 from ir.passes.fold_rodata import FoldRodata
 from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
 from ir.regions import Regions
@@ -120,7 +121,8 @@ def _build(
         regions = Regions(module)
         facts = analyze(module, regions)
         check_result(module, facts)
-        natives = NativeHelpers(overridden, program.type)
+        objects = module.context.objects.values()
+        natives = NativeHelpers(overridden, program.type, has_xdp_buff=XDP_BUFF in objects)
         lower_options = LowerOptions(
             program.big_endian,
             options.count_insns,

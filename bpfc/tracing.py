@@ -18,11 +18,13 @@ from backends.native_code import Needs
 from bpfc.compile import compile_program
 from bpfc.links import Link, LinkKind
 from bpfc.places import Place
-from ir.context import ContextLayout
+from ir.btf import Btf
+from ir.context import XDP_MD, ContextLayout
 from ir.diagnostics import Diagnostic, Location, RejectedError
-from ir.function_model import Model, model_of
+from ir.function_model import Model, model_of, points_to, prototype_of
 from ir.kinds import AttachType, ProgramType
 from ir.object import Map
+from ir.packet_objects import XDP_BUFF, fit_to_objects
 from runtime.epoch import epochs
 from runtime.execution import Segment
 from runtime.hook import ProgramHooks, attach_lock
@@ -90,7 +92,8 @@ def attach_bpf(program: Attachable, target: Place, function: str | None, kind: L
         hook = target.hooks.hook(name)
         hook.require_traceable()
         model = model_of(target.btf, info.btf_id, name)
-        traced = program.traced(model, kind)
+        objects = _objects(target.btf, info.btf_id, model)
+        traced = program.traced(model, kind, objects)
         program.traces_tracer |= is_tracer
         if hook.trampoline is None:
             hook.trampoline = Trampoline(hook, model, True, target.image.address_of(name))
@@ -185,12 +188,16 @@ class Statistics:
 class TracedProgram:
     """A program compiled for functions of one model, while somebody holds it."""
 
-    def __init__(self, program: Attachable, model: Model, kind: LinkKind) -> None:
+    def __init__(
+        self, program: Attachable, model: Model, kind: LinkKind, objects: tuple[tuple[int, str], ...]
+    ) -> None:
         self._program = program
         world = program.runtime.world
         maps: dict[str, Map] = dict(world.declared)
-        context = _context(model, kind)
+        context = replace(_context(model, kind), objects=dict(objects))
         source = replace(program.program, attach_type=None)
+        if objects:
+            source = fit_to_objects(source, program.runtime.loaded.object.btf)
         target = world.space.compile_target
         compiled = compile_program(source, maps, program.runtime.options, world.overridden, context, target)
         self.image: LinkedImage = link(compiled.code, world.resolve, world.pool)
@@ -268,6 +275,20 @@ def _context(model: Model, kind: LinkKind) -> ContextLayout:
     slots = model.slots + (kind is not LinkKind.FENTRY)
     returns = None if kind is LinkKind.FMOD_RET else (0, 0)
     return ContextLayout("the arguments", 8 * slots, returns=returns)
+
+
+def _objects(btf: Btf | None, function_id: int, model: Model) -> tuple[tuple[int, str], ...]:
+    """(offset in the context, structure) of each argument that is the context of an XDP program."""
+    prototype = prototype_of(btf, function_id)
+    if btf is None or prototype is None:
+        return ()
+    found = []
+    slot = 0
+    for parameter, value in zip(prototype.parameters, model.arguments, strict=True):
+        if points_to(btf, parameter.type_id) == XDP_MD.name:
+            found.append((8 * slot, XDP_BUFF))
+        slot += value.slots
+    return tuple(found)
 
 
 def _refused(code: str, message: str, errno: int) -> RejectedError:

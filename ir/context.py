@@ -4,8 +4,8 @@ The runtime keeps the user's structure (xdp_md, __sk_buff, ...) as an image in t
 that holds the 64-bit packet pointers. Lowering turns a 32-bit load of a packet-pointer field into a 64-bit load from the
 header, as the kernel converts context accesses; every other field is read where it stands, HEADER bytes further on.
 
-    own address  0       8          16          24               32             64
-                 | data  | data_end | data_meta | packet_start   | packet_end   | image of the user's structure
+    own address  0       8          16          24               32             40            64
+                 | data  | data_end | data_meta | packet_start   | packet_end   | rxq (XDP)   | image of the user's structure
                                                  (head room)      (tail room)
 """
 
@@ -49,6 +49,7 @@ class ContextLayout:
     `is_raw`: r1 points at plain memory of r2 bytes instead, and nothing is converted. `returns` is what r0 must lie in
     (a tracing program). An extension gets what the function gets that it stands for, `entry`; it answers for the program
     only if that `is_main`; callers expect r0 to be a number of `result` (bytes, signed).
+    `objects` are the structures that 64-bit fields point to, by offset (ir/packet_objects.py).
     """
 
     name: str
@@ -61,6 +62,7 @@ class ContextLayout:
     returns: tuple[int, int] | None = None
     is_main: bool = True
     result: tuple[int, bool] = (8, False)
+    objects: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def arguments(self) -> tuple[Argument, ...]:

@@ -96,6 +96,13 @@ def prototype_of(btf: Btf | None, function_id: int) -> Prototype | None:
     return prototype if isinstance(prototype, Prototype) else None
 
 
+def points_to(btf: Btf, type_id: int) -> str:
+    """The name of the structure that a type points to, '' for other types."""
+    pointer = btf.type(btf.strip(type_id))
+    pointed = btf.type(btf.strip(pointer.type_id)) if isinstance(pointer, Pointer) else None
+    return pointed.name if isinstance(pointed, Struct) else ""
+
+
 def is_global(btf: Btf, function_id: int) -> bool:
     """Whether BTF says that a function has global linkage."""
     function = btf.type(function_id)

@@ -39,6 +39,7 @@ from ir.helpers import HELPER_IDS, ResultKind, helper_by_id
 from ir.isa import Callee
 from ir.kfuncs import KFUNCS
 from ir.object import Map, ReferenceKind
+from ir.packet_objects import OBJECTS
 
 
 class RegionKind(Enum):
@@ -54,6 +55,7 @@ class RegionKind(Enum):
     MAP = "map"  # a map itself: `name`
     MAP_VALUE = "map-value"  # a value of map `name`
     FUNCTION = "function"
+    OBJECT = "object"  # a structure behind the context: `name` (ir/packet_objects.py)
     UNKNOWN = "unknown"  # some address
 
 
@@ -271,11 +273,19 @@ class Regions:
             pointer = self.module.context.pointers.get(total)
             if pointer is not None:
                 self._set(load, _PACKET_POINTERS[pointer])
+        elif region.kind is RegionKind.CONTEXT and load.row.size == 8:
+            self._set_object(load, self.module.context.objects.get(total))
+        elif region.kind is RegionKind.OBJECT and load.row.size == 8:
+            self._set_object(load, OBJECTS[region.name].pointers.get(total))
         elif isinstance(root, Frame) and load.row.size == 8:
             slot = (function.name, total)
             self._slot_loads[slot].append(load)
             if slot in self._slots:
                 self._set(load, self._slots[slot])
+
+    def _set_object(self, load: Load, name: str | None) -> None:
+        if name is not None:
+            self._set(load, Region(RegionKind.OBJECT, name, load))
 
     def _spill(self, slot: tuple[str, int], region: Region) -> None:
         old = self._slots.get(slot)

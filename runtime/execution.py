@@ -17,6 +17,7 @@ from typing import Final, Literal, final
 from backends import abi
 from ir.context import HEADER, ContextLayout, Pointer
 from ir.diagnostics import Diagnostic, Location, RejectedError, TrapError
+from ir.packet_objects import RXQ_OFFSET
 from runtime.limits import Limits
 from runtime.words import word_type
 
@@ -30,6 +31,8 @@ _SAID: Final = {
     abi.Trap.DEPTH: ("call-depth", "indirect calls nested too deep"),
     abi.Trap.HELPER: ("helper-failed", "helper failed"),
 }
+
+_QUEUE_FIELDS: Final = {"rx_queue_index", "ingress_ifindex"}
 
 Native = Callable[..., int]
 Allocator = Callable[[int], "ctypes.Array[ctypes.c_uint8]"]
@@ -93,7 +96,8 @@ class Execution:
         self._shared = segments
         self.state = self._allocate(abi.RUN_STATE_SIZE)
         self._stack = self._allocate(abi.STACK_SIZE)
-        self._context = self._words((HEADER + layout.size + 7) // 8)
+        self._has_queue = layout.fields.keys() >= _QUEUE_FIELDS
+        self._context = self._words((HEADER + layout.size + 7) // 8 + 3 * self._has_queue)
         self._packet = self._allocate(HEAD_ROOM + TAIL_ROOM)
         self._table = self._words(3 * (len(segments) + 2))
         self.run_address = ctypes.addressof(self.state)
@@ -170,6 +174,8 @@ class Execution:
         """Fill the context image for a batch, whose loop sets the packet pointers; its address."""
         ctypes.memset(self.context_address, 0, ctypes.sizeof(self._context))
         self._set_fields(fields)
+        if self._has_queue:
+            self._set_queue(fields)
         return self.context_address
 
     def _put(self, offset: int, size: int, value: int) -> None:
@@ -219,6 +225,17 @@ class Execution:
             offset, size = place
             packed = (value & (1 << 8 * size) - 1).to_bytes(size, self.order)
             image[HEADER + offset : HEADER + offset + size] = packed
+
+    def _set_queue(self, fields: Mapping[str, int]) -> None:
+        """The packet's queue and device, as programs around this one see them (ir/packet_objects): the last 3 words."""
+        image = self._image()
+        queue = len(image) - 24
+        address = self.context_address + queue
+        self._context[RXQ_OFFSET // 8] = address
+        self._context[queue // 8] = address + 16
+        for offset, name in ((8, "rx_queue_index"), (16, "ingress_ifindex")):
+            value = fields.get(name, 0) & 0xFFFF_FFFF
+            image[queue + offset : queue + offset + 4] = value.to_bytes(4, self.order)
 
     def _result(self, ret: int, elapsed: int, start: int, length: int) -> RunResult:
         trap = self.trap()

@@ -43,6 +43,11 @@ def skb_output(w: Writer, site: Site) -> None:
     _output(w, site, has_packet=False)
 
 
+def xdp_output(w: Writer, site: Site) -> None:
+    """As perf_event_output, of the packet of the XDP program that this one runs around."""
+    _output(w, site, has_packet=site.has_xdp_buff)
+
+
 def _output(w: Writer, site: Site, has_packet: bool) -> None:
     flags, size = w["r3"], w["r5"] & 0xFFFF_FFFF
     shape = Shape(site.known_map.type, site.known_map)
@@ -86,5 +91,5 @@ RINGS: Final = {
     "ringbuf_discard": HelperRow(ringbuf_discard, may_trap=True, parts=(IN_SEGMENT,)),
     "perf_event_output": HelperRow(perf_event_output, is_small=False, needs_map=True),
     "skb_output": HelperRow(skb_output, is_small=False, needs_map=True),
-    "xdp_output": HelperRow(skb_output, is_small=False, needs_map=True),
+    "xdp_output": HelperRow(xdp_output, is_small=False, needs_map=True),
 }

@@ -17,12 +17,14 @@ ENOTSUPP: Final = 524  # what programs see where the host says EOPNOTSUPP
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where a helper is called: in programs of which type, with which map argument if any. `trusts`: what the
-    program passes was proved right, so nothing needs a check at run time.
+    program passes was proved right, so nothing needs a check at run time. `has_xdp_buff`: where a kernel has a struct
+    xdp_buff, there is the header of a context.
     """
 
     program_type: ProgramType = ProgramType.UNSPEC
     map: Map | None = None
     trusts: bool = False
+    has_xdp_buff: bool = False
 
     @property
     def known_map(self) -> Map:
