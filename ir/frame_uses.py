@@ -1,6 +1,7 @@
 """What a function does with its stack frame: the bytes it loads and stores, and those that others may touch.
 
 stx64 [frame - 8], v3                  a slot: bytes -8..0
+v2 = ldx32 [frame - 8]                 a part of it
 v1 = add64 frame, -24
 call helper map_lookup_elem (v2, v1)   pins the key's bytes, -24..-20: they must be in memory
 call subprogram f (v1)                 pins the whole frame: f may go anywhere in it
@@ -55,16 +56,17 @@ class FrameUses:
     accesses: dict[Load | Store, Range] = field(default_factory=dict)
     pinned: set[Range] = field(default_factory=set)
 
-    def slots(self) -> list[Range]:
-        """The ranges that accesses cover exactly and nothing else touches, in order."""
-        ranges = sorted({*self.accesses.values(), *self.pinned})
-        found: list[Range] = []
+    def slots(self) -> dict[Range, Range]:
+        """The slot that each accessed range is a part of, in order, for those that are: a slot is a run of at most 8 bytes
+        in which accesses overlap and that nothing else touches.
+        """
+        found: dict[Range, Range] = {}
         group: list[Range] = []
         end = -FRAME_SIZE
-        for each in (*ranges, Range(0, 0)):
+        for each in (*sorted({*self.accesses.values(), *self.pinned}), Range(0, 0)):
             if each.start >= end and group:
-                if len(group) == 1 and group[0] not in self.pinned:
-                    found.append(group[0])
+                if end - group[0].start <= 8 and self.pinned.isdisjoint(group):
+                    found |= dict.fromkeys(group, Range(group[0].start, end))
                 group = []
             group.append(each)
             end = max(end, each.end)

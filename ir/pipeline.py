@@ -123,7 +123,7 @@ PASSES: Final[Mapping[str, type[Any]]] = {
 }
 PROGRAM_PASSES: Final[Mapping[str, type[Any]]] = {RemoveNops.name: RemoveNops}
 
-DEFAULT_FAST: Final = Pipeline((FoldRodata(), FoldConstants(), RemoveDeadCode()))
+DEFAULT_FAST: Final = Pipeline((PromoteStack(), FoldRodata(), FoldConstants(), RemoveDeadCode()))
 """The fast tier: what decides whether a program loads, and removing what is dearer to compile."""
 
 DEFAULT: Final = Pipeline(

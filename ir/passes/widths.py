@@ -6,7 +6,7 @@ from typing import Final, final
 
 from ir.context import ContextLayout
 from ir.core import Address, Alu, Atomic, Call, Const, Frame, Inst, Load, PacketLoad, Value
-from ir.isa import ROW_BY_NAME, Callee
+from ir.isa import ROW_BY_NAME, Callee, Row
 from ir.regions import constant_step
 
 U64: Final = (1 << 64) - 1
@@ -14,6 +14,9 @@ U64: Final = (1 << 64) - 1
 _ZERO_EXTEND: Final = ROW_BY_NAME["mov32 reg"]
 _SIGN_EXTEND: Final = {width: ROW_BY_NAME[f"movsx{width}to64"] for width in (8, 16, 32)}
 _AND: Final = ROW_BY_NAME["and64 imm"]
+_OR: Final = ROW_BY_NAME["or64 reg"]
+_LEFT: Final = ROW_BY_NAME["lsh64 imm"]
+_RIGHT: Final = ROW_BY_NAME["rsh64 imm"]
 
 
 @final
@@ -68,3 +71,35 @@ class Widths:
         is_packet = type(base) is Load and base.row.size == 4
         is_result = type(base) is Call and base.callee is Callee.HELPER
         return offset in self._pointers and not (is_packet or is_result or isinstance(base, Frame | Address))
+
+
+@final
+class Bits:
+    """Shifting and joining values: collects the new instructions this takes in `made`, all of slot `at`."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.made: list[Inst] = []
+
+    def shift_right(self, value: Value, count: int) -> Value:
+        """`value` without its `count` low bits."""
+        return self._alu(_RIGHT, value, self._const(count)) if count else value
+
+    def shift_left(self, value: Value, count: int) -> Value:
+        """`value` above `count` zero bits."""
+        return self._alu(_LEFT, value, self._const(count)) if count else value
+
+    def replace(self, old: Value, new: Value, mask: int) -> Value:
+        """`old` with its bits in `mask` taken from `new`."""
+        kept = self._alu(_AND, old, self._const(mask ^ U64))
+        return self._alu(_OR, kept, self._alu(_AND, new, self._const(mask)))
+
+    def _alu(self, row: Row, x: Value, y: Value) -> Alu:
+        alu = Alu(row, x, y, self.at)
+        self.made.append(alu)
+        return alu
+
+    def _const(self, value: int) -> Const:
+        const = Const(value, self.at)
+        self.made.append(const)
+        return const
