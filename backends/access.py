@@ -49,9 +49,9 @@ def _load_context(lowering: FunctionLowering, inst: Load) -> str:
             inst.at,
         )
     if pointer is not None and inst.row.size == 4 and not inst.row.signed:
-        place = lowering.text.emit(f"getelementptr i8, ptr {root}, i64 {pointer.value}")
+        place = lowering.text.step(root, pointer.value)
         return lowering.text.emit(f"load ptr, ptr {place}, align 8")
-    place = lowering.text.emit(f"getelementptr i8, ptr {root}, i64 {HEADER + offset}")
+    place = lowering.text.step(root, HEADER + offset)
     align = (offset & -offset or 8) if offset else 8
     if lowering.regions.is_pointer(inst):
         return lowering.text.emit(f"load ptr, ptr {place}, align {min(align, 8)}")
@@ -85,7 +85,7 @@ def lower_store(lowering: FunctionLowering, inst: Store) -> None:
         if not lowering.module.context.is_writable(offset, size):
             said = f"{size} bytes at {offset} of {lowering.module.context.name} are read only"
             lowering.problem("context-write", said, inst.at)
-        address, align = lowering.text.emit(f"getelementptr i8, ptr {root}, i64 {HEADER + offset}"), 1
+        address, align = lowering.text.step(root, HEADER + offset), 1
     else:
         address, align = lowering.checker.access(inst, inst.base, inst.offset, size, writes=True)
     if size == 8 and lowering.regions.is_pointer(inst.value):
@@ -140,7 +140,7 @@ def lower_packet_load(lowering: FunctionLowering, inst: PacketLoad) -> str:
     index = "0" if inst.index is None else text.trunc(64, lowering.as_int(inst.index), 32)
     offset = text.sext(32, text.add(32, index, str(inst.imm)), 64)
     start = text.emit(f"load ptr, ptr {root}, align 8")
-    end = text.emit(f"load ptr, ptr {text.emit(f'getelementptr i8, ptr {root}, i64 8')}, align 8")
+    end = text.emit(f"load ptr, ptr {text.step(root, 8)}, align 8")
     length = text.sub(64, text.emit(f"ptrtoint ptr {end} to i64"), text.emit(f"ptrtoint ptr {start} to i64"))
     room = text.sub(64, length, str(size))
     inside = text.emit(f"icmp sle i64 {offset}, {room}")

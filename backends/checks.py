@@ -87,7 +87,7 @@ class Checker:
         """The checked address of an access and the alignment known for it."""
         text = self.text
         operand = self.lowering.as_ptr(base)
-        address = text.emit(f"getelementptr i8, ptr {operand}, i64 {offset}") if offset else operand
+        address = text.step(operand, offset)
         align = self._check(inst, base, offset, size, writes, address)
         return address, align
 
@@ -276,16 +276,12 @@ class Checker:
             return "false"
         text, layout = self.text, layout_of(map_)
         base = self.lowering.unit.symbol(f"map.{region.name}")
-        start = text.emit(
-            f"ptrtoint ptr {text.emit(f'getelementptr i8, ptr {base}, i64 {layout.values_offset}')} to i64"
-        )
+        start = text.emit(f"ptrtoint ptr {text.step(base, layout.values_offset)} to i64")
         offset = text.sub(64, address, start)
         per_cpu = is_per_cpu(map_.type)
         stride = layout.value_stride if per_cpu or map_.type not in HASHES else layout.element_stride
         if per_cpu:
-            cpus = text.emit(
-                f"load i32, ptr {text.emit(f'getelementptr i8, ptr {base}, i64 {CPUS}')}, align 4"
-            )
+            cpus = text.emit(f"load i32, ptr {text.step(base, CPUS)}, align 4")
             limit = text.mul(64, text.zext(32, cpus, 64), str(layout.cpu_stride))
             place = text.urem(64, text.urem(64, offset, str(layout.cpu_stride)), str(stride))
         else:
@@ -312,9 +308,7 @@ class Checker:
     def _context_pointer(self, pointer: Pointer) -> str:
         context = self._context()
         assert context is not None
-        place = self.text.emit(
-            f"getelementptr i8, ptr {self.lowering.operands[context]}, i64 {pointer.value}"
-        )
+        place = self.text.step(self.lowering.operands[context], pointer.value)
         return self.text.emit(f"load ptr, ptr {place}, align 8")
 
 

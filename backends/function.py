@@ -217,7 +217,7 @@ class FunctionLowering:
 
     def run_field(self, offset: int) -> str:
         """The address of a field of the run state."""
-        return self.text.emit(f"getelementptr i8, ptr %run, i64 {offset}") if offset else "%run"
+        return self.text.step("%run", offset)
 
     def start_block(self, label: str) -> None:
         """End the LLVM block being written (its terminator is emitted) and start another."""
@@ -302,7 +302,7 @@ class FunctionLowering:
                 return self.unit.symbol(f"map.{reference.name}")
             case ReferenceKind.MAP_VALUE:
                 base = self.unit.symbol(f"value.{reference.name}")
-                return self.text.emit(f"getelementptr i8, ptr {base}, i64 {reference.offset}")
+                return self.text.step(base, reference.offset)
             case ReferenceKind.KSYM | ReferenceKind.KFUNC:
                 return self.unit.symbol(f"ksym.{reference.name}")
             case _:

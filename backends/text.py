@@ -9,13 +9,16 @@ it at once. Values are operand texts ("%v12", "7"); their types are known where 
     trunc i64 v1 to i32, again in the same block    ->  the one that is there
     v2 = and i64 v1, 63;  and i64 v2, 63            ->  v2
     v4 = icmp eq i64 v3, 0;  select i1 v4, x, y     ->  y, where v3 is known not to be 0
+    v4 = icmp eq i64 v3, 0;  xor i1 v4, true        ->  icmp ne i64 v3, 0
 """
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 from ir.algebra import signed
+
+_INVERSE: Final = {"eq": "ne", "ult": "uge", "slt": "sge"}
 
 
 @final
@@ -54,6 +57,10 @@ class Text:
     def do(self, operation: str) -> None:
         """Append an operation without a result."""
         self.lines.append("  " + operation)
+
+    def step(self, pointer: str, offset: int) -> str:
+        """The address `offset` bytes after `pointer`."""
+        return self.emit(f"getelementptr i8, ptr {pointer}, i64 {offset}") if offset else pointer
 
     def const(self, bits: int, value: int) -> str:
         return str(signed(bits, value))
@@ -158,8 +165,14 @@ class Text:
         return self.emit(f"icmp slt i{bits} {x}, {y}")
 
     def not_(self, x: str) -> str:
+        """Turns round the comparison that gave `x`, if nothing was written since: nothing else has seen it."""
         if x in ("true", "false"):
             return "false" if x == "true" else "true"
+        start = f"  {x} = icmp "
+        if self.lines and self.lines[-1].startswith(start):
+            predicate, operands = self.lines[-1].removeprefix(start).split(" ", 1)
+            self.lines[-1] = f"{start}{_INVERSE[predicate]} {operands}"
+            return x
         return self.emit(f"xor i1 {x}, true")
 
     def select(self, bits: int, condition: str, x: str, y: str) -> str:
