@@ -50,12 +50,19 @@ class Attachable:
         """
         self.extension.load(target, function)
 
-    def attach_freplace(self, target: RunningProgram | None = None, function: str | None = None) -> Link:
+    def attach_freplace(
+        self,
+        target: RunningProgram | None = None,
+        function: str | None = None,
+        *,
+        instead_of: Link | None = None,
+    ) -> Link:
         """Let this program stand for a global function of `target`: that of `set_attach_target`, if not said.
 
+        With `instead_of`, in the place of that link's extension, which is detached: no call in between runs the function.
         Raises RejectedError: EINVAL, EBUSY, EBADF, EACCES, E2BIG.
         """
-        return self.extension.attach(target, function)
+        return self.extension.attach(target, function, instead_of)
 
     def attach_fentry(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
         """Run before `function` (main, if not said) of a running program, or before a ctypes function."""

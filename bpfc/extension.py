@@ -51,48 +51,35 @@ class Extension:
             self.loaded = (target, function)
             self.kind = _kind(target)
 
-    def attach(self, target: RunningProgram | None, function: str | None) -> Link:
-        """Replace a global function. Raises RejectedError: EINVAL, EBUSY, EBADF, EACCES, E2BIG."""
+    def attach(
+        self, target: RunningProgram | None, function: str | None, instead_of: Link | None = None
+    ) -> Link:
+        """Replace a global function. Raises RejectedError: EINVAL, EBUSY, EBADF, EACCES, E2BIG.
+
+        With `instead_of`, in the place of that link's extension, which is detached: no call in between runs the function.
+        """
         with attach_lock():
             if target is None and function is None and self.loaded is not None:
                 target, function = self.loaded
             if target is None or function is None:
                 said = f"'{self.program.program.name}' replaces a function of a running program"
                 raise refused(
-                    self.program.program, "no-attach-target", said, "name both, the program and the function"
+                    self.program.program,
+                    "no-attach-target",
+                    said,
+                    "name both, the program and the function",
                 )
-            link = self._attach(target, function)
+            form = self._form(target, function)
+            attached = _Attached(self, form, target, function, instead_of)
+            self.kind = _kind(target)
             self.loaded = None
-            return link
+            return attached.link
 
     def close(self) -> None:
         """Free the code: nobody is in it any more."""
         for form in self.forms.values():
             form.image.close()
         self.forms.clear()
-
-    def _attach(self, target: RunningProgram, function: str) -> Link:
-        form = self._form(target, function)
-        hooks, hook = target.hooks, target.hooks.hook(function)
-        hook.require_extendable()
-        hooks.require_no_table()
-        hook.entry.arm(form.address)
-        hook.is_extended = True
-        hooks.extended += 1
-        self.links += 1
-        self.kind = _kind(target)
-        for side in (self.program, target):
-            side.runtime.hold()
-
-        def detach() -> None:
-            hook.entry.disarm()
-            hook.is_extended = False
-            hooks.extended -= 1
-            self.links -= 1
-            for side in (self.program, target):
-                side.runtime.release()  # frees nothing before those who are inside have left
-
-        return Link(LinkKind.FREPLACE, self.program, target.program.name, function, detach, place=form.place)
 
     def _form(self, target: RunningProgram, function: str) -> Form:
         """The extension compiled for a function of `target`; checked for it when first asked."""
@@ -146,6 +133,49 @@ class Form:
             runtime.hold,
             runtime.release,
         )
+
+
+@final
+class _Attached:
+    """An extension in the place of a function; keeps both objects in memory. Callers hold `attach_lock`."""
+
+    def __init__(
+        self, extension: Extension, form: Form, target: RunningProgram, function: str, instead_of: Link | None
+    ) -> None:
+        self._extension, self._target = extension, target
+        self._hook = target.hooks.hook(function)
+        previous = self._hook.extension
+        if instead_of is None:
+            self._hook.require_extendable()
+            target.hooks.require_no_table()
+        elif not isinstance(previous, _Attached) or previous.link is not instead_of:
+            said = f"{instead_of!r} is not what replaces '{function}' of '{target.program.name}'"
+            raise refused(extension.program.program, "other-link", said, "give the link that does")
+        self._hook.entry.arm(form.address)
+        self.link: Link = Link(
+            LinkKind.FREPLACE,
+            extension.program,
+            target.program.name,
+            function,
+            self._detach,
+            place=form.place,
+        )
+        self._hook.extension = self
+        target.hooks.extended += 1
+        extension.links += 1
+        for side in (extension.program, target):
+            side.runtime.hold()
+        if instead_of is not None:
+            instead_of.close()
+
+    def _detach(self) -> None:
+        if self._hook.extension is self:  # else another took its place
+            self._hook.entry.disarm()
+            self._hook.extension = None
+        self._target.hooks.extended -= 1
+        self._extension.links -= 1
+        for side in (self._extension.program, self._target):
+            side.runtime.release()  # frees nothing before those who are inside have left
 
 
 def _compile(runtime: Runtime, program: Program, context: ContextLayout, counts: bool) -> LinkedImage:

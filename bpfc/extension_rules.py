@@ -48,9 +48,12 @@ class Replacement:
 def replacement(extension: Attachable, target: RunningProgram, name: str) -> Replacement:
     """How `extension` would stand for function `name` of `target`. Raises RejectedError unless it may."""
     function = _function(extension, target, name)
-    match = _match(extension, target, function)
-    program = replace(extension.program, type=target.program.type, attach_type=target.program.attach_type)
-    context = _context(program, target, function, match)
+    source = extension.program
+    target_btf, btf = _types(extension, target, function)
+    context = _context(source, target, function, target_btf)
+    match = _match(source, (target_btf, function.btf_id), (btf, source.functions[0].btf_id), context.name)
+    context = replace(context, result=match.result)
+    program = replace(source, type=target.program.type, attach_type=target.program.attach_type)
     _check_packets(extension, program, context, target, function)
     _prove(extension, program, context, target)
     return Replacement(function, program, context, match.warnings)
@@ -85,32 +88,39 @@ def _function(extension: Attachable, target: RunningProgram, name: str) -> Funct
     return info
 
 
-def _match(extension: Attachable, target: RunningProgram, info: FunctionInfo) -> Match:
+def _types(extension: Attachable, target: RunningProgram, info: FunctionInfo) -> tuple[Btf, Btf]:
+    """The types of both sides: the target's, the extension's."""
     program = extension.program
-    btf, id = extension.runtime.loaded.object.btf, program.functions[0].btf_id
-    target_btf = target.runtime.loaded.object.btf
-    for types, number, name in ((btf, id, program.name), (target_btf, info.btf_id, info.name)):
-        if types is None or not number:
-            raise refused(program, "no-btf", f"'{name}' has no BTF to say what it takes", "compile with -g")
-    assert btf is not None, "checked above"
-    assert target_btf is not None, "checked above"
-    context = layout_of(target.program.type).name
-    return match_functions((target_btf, info.btf_id), (btf, id), context)
+    found: list[Btf] = []
+    for side, function in ((target, info), (extension, program.functions[0])):
+        btf = side.runtime.loaded.object.btf
+        if btf is None or not function.btf_id:
+            raise refused(
+                program, "no-btf", f"'{function.name}' has no BTF to say what it takes", "compile with -g"
+            )
+        found.append(btf)
+    return found[0], found[1]
 
 
-def _context(program: Program, target: RunningProgram, info: FunctionInfo, match: Match) -> ContextLayout:
-    """What the function's registers hold, by its type, and what its callers expect of r0."""
+def _context(program: Program, target: RunningProgram, info: FunctionInfo, btf: Btf) -> ContextLayout:
+    """What the function's registers hold, by its type."""
     layout = layout_of(target.program.type)
-    btf = target.runtime.loaded.object.btf
     prototype = prototype_of(btf, info.btf_id)
-    assert btf is not None, "types were matched"
-    assert prototype is not None, "types were matched"
-    kinds = [_argument(btf, parameter.type_id, layout) for parameter in prototype.parameters]
+    parameters = prototype.parameters if prototype is not None else ()
+    kinds = [_argument(btf, parameter.type_id, layout) for parameter in parameters]
     is_main = info.start == 0
     if is_main and layout is not PLAIN and kinds[:1] != [Argument.CONTEXT]:
         said = f"main '{info.name}' does not take a struct {layout.name} *, so nothing can stand for it"
         raise refused(program, "wrong-context-type", said, f"declare its parameter as struct {layout.name} *")
-    return replace(layout, entry=tuple(kinds), is_main=is_main, result=match.result)
+    return replace(layout, entry=tuple(kinds), is_main=is_main)
+
+
+def _match(program: Program, target: tuple[Btf, int], extension: tuple[Btf, int], context: str) -> Match:
+    try:
+        return match_functions(target, extension, context)
+    except RejectedError as error:
+        at = Location(program.file, program.section, program.name)
+        raise RejectedError([replace(error.diagnostics[0], at=at)]) from None
 
 
 def _argument(btf: Btf, type_id: int, layout: ContextLayout) -> Argument:

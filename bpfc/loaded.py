@@ -23,7 +23,7 @@ from runtime.limits import Limits
 
 if TYPE_CHECKING:
     from bpfc.globals import Globals
-    from bpfc.running import Runtime
+    from bpfc.running import RunningProgram, Runtime
     from bpfc.static_keys import DeclaredKey
     from bpfc.verification import ObjectReport
     from ir.btf import Btf
@@ -148,11 +148,15 @@ class Loaded:
         counts: bool = False,
         maps: Mapping[str, Any] | None = None,
         pins: str | os.PathLike[str] | None = None,
+        replaces: RunningProgram | None = None,
     ) -> Runtime:
         """Make it run: a context manager that owns maps and code.
 
         `maps` are live maps of other objects to use instead of own ones, by the name they have here; `pins` is the
         folder of the maps that the object declares pinned. RejectedError when a map is unlike its declaration.
+
+        With `replaces`, the object's extensions are attached to that program, each to the function that its section names,
+        until the runtime is closed (`runtime.links`); RejectedError when one may not.
 
         With `target`, on an emulated machine: a new one, or one that `bpfc.emulate` made; `counts` then gives results
         their machine instructions. UnsupportedError
@@ -164,10 +168,11 @@ class Loaded:
         options, limits = options or Options(), limits or Limits()
         sources = Sources(maps or {}, Path(pins) if pins is not None else None)
         if target is None:
-            return Runtime(self, options, limits, sources=sources)
+            return Runtime(self, options, limits, sources=sources, replaces=replaces)
         from bpfc.emulation import platform_of  # late: few emulate
 
-        return Runtime(self, options, limits, platform_of(self.object, target, limits, counts), sources)
+        platform = platform_of(self.object, target, limits, counts)
+        return Runtime(self, options, limits, platform, sources, replaces)
 
     def _globals(self, kinds: tuple[str, ...]) -> Globals:
         from bpfc.globals import Globals, find_variables, with_content  # late: values of BTF types

@@ -42,6 +42,7 @@ from runtime.world import World
 
 if TYPE_CHECKING:
     from bpfc.globals import Globals
+    from bpfc.links import Link
     from bpfc.loaded import Loaded
     from bpfc.static_keys import ProgramKeys
     from runtime.static_keys import Branches, StaticKeys
@@ -64,6 +65,7 @@ class Runtime:
         limits: Limits,
         platform: Platform | None = None,
         sources: Sources | None = None,
+        replaces: RunningProgram | None = None,
     ) -> None:
         self.loaded, self.options, self.limits = loaded, options, limits
         self.world = World(loaded.object, platform=platform, sources=sources)
@@ -74,6 +76,9 @@ class Runtime:
         self._keys_lock = threading.Lock()
         self._holds = 0
         self.is_closed = False
+        self.links: tuple[Link, ...] = ()
+        if replaces is not None:
+            self._replace_in(replaces)
 
     @property
     def maps(self) -> Mapping[str, Any]:
@@ -143,9 +148,21 @@ class Runtime:
         start = live.layout.values_offset + offset
         live.block.view[start : start + len(data)] = data
 
+    def _replace_in(self, target: RunningProgram) -> None:
+        """Attach every extension to the function that its section names; all of them or none."""
+        try:
+            for name, program in self.loaded.programs.items():
+                if program.type is ProgramType.EXT and program.autoload:
+                    self.links += (self[name].attach_freplace(target, program.attach_target),)
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
-        """Free code and maps, once no link needs them any more; closing twice is fine."""
+        """Detach what was attached at the start, free code and maps once no link needs them; twice is fine."""
         with attach_lock():
+            for link in self.links:
+                link.close()
             if not self.is_closed:
                 self.is_closed = True
                 self._free_unless_held()
@@ -273,6 +290,13 @@ class RunningProgram(Attachable):
         return ProgramKeys(
             self.runtime.static_keys, self.branches, self.runtime.loaded.static_keys.of(self.program)
         )
+
+    def replace(self, function: str, extension: Attachable, *, instead_of: Link | None = None) -> Link:
+        """Let `extension` stand for a global function of this program: `dispatcher.replace("prog0", rt["xdp_filter"])`.
+
+        As `extension.attach_freplace(self, function)`, and raises the same.
+        """
+        return extension.attach_freplace(self, function, instead_of=instead_of)
 
     def static_branch_update(self, insn: int, on: int) -> None:
         """Switch the static branch at slot `insn`, as BPF_STATIC_BRANCH_UPDATE would.

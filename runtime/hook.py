@@ -48,8 +48,13 @@ class Hook:
     def __init__(self, name: str, entry: Entry, space: Space) -> None:
         self.name, self.space = name, space
         self.entry = entry
-        self.is_extended = False
+        self.extension: object | None = None  # what replaces the function
         self.trampoline: Trampoline | None = None
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether an extension runs in the function's place."""
+        return self.extension is not None
 
     @property
     def is_traced(self) -> bool:

@@ -44,6 +44,7 @@ class Request:
     map: tuple[str, ...]
     resize: tuple[str, ...]
     static_key: tuple[str, ...]
+    replace: tuple[str, ...]
     level: str
     no_cache: bool
     arch: str | None
@@ -86,6 +87,9 @@ class Tally:
 @click.option("--map", multiple=True, metavar="NAME=F.json", help="Fill a map before the run.")
 @click.option("--resize", multiple=True, metavar="NAME=N", help="Give a map room for N entries.")
 @click.option("--static-key", multiple=True, metavar="K=on|off", help="Switch a static key.")
+@click.option(
+    "--replace", multiple=True, metavar="FUNC=OBJ:PROG", help="Put a program in a global function's place."
+)
 @level_option
 @click.option("--trace", is_flag=True, help="A line for each run; with -j a JSON object.")
 @click.option("--no-cache", is_flag=True, help="Compile, whether it was compiled before or not.")
@@ -102,6 +106,7 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: 
     ended at a check.
     """
     from bpfc.cli.inputs import context_fields, fill_maps, resize_maps, switch_keys  # late, as what follows
+    from bpfc.cli.replacements import replaced
     from bpfc.cli.run_report import report_json, report_text
     from bpfc.options import Options
     from runtime.limits import Limits
@@ -115,8 +120,10 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: 
     limits = Limits(steps=request.steps)
     with loaded.start(how, limits, request.arch, counts=request.arch is not None) as runtime:
         fill_maps(runtime, request.map)
-        tally = _run(terminal, runtime[chosen.name], context_fields(request.ctx), request)
-        data = report_json(loaded, runtime, runtime[chosen.name], tally)
+        running = runtime[chosen.name]
+        with replaced(running, request.replace, how) as functions:
+            tally = _run(terminal, running, context_fields(request.ctx), request)
+        data = {**report_json(loaded, runtime, running, tally), "replaced": functions}
     if terminal.speaks_json or not request.trace:
         terminal.result("bpfc.run/1", data, report_text(data, terminal.verbose > 0))
     return NO if tally.traps else OK

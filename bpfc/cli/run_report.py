@@ -108,6 +108,8 @@ def _result_json(program: Program, result: RunResult) -> Json:
 def _lines(data: Mapping[str, Any], limit: int | None) -> Iterator[str]:
     source = f" over {data['input']}" if data["input"] else ""
     yield f"{bold(data['program'])} ({data['type']}): {data['runs']} {_plural('run', data['runs'])}{source}"
+    rows = [f"{one['function']} by {one['program']} of {one['object']}" for one in data["replaced"]]
+    yield from _section("replaced", rows)
     yield from _section("verdicts", _verdicts(data["verdicts"], data["runs"]))
     yield from _section("result", _result(data["result"]))
     yield from _section("traps", [f"{one['message']} [{one['code']}]" for one in data["traps"][:limit]])

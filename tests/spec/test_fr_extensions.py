@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -279,3 +280,64 @@ def test_an_extension_can_be_traced_before_it_is_attached(
     with tracers["all_at_entry"].attach_fentry(extension), extension.attach_freplace():
         assert [run(targets["calls_g"], 130) for _ in range(3)] == [5, 5, 5]
     assert tracers.globals["entries"] == 3
+
+
+def test_an_object_is_attached_at_its_start_as_its_sections_say(targets: Runtime) -> None:
+    source = bpfc.load(OBJECTS / "extending.o")
+    only = {name: program for name, program in source.programs.items() if name == "answers_1000"}
+    source.object = replace(source.object, programs=only)
+    with bpfc.load(OBJECTS / "extended.o").start() as others:
+        target = others["rechecks"]
+        with source.start(replaces=target) as extensions:
+            assert [repr(link) for link in extensions.links] == [
+                "<freplace link of answers_1000 to rechecks:below_ten>"
+            ]
+            assert run(target, 3) == 99
+        assert run(target, 3) == 0
+        with pytest.raises(bpfc.RejectedError) as caught:
+            source.start(replaces=targets["calls_g"])
+        assert "has no function 'below_ten'" in str(caught.value)
+
+
+def test_a_program_lets_itself_be_replaced_in(targets: Runtime, extensions: Runtime) -> None:
+    target = targets["calls_g"]
+    with target.replace("g", extensions["returns_five"]):
+        assert run(target, 130) == 5
+
+
+def test_an_extension_takes_the_place_of_another_without_a_call_in_between(
+    targets: Runtime, extensions: Runtime
+) -> None:
+    target = targets["calls_g"]
+    first = target.replace("g", extensions["returns_five"])
+    stores = target.hooks.space.patcher.stores
+    second = target.replace("g", extensions["returns_six"], instead_of=first)
+    assert target.hooks.space.patcher.stores == stores
+    assert (first.is_attached, second.is_attached, run(target, 130)) == (False, True, 6)
+    first.close()
+    assert run(target, 130) == 6
+    with pytest.raises(bpfc.RejectedError) as caught:
+        target.replace("g", extensions["returns_five"], instead_of=first)
+    assert (caught.value.errno, "is not what replaces 'g'" in str(caught.value)) == (errno.EINVAL, True)
+    second.close()
+    assert (run(target, 130), target.hooks.extended) == (8, 0)
+
+
+@pytest.mark.parametrize(
+    ("extension", "program", "function", "remedy"),
+    [
+        ("takes_u32", "calls_g", "g", "wanted: long takes_u32(long v)"),
+        ("hidden_replaced", "calls_many", "hidden", "define it without `static`"),
+        ("returns_five", "calls_g", "h", "functions that can be replaced: g, calls_g"),
+        ("sibling_replaced", "calls_siblings", "eliminated", "set the constants"),
+        ("whole_program", "wrong_context", "wrong_context", "declare its parameter as struct xdp_md *"),
+        ("moves_head", "calls_many", "takes_context", "let 'takes_context' call such a helper"),
+    ],
+)
+def test_refusals_say_what_would_help(
+    targets: Runtime, extensions: Runtime, extension: str, program: str, function: str, remedy: str
+) -> None:
+    number, said = refusal(extensions[extension], targets[program], function)
+    assert number == errno.EINVAL
+    assert said.startswith(str(OBJECTS / "replacements.o"))
+    assert remedy in said
