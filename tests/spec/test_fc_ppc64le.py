@@ -167,8 +167,12 @@ def test_fc_18_subprograms_of_a_program_do_without_the_save_slot() -> None:
     """No function of it stores to 24(r1) or loads r2 from there but around calls of the host."""
     text = "r6 = r1\ncall first\ncall second\nr0 += 1\nexit\nfirst: r0 = 40\nexit\nsecond: r0 = 41\nexit"
     compiled = compile_for(bpfc.assemble(text).program("main"), {}, Options(level="O0"), ["ppc64le"])
-    code = [section.data for section in compiled["ppc64le"].code.sections if section.is_executable]
-    words = {part[at : at + 4] for part in code for at in range(0, len(part) & -4, 4)}
+    native = compiled["ppc64le"].code
+    words: set[bytes] = set()
+    for name in ("main", "subprog_1", "subprog_2"):
+        symbol = native.symbol(name)
+        body = native.sections[symbol.section].data[symbol.offset : symbol.offset + symbol.size]
+        words.update(body[at : at + 4] for at in range(0, len(body), 4))
     assert BLR.to_bytes(4, "little") in words
     assert not {STD_R2, LD_R2} & words
 
