@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import bpfc
+from benchmarks.calls import measure_calls
 from benchmarks.command import CommandPeer
 from benchmarks.costs import measure_costs
 from benchmarks.kernel import KernelPeer
@@ -57,7 +58,9 @@ def main(given: Sequence[str] | None = None) -> int:
             print(f"{'geomean':<12}{'':>11}" + "".join(_geomean(report, other) for other in others))
         if not arguments.names:
             print()
-            for cost in chain(measure_costs(compiler, folder), measure_static_keys()):
+            for cost in chain(
+                measure_costs(compiler, folder), measure_calls(compiler, folder), measure_static_keys()
+            ):
                 report.costs.append(cost)
                 print(cost_line(cost), flush=True)
     values = to_json(report)

@@ -47,17 +47,19 @@ def find_compiler(given: str | None = None) -> Compiler:
     raise UnavailableError(f"no C compiler (looked for {given or ', '.join(COMPILERS)})")
 
 
+def compile_library(compiler: Compiler, folder: Path, name: str, text: str) -> Path:
+    """C text as a shared library. Raises UnavailableError."""
+    source = folder / f"{name}.c"
+    source.write_text(text)
+    return _compile(compiler, folder / f"{name}.so", source)
+
+
 @final
 class Native:
     """A micro program as native code."""
 
     def __init__(self, compiler: Compiler, micro: Micro, folder: Path) -> None:
-        library = folder / f"{micro.name}.so"
-        source = micro.source(folder)
-        command = [compiler.path, *FLAGS, "-o", str(library), str(source), str(FOLDER / "native.c")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UnavailableError(f"{compiler.path} fails on {source.name}: {done.stderr.strip()[:200]}")
+        library = _compile(compiler, folder / f"{micro.name}.so", micro.source(folder), FOLDER / "native.c")
         self._loop = ctypes.CDLL(str(library)).bench_batch
         self._loop.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_uint64, ctypes.c_void_p]
         self._loop.restype = None
@@ -72,3 +74,11 @@ class Native:
             batch.count,
             batch.rets_address,
         )
+
+
+def _compile(compiler: Compiler, library: Path, *sources: Path) -> Path:
+    command = [compiler.path, *FLAGS, "-o", str(library), *map(str, sources)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UnavailableError(f"{compiler.path} fails on {sources[0].name}: {done.stderr.strip()[:200]}")
+    return library

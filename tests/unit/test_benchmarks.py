@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.calls import measure_calls
+from benchmarks.native import find_compiler
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -39,6 +42,15 @@ def test_without_a_compiler_there_are_times_but_no_ratios(tmp_path: Path) -> Non
     assert report["geomean"] is None
     assert report["programs"][0]["timings"]["bpfc"]["best"] > 0
     assert "<svg" not in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_calls_are_measured_near_and_far(tmp_path: Path) -> None:
+    costs = {cost.name: cost for cost in measure_calls(find_compiler("cc"), tmp_path)}
+    assert costs["a hash step, called near"].target == 1.05
+    assert costs["a hash step, called far"].target == 1.30
+    assert all(0 < cost.value < 1000 for cost in costs.values())
 
 
 def test_a_program_that_does_not_exist_is_bad_usage(tmp_path: Path) -> None:
