@@ -22,7 +22,7 @@ from backends.unit import LowerOptions
 from ir.context import ContextLayout
 from ir.diagnostics import RejectedError
 from ir.helpers import HELPERS
-from ir.isa import NOP_FIRST, Kind, row_of
+from ir.isa import NOP_FIRST, Kind
 from ir.lift import lift
 from ir.object import Map, Program
 from ir.packet_objects import XDP_BUFF
@@ -140,8 +140,8 @@ def _jumps_first(program: Program) -> frozenset[int]:
     """The slots of static branches that start as jumps: the keys of their sites."""
     return frozenset(
         slot
-        for slot, insn in zip(program.starts, program.insns, strict=False)
-        if row_of(insn).kind is Kind.STATIC_BRANCH and not insn.src & NOP_FIRST
+        for slot, insn, row in zip(program.starts, program.insns, program.rows, strict=False)
+        if row.kind is Kind.STATIC_BRANCH and not insn.src & NOP_FIRST
     )
 
 

@@ -7,15 +7,17 @@ machine that reads it.
 
 from __future__ import annotations
 
+import marshal
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING, final
 
 from ir.diagnostics import Diagnostic, Location, SourceLine
-from ir.isa import Insn, slot_numbers
+from ir.isa import Insn, Row, row_of, slot_numbers
 from ir.kinds import AttachType, MapType, ProgramType
 
 if TYPE_CHECKING:
@@ -215,6 +217,24 @@ class Program:
     def starts(self) -> list[int]:
         """The slot of each instruction, and the number of slots at the end."""
         return slot_numbers(self.insns)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The row of each instruction."""
+        return [row_of(insn) for insn in self.insns]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A digest of all that the program's native code depends on.
+
+        Readers of objects ask for it once, so that finding code in a cache need not go through the instructions.
+        """
+        references, tokens = sorted(self.references.items()), sorted(self.tokens.items())
+        said = (self.type.value, self.big_endian, self.functions, references, tokens)
+        opcodes, dsts, srcs, *rest = zip(*self.insns, strict=True) if self.insns else ((), (), ())
+        return blake2b(
+            repr(said).encode() + bytes(opcodes) + bytes(dsts) + bytes(srcs) + marshal.dumps(rest, 2)
+        ).digest()
 
     @cached_property
     def _line_slots(self) -> list[int]:

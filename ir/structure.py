@@ -21,7 +21,6 @@ from ir.isa import (
     Kind,
     Row,
     jump_distance,
-    row_of,
 )
 from ir.object import POISON_HELPER, FunctionInfo, Program
 
@@ -88,7 +87,7 @@ def analyze_structure(program: Program, entry_registers: int) -> Structure:
     starts = program.starts
     structure = Structure(
         program,
-        [row_of(insn) for insn in program.insns],
+        program.rows,
         starts,
         {slot: i for i, slot in enumerate(starts)},
         {},

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import platform
 import stat
@@ -117,8 +118,9 @@ def toolchain() -> tuple[str, ...]:
     info = Path("/proc/cpuinfo")
     if info.exists():
         wanted = ("flags", "model name", "Features")
-        lines = info.read_text().split("\n\n", 1)[0].splitlines()
-        cpu = "\n".join(line for line in lines if line.startswith(wanted))
+        with info.open() as file:  # only the first processor is read, there may be hundreds
+            first = itertools.takewhile(str.strip, file)
+            cpu = "".join(line for line in first if line.startswith(wanted))
     return (version, platform.machine(), cpu)
 
 

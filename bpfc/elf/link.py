@@ -189,7 +189,7 @@ def _build(
         image.warn("legacy-section-name", said, image.file.at(entry.section))
     records = [(bases[id(code)], code.lines) for code in order]
     lines: Mapping[int, SourceLine] = LineTable(records, image.btf) if image.btf is not None else {}
-    return Program(
+    program = Program(
         name=entry.name,
         section=entry.section.name,
         type=meaning.row.type,
@@ -207,6 +207,8 @@ def _build(
         file=image.file.name,
         big_endian=image.file.big_endian,
     )
+    _ = program.digest  # now, so that finding its code in the cache waits for nothing
+    return program
 
 
 def _parameters(image: Image, code: Code) -> int:
