@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ir.context import HEADER
-from ir.core import Atomic, Load, PacketLoad, Param, Store, Value
+from backends import abi
+from ir.context import HEADER, Argument
+from ir.core import Atomic, Load, PacketLoad, Store, Value
 from ir.regions import RegionKind
+from ir.verify.values import ZERO, AreaKind, Pointer
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering
@@ -63,18 +65,37 @@ def _context_place(
     lowering: FunctionLowering, base: Value, offset: int, size: int, at: int
 ) -> tuple[str, int]:
     """The context pointer's operand and the constant offset of an access in the user's structure."""
-    root, total = lowering.regions.offset(base)
-    total += offset
+    root, moved = lowering.regions.offset(base)
     layout = lowering.module.context
-    if not isinstance(root, Param):
-        lowering.problem("context-access", f"{layout.name} must be accessed at a constant offset from r1", at)
-    elif not 0 <= total <= layout.size - size:
+    total = moved + offset
+    start = _start_of_context(lowering, root)
+    if start is None:
+        start = next((p for p in lowering.function.params if _start_of_context(lowering, p)), None)
+        if start is None:
+            said = f"{layout.name} must be accessed at a constant offset from r1"
+            lowering.problem("context-access", said, at)
+            return "null", total
+        # Where it comes from is not known here, from a stack slot perhaps: it must be r1 itself.
+        same = lowering.text.eq(64, lowering.as_int(root), lowering.as_int(start))
+        lowering.trap_unless(same, abi.Trap.MEMORY, at)
+    if not 0 <= total <= layout.size - size:
         lowering.problem(
             "context-access",
             f"access of {size} bytes at {total} leaves {layout.name} ({layout.size} bytes)",
             at,
         )
-    return lowering.operands.get(root, "null"), total
+    return lowering.operands[start], total
+
+
+def _start_of_context(lowering: FunctionLowering, value: Value) -> Value | None:
+    """`value` when it surely is the address of the context."""
+    starts = zip(lowering.module.main.params, lowering.module.context.arguments, strict=False)
+    if any(value is param and argument is Argument.CONTEXT for param, argument in starts):
+        return value
+    known = lowering.facts.value(value)
+    if type(known) is not Pointer or known.area.kind is not AreaKind.CONTEXT or known.is_nullable:
+        return None
+    return value if known.span == ZERO else None
 
 
 def lower_store(lowering: FunctionLowering, inst: Store) -> None:

@@ -11,6 +11,7 @@ from ir.core import Address, Atomic, Block, Call, Inst, Load, Module, Store, Val
 from ir.diagnostics import Diagnostic
 from ir.object import ReferenceKind
 from ir.regions import RegionKind, Regions
+from ir.verify.values import ANY, Known
 
 
 class Facts(Protocol):
@@ -21,6 +22,8 @@ class Facts(Protocol):
     def trip_bound(self, block: Block) -> int | None: ...
 
     def is_never_zero(self, value: Value, bits: int) -> bool: ...
+
+    def value(self, value: Value) -> Known: ...
 
 
 @final
@@ -35,6 +38,9 @@ class NothingProved:
 
     def is_never_zero(self, value: Value, bits: int) -> bool:
         return False
+
+    def value(self, value: Value) -> Known:
+        return ANY
 
 
 @final

@@ -164,23 +164,20 @@ class Author:
         for register in (R1, R2, R3, R4, R5):
             self.put("mov64 reg", register, self.random.choice((R0, R8, R9)))
 
-    def access(self, base: int, room: int, number: int, atomic: bool = False, writes: bool = True) -> None:
-        """A load, store or atomic in the first `room` bytes from `base`, aligned as `base` is; into or from `number`.
+    def access(self, base: int, room: int, number: int, aligned: bool = False, writes: bool = True) -> None:
+        """A load or store in the first `room` bytes from `base`, into or from `number`; an atomic one if `base` is `aligned`.
 
         A daring one may leave them.
         """
         random = self.random
         chance = random.random()
-        rows = (
-            STORES
-            if writes and chance < 0.35
-            else ATOMICS
-            if atomic and chance < 0.5 and base != R0
-            else LOADS
-        )
-        row = random.choice([row for row in rows if row.size <= room] or [ROW_BY_NAME["ldx8"]])
+        rows = STORES if writes and chance < 0.35 else LOADS
+        if aligned and writes and chance < 0.1 and base != R0:
+            rows = ATOMICS
+        fitting = [row for row in rows if row.size <= room and (aligned or not row.is_atomic)]
+        row = random.choice(fitting or [ROW_BY_NAME["ldx8"]])
         offset = random.randrange(0, max(room - row.size, 0) + 1)
-        if random.random() < 0.5 or rows is ATOMICS or row.group.startswith("atomic"):
+        if random.random() < 0.5 or row.is_atomic:
             offset -= offset % row.size
         if self.dares():
             offset = room - row.size + random.choice((1, 1, 2, 4, 8))

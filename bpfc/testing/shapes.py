@@ -194,7 +194,7 @@ def lookup(author: Author, depth: int) -> None:
         author.put("and64 imm", index, imm=reach)
         author.put("add64 reg", R0, index)
         size -= reach
-    author.access(R0, max(size, 1), random.choice((R8, R9)), atomic=False)
+    author.access(R0, max(size, 1), random.choice((R8, R9)))
     if random.random() < 0.3:
         author.put("stx64", R10, R0, KEPT)
         author.put("ldx64", R8, R10, KEPT)
@@ -243,7 +243,7 @@ def globals_(author: Author, depth: int) -> None:
         author.put("add64 reg", pointer, index)
         author.access(pointer, max(size - start - reach, 1), other, writes=name == "data")
     else:
-        author.access(pointer, size - start, other, atomic=name == "data", writes=name == "data")
+        author.access(pointer, size - start, other, aligned=True, writes=name == "data")
     _number_again(author, pointer)
 
 

@@ -85,6 +85,9 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
         check_object(subject, pointer, offset, size, writes, what, base)
     elif kind is not AreaKind.ARENA:
         raise Refused("bad-access", f"{what} through a pointer to a {area}", base)
+    if row.is_atomic and not _is_aligned(pointer, offset, row.size):
+        said = f"{what} at offset {pointer.span.smin + offset} of the {area} is not aligned to {row.size}"
+        raise Refused("misaligned-atomic", said, base)
     return pointer
 
 
@@ -122,9 +125,14 @@ def _check_frame(state: State, pointer: Pointer, offset: int, size: int, what: s
         where = f"stack offset {low}" if low == high else f"stack offsets {low}..{high}"
         said = f"{what} at {where}, outside [-{FRAME_SIZE}, 0)"
         raise Refused("stack-out-of-bounds", said, base, _range_hint(pointer))
-    known_bits = (pointer.span.value | pointer.span.mask) & (size - 1)
-    if pointer.span.mask & (size - 1) or (known_bits + offset) & (size - 1):
+    if not _is_aligned(pointer, offset, size):
         raise Refused("misaligned-stack", f"{what} at stack offset {low} is not aligned to {size}", base)
+
+
+def _is_aligned(pointer: Pointer, offset: int, size: int) -> bool:
+    """Whether pointer + offset is surely a multiple of `size` bytes from the start of its area."""
+    span = pointer.span
+    return not span.mask & (size - 1) and not (span.value + offset) & (size - 1)
 
 
 def _check_packet(

@@ -29,6 +29,7 @@ _PROOF: Final[Mapping[str, Reason]] = {
     "map-value-out-of-bounds": Reason(
         "memory", "compare the offset with the size of the value before this access"
     ),
+    "misaligned-atomic": Reason("memory", "use an offset that is a multiple of the access's size"),
     "misaligned-stack": Reason("memory", "use an offset that is a multiple of the access's size"),
     "null-dereference": Reason("memory", "compare the pointer with NULL before this access"),
     "object-overwritten": Reason("memory", "destroy or release the object before its stack bytes are reused"),

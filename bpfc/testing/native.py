@@ -1,0 +1,64 @@
+"""What a case does as native code: of any level, here or on an emulated machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from bpfc.loaded import Loaded
+from bpfc.options import Options
+from bpfc.running import Runtime
+from bpfc.testing.case import LICENSE, Case
+from bpfc.testing.reference import FUEL, Observed, Outcome
+from ir.diagnostics import TrapError
+from ir.kinds import MapType
+from ir.object import Object
+from runtime.limits import Limits
+
+LIMITS: Final = Limits(fuel=FUEL, steps=50_000_000)
+
+
+def load(case: Case) -> Loaded:
+    """The case as a loaded object."""
+    assert case.program is not None, "a case of instructions"
+    big_endian = case.program.big_endian
+    return Loaded(Object("case", {case.program.name: case.program}, case.maps, LICENSE, big_endian))
+
+
+@contextmanager
+def started(case: Case, options: Options, target: str | None = None) -> Iterator[Runtime]:
+    """The case running."""
+    with load(case).start(options, LIMITS, target) as runtime:
+        yield runtime
+
+
+def run(case: Case, level: str = "O2", hardened: bool = True, target: str | None = None) -> Observed:
+    """Every run of a case by native code."""
+    options = Options(level=level, hardened=hardened, cache=False)
+    with started(case, options, target) as runtime:
+        outcomes = tuple(run_once(runtime, data) for data in case.inputs)
+        return Observed(outcomes, contents(case, runtime))
+
+
+def run_once(runtime: Runtime, data: bytes) -> Outcome:
+    """One run of the case's program."""
+    program = runtime[next(iter(runtime))]
+    try:
+        result = program.run(data)
+    except TrapError as trap:
+        return Outcome(trap.diagnostics[0].code, b"")
+    return Outcome(result.ret, result.data)
+
+
+def contents(case: Case, runtime: Runtime) -> dict[str, object]:
+    """What is in the maps: bytes of the values in order, or by key."""
+    return {name: _content(runtime.world.live[name]) for name in case.maps}
+
+
+def _content(live: Any) -> object:
+    declared = live.declared
+    if declared.type is MapType.ARRAY:
+        keys = (index.to_bytes(4, "little") for index in range(declared.max_entries))
+        return b"".join(live.lookup(key) for key in keys)
+    return dict(live.items())
