@@ -15,6 +15,7 @@ import bpfc
 from benchmarks.calls import measure_calls
 from benchmarks.command import CommandPeer
 from benchmarks.costs import measure_costs
+from benchmarks.extensions import measure_extensions
 from benchmarks.kernel import KernelPeer
 from benchmarks.measure import ROUNDS
 from benchmarks.native import Compiler, UnavailableError, find_compiler
@@ -59,7 +60,10 @@ def main(given: Sequence[str] | None = None) -> int:
         if not arguments.names:
             print()
             for cost in chain(
-                measure_costs(compiler, folder), measure_calls(compiler, folder), measure_static_keys()
+                measure_costs(compiler, folder),
+                measure_calls(compiler, folder),
+                measure_static_keys(),
+                measure_extensions(),
             ):
                 report.costs.append(cost)
                 print(cost_line(cost), flush=True)

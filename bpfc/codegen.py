@@ -128,7 +128,7 @@ def _build(
             options.count_insns,
             target.patching.region,
             CALLX_HELPERS,
-            prologue=target.prologue,
+            prologue=target.prologue if options.extensible else "",
         )
         lowered = lower(module, regions, facts, lower_options, natives)
     machine = Machine(target, LEVELS[options.level], cpu)

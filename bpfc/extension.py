@@ -151,7 +151,7 @@ class _Attached:
         elif not isinstance(previous, _Attached) or previous.link is not instead_of:
             said = f"{instead_of!r} is not what replaces '{function}' of '{target.program.name}'"
             raise refused(extension.program.program, "other-link", said, "give the link that does")
-        self._hook.entry.arm(form.address)
+        self._hook.entry.arm(form.address, is_direct=True)
         self.link: Link = Link(
             LinkKind.FREPLACE,
             extension.program,

@@ -81,6 +81,9 @@ def _function(extension: Attachable, target: RunningProgram, name: str) -> Funct
     if not info.is_global:
         said = f"'{name}' is static; only global functions can be replaced"
         raise refused(program, "static-function", said, "define it without `static`, and with __noinline")
+    if not target.runtime.options.extensible:
+        said = f"'{wanted.name}' was compiled so that nothing can replace its functions"
+        raise refused(program, "not-extensible", said, "start it without Options(extensible=False)")
     if name not in target.hooks.functions:
         said = f"'{wanted.name}' does not call '{name}', so it was deleted"
         note = "set the constants that decide about the call before the program is started"

@@ -257,7 +257,8 @@ class RunningProgram(Attachable):
 
     def prepare(self) -> None:
         """Compile now, so that problems are raised now."""
-        assert self.hooks.functions, "main at least has an entry slot"
+        is_extensible = self.runtime.options.extensible
+        assert bool(self.hooks.functions) is is_extensible, "main at least has an entry slot"
         has_branches = any(site.kind is SiteKind.STATIC for site in self.compiled.code.sites)
         if has_branches:
             assert self.branches.is_open, "taken in just now"

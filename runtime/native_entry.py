@@ -36,8 +36,8 @@ class PointerEntry:
         self._word = word_type(order).from_address(address)
         self.body = self._word.value
 
-    def arm(self, target: int) -> None:
-        """Send calls through the pointer to `target`."""
+    def arm(self, target: int, *, is_direct: bool = False) -> None:
+        """Send calls through the pointer to `target`; nothing is in between."""
         self._word.value = target
 
     def disarm(self) -> None:

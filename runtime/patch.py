@@ -7,8 +7,9 @@
 Between store and publish a thread may execute either form; other bytes are never seen. What a site means,
 which sites form a key and who owns them is not known here (`runtime/static_keys`).
 
-An entry site only ever jumps to the veneer of its function, and the veneer to the address in its literal. So
-a hook is changed by a store to the literal, which is data; only the first and the last touch an instruction.
+An entry site jumps to the veneer of its function, and the veneer to the address in its literal. So a hook is
+changed by a store to the literal, which is data; only the first and the last touch an instruction. What is
+near may be jumped to at once (`EntryHook.arm`), which saves the veneer and costs a store to the site each time.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class PatchPoint:
 
     __slots__ = (
         *("address", "block", "function", "index", "is_fixed", "mask", "site", "words"),
-        *("bits", "form", "values"),
+        *("bits", "form", "values", "_first", "_patching"),
     )
 
     def __init__(self, image: LinkedImage, site: PatchSite, words: memoryview) -> None:
@@ -56,17 +57,24 @@ class PatchPoint:
         self.index = (offset + patching.unit_offset) // patching.unit
         first = offset - self.index * patching.unit
         self.mask = _word(b"\xff" * patching.length, first, patching.unit)
+        self._first, self._patching = first, patching
         self.bits = (0, 0)
         self.values = (-1, -1)
         if patching.is_near(distance):
-            forms = (patching.nop(distance), patching.jump(distance))
-            self.bits = (_word(forms[0], first, patching.unit), _word(forms[1], first, patching.unit))
-            rest = words[self.index] & ~self.mask
-            self.values = (rest | self.bits[0], rest | self.bits[1])
+            self.aim(distance)
 
     def __repr__(self) -> str:
         kind = self.site.kind.name.lower()
         return f"<{kind} site of {self.function} at {self.address:#x}: {self.form.name.lower()}>"
+
+    def aim(self, distance: int) -> None:
+        """From now on its jump spans `distance` bytes, which must be near; what is in memory stays for now."""
+        patching = self._patching
+        assert patching.is_near(distance), "a site's jump reaches"
+        forms = (patching.nop(distance), patching.jump(distance))
+        nop, jump = (_word(form, self._first, patching.unit) for form in forms)
+        rest = self.words[self.index] & ~self.mask
+        self.bits, self.values = (nop, jump), (rest | nop, rest | jump)
 
     def refusal(self) -> tuple[str, int] | None:
         """Why the site can't be changed, with an errno; None when only the bits around it have changed."""
@@ -114,6 +122,21 @@ class Patcher:
             self.publisher.publish(blocks)
             return len(due)
 
+    def redirect(self, point: PatchPoint, distance: int) -> None:
+        """Make `point`, whatever it is, a jump that spans `distance` bytes. Raises as `poke`."""
+        with CODE_LOCK:
+            self.publisher.require()
+            _require_open([point], [point.block])
+            _require_values([point], int(point.form is Form.JUMP))
+            before = point.words[point.index]
+            point.aim(distance)
+            point.form = Form.JUMP
+            if point.values[1] == before:
+                return
+            point.words[point.index] = point.values[1]
+            self.stores += 1
+            self.publisher.publish({point.block})
+
 
 @cache
 def patcher() -> Patcher:
@@ -132,13 +155,20 @@ def patch_points(image: LinkedImage, kind: SiteKind) -> tuple[PatchPoint, ...]:
 
 @final
 class EntryHook:
-    """What runs instead of a patchable function: while armed, its entry jumps to `target`."""
+    """What runs instead of a patchable function: while armed, its entry leads to `target`."""
 
     def __init__(self, image: LinkedImage, point: PatchPoint, patcher: Patcher) -> None:
         self.point = point
         self.body = image.address + image.layout.bodies[point.site.function]
         self._patcher = patcher
         veneer = image.layout.entries[point.site.function]
+        self._to_veneer = image.address + veneer - point.address
+        patching = image.target.patching
+        # Where a store changes the mask of a branch and not its distance, or a veneer sets up what functions rely on,
+        # the only way is through it.
+        self._is_near = (
+            patching.is_near if patching.unit >= patching.length and not image.target.hooking else _never
+        )
         self._literal = (veneer + image.target.entry_veneer.literal) // WORD
         self._words = image.block.words("Q")
         self._order = image.target.byte_order
@@ -155,10 +185,15 @@ class EntryHook:
             _require_open([self.point], [self.point.block])
             return _swapped(int(self._words[self._literal]), self._order)
 
-    def arm(self, target: int) -> None:
-        """Send all new calls to `target`; when armed already, one store of data does it."""
+    def arm(self, target: int, *, is_direct: bool = False) -> None:
+        """Send all new calls to `target`; when armed already, one store of data does it.
+
+        With `is_direct` they jump there, if that is in reach, without the veneer in between.
+        """
         self._aim(target)
-        self._patcher.poke(jumps=[self.point])
+        distance = target - self.point.address
+        is_direct = is_direct and self._is_near(distance)
+        self._patcher.redirect(self.point, distance if is_direct else self._to_veneer)
 
     def disarm(self) -> None:
         """Let the function run again. Threads that are on the way to the old target no longer reach it."""
@@ -169,6 +204,10 @@ class EntryHook:
         with CODE_LOCK:
             _require_open([self.point], [self.point.block])
             self._words[self._literal] = _swapped(target, self._order)
+
+
+def _never(_: int) -> bool:
+    return False
 
 
 def _require_values(points: Sequence[PatchPoint], number: int) -> None:

@@ -14,7 +14,7 @@ from backends.registry import host
 from backends.target import Target
 from runtime.cache import ObjectCache
 from runtime.maps.host import HostOperations, Operations
-from runtime.memory import Pool
+from runtime.memory import Pool, near_pool
 from runtime.space import Space, host_space, library_function
 
 Function = Callable[..., int]
@@ -56,14 +56,14 @@ class Platform(Protocol):
 
 @final
 class HostPlatform:
-    """This machine."""
+    """This machine. All objects share the process's pool, so that what runs in another's place is near it."""
 
     is_native = True
     is_shared = False
 
     def __init__(self) -> None:
         self.target = host()
-        self.pool = Pool(poison=self.target.poison)
+        self.pool = near_pool()
         self.operations: Operations = HostOperations(self.pool, ObjectCache.default())
         self.space = host_space()
         self._made: dict[int, object] = {}
@@ -94,4 +94,3 @@ class HostPlatform:
 
     def close(self) -> None:
         self.operations.close()
-        self.pool.close()

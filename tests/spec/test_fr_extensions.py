@@ -312,7 +312,7 @@ def test_an_extension_takes_the_place_of_another_without_a_call_in_between(
     first = target.replace("g", extensions["returns_five"])
     stores = target.hooks.space.patcher.stores
     second = target.replace("g", extensions["returns_six"], instead_of=first)
-    assert target.hooks.space.patcher.stores == stores
+    assert target.hooks.space.patcher.stores == stores + 1
     assert (first.is_attached, second.is_attached, run(target, 130)) == (False, True, 6)
     first.close()
     assert run(target, 130) == 6
@@ -341,3 +341,10 @@ def test_refusals_say_what_would_help(
     assert number == errno.EINVAL
     assert said.startswith(str(OBJECTS / "replacements.o"))
     assert remedy in said
+
+
+def test_what_was_compiled_for_nobody_to_replace_says_so(extensions: Runtime) -> None:
+    with bpfc.load(OBJECTS / "hooked.o").start(bpfc.Options(extensible=False)) as runtime:
+        assert run(runtime["calls_g"], 130) == 8
+        number, said = refusal(extensions["returns_five"], runtime["calls_g"], "g")
+        assert (number, "start it without Options(extensible=False)" in said) == (errno.EINVAL, True)

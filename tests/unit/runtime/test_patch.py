@@ -12,12 +12,12 @@ import pytest
 from backends.native_code import SiteKind
 from backends.registry import host
 from ir.diagnostics import RejectedError
-from runtime.linker import LinkedImage
+from runtime.linker import LinkedImage, link
 from runtime.memory import Pool
 from runtime.patch import EntryHook, Patcher, PatchPoint, patch_points
 from runtime.publish import Mode, Publisher
 from runtime.region import Protection
-from tests.native import DECLARE_BRANCH, branch_function, function_at, invoke_branch, load_text
+from tests.native import DECLARE_BRANCH, branch_function, compile_text, function_at, invoke_branch, load_text
 
 HOOKED = f"""
 define i64 @answer() noinline {host().prologue} {{
@@ -163,6 +163,39 @@ def test_changing_an_armed_hook_stores_data_only(patcher: Patcher, pool: Pool) -
     hook.arm(image.address_of("answer") + 5)
     assert function_at(image.address_of("answer"))() == 42
     assert patcher.stores == stores
+
+
+def test_a_near_hook_can_be_jumped_to_at_once(patcher: Patcher, pool: Pool) -> None:
+    image = load_text(HOOKED, pool=pool)
+    run = function_at(image.address_of("answer"))
+    (point,) = patch_points(image, SiteKind.ENTRY)
+    hook = EntryHook(image, point, patcher)
+    hook.arm(image.address_of("other"), is_direct=True)
+    direct = image.block.read()
+    assert run() == 7
+    assert hook.target == image.address_of("other")
+    hook.arm(image.address_of("other"))
+    assert image.block.read() != direct
+    assert run() == 7
+    hook.arm(image.address_of("other"), is_direct=True)
+    assert image.block.read() == direct
+    hook.disarm()
+    assert run() == 42
+    hook.arm(image.address_of("other"))
+    assert run() == 7
+
+
+def test_a_far_hook_is_reached_through_the_veneer_either_way(patcher: Patcher, pool: Pool) -> None:
+    far = 0x2000_0000_0000
+    with link(compile_text(HOOKED), {}, pool, at=far) as other:
+        image = load_text(HOOKED, pool=pool)
+        (point,) = patch_points(image, SiteKind.ENTRY)
+        hook = EntryHook(image, point, patcher)
+        hook.arm(other.address_of("other"), is_direct=True)
+        armed = image.block.read()
+        assert function_at(image.address_of("answer"))() == 7
+        hook.arm(other.address_of("other"))
+        assert image.block.read() == armed
 
 
 @pytest.mark.slow
