@@ -172,7 +172,7 @@ class Emulation:
 @final
 @dataclass(frozen=True, slots=True)
 class UserMode:
-    """How qemu-user runs the machine: the program's name, two functions in code, three system call numbers.
+    """How qemu-user runs the machine: the program's name, two functions in code, numbers of system calls.
 
     `syscall(number, six arguments)`; `enter(function, six arguments, stack pointer)` calls on another stack.
     """
@@ -183,6 +183,10 @@ class UserMode:
     read: int
     write: int
     mmap: int
+    munmap: int
+    openat: int
+    close: int
+    exit: int
     flags: int = 0  # e_flags of its executables
 
 

@@ -84,7 +84,7 @@ serve:
   %whole = icmp eq i64 %n, 64
   br i1 %whole, label %which, label %end
 end:
-  call void @llvm.trap()
+  %gone = call i64 @syscall(i64 {user.exit}, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0)
   unreachable
 which:
   switch i64 %a0, label %system [ i64 1, label %call i64 2, label %use i64 3, label %back ]
@@ -106,6 +106,5 @@ reply:
   %w = call i64 @exchange(i64 {user.write}, i64 1, ptr %box)
   br label %serve
 }}
-declare void @llvm.trap()
 {thunks}
 """

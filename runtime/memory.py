@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from types import TracebackType
-from typing import Final, Literal, Self, final
+from typing import Final, Literal, Protocol, Self, final
 
 from ir.diagnostics import Diagnostic, UnsupportedError
 from runtime.region import (
@@ -84,17 +84,33 @@ class FreeList:
         return -(-max(size, 1) // self.granule) * self.granule
 
 
+class Watcher(Protocol):
+    """An emulator, which keeps translations of code, and maps what lies outside of the arena."""
+
+    def written(self, address: int, size: int) -> None:
+        """Code was written there."""
+
+    def mapped(self, address: int, size: int, alias: int, file: int, *, is_code: bool) -> None:
+        """Pages of a file are at `address` now, and at `alias`; the descriptor is good during the call."""
+
+    def unmapped(self, address: int, size: int) -> None:
+        """They are about to go."""
+
+
 @final
 class CodeBlock:
     """Memory for one image: executed at `address`, written through `alias`."""
 
-    def __init__(self, region: Region, start: int, size: int, pool: Pool | None) -> None:
+    def __init__(
+        self, region: Region, start: int, size: int, pool: Pool | None, watcher: Watcher | None = None
+    ) -> None:
         self.region = region
         self.start = start
         self.address = region.address + start
         self.alias = region.alias + start
         self.size = size
         self._pool = pool
+        self._watcher = watcher
 
     @property
     def is_open(self) -> bool:
@@ -106,8 +122,8 @@ class CodeBlock:
         assert 0 <= offset <= self.size - len(data), "a write stays inside its block"
         # Safe because the range was checked, and the alias stays mapped until close().
         ctypes.memmove(self.alias + offset, data, len(data))
-        if self._pool is not None and self._pool.written is not None:
-            self._pool.written(self.address + offset, len(data))
+        if self._watcher is not None:
+            self._watcher.written(self.address + offset, len(data))
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """A copy of what stands in the block now."""
@@ -132,9 +148,11 @@ class CodeBlock:
             if not self.is_open:
                 return
             fill(self.alias, self.size, self.region.poison)
-            if self._pool is not None and self._pool.written is not None:
-                self._pool.written(self.address, self.size)
+            if self._watcher is not None:
+                self._watcher.written(self.address, self.size)
             if self._pool is None:
+                if self._watcher is not None:
+                    self._watcher.unmapped(self.region.address, self.region.size)
                 self.region.close()
             else:
                 self._pool.code.give(self.start, self.size)
@@ -220,7 +238,7 @@ class SharedData:
 class Pool:
     """Owns an arena; hands out code and data blocks near each other, or with `at` at any free address.
 
-    `written` is told of writes to code (address, size): emulators keep translations of it.
+    `watcher` is told what an emulator has to know. `shared` is the file of data, where another process maps it.
     """
 
     def __init__(
@@ -232,7 +250,7 @@ class Pool:
         self.poison = poison
         self.protection = protection
         self.shared = shared
-        self.written: Callable[[int, int], None] | None = None
+        self.watcher: Watcher | None = None
         self.is_open = True
         self.code = FreeList(CODE_SIZE, GRANULE)
         self.data = FreeList(ARENA_SIZE - CODE_SIZE, PAGE)
@@ -262,7 +280,7 @@ class Pool:
             if start is None:
                 raise _out_of_memory(f"the near pool has no {size} bytes left for code")
             self._region.commit(-(-(start + size) // GROWTH) * GROWTH)
-        return CodeBlock(self._region, start, -(-size // GRANULE) * GRANULE, self)
+        return CodeBlock(self._region, start, -(-size // GRANULE) * GRANULE, self, self.watcher)
 
     def allocate_data(self, size: int, at: int | None = None) -> DataBlock:
         """Zeroed memory for `size` bytes from a page boundary: near the code while there is room."""
@@ -279,7 +297,9 @@ class Pool:
                     map_memory(address, mapped, READ | WRITE, PRIVATE | ANONYMOUS | FIXED)
                 return DataBlock(address, size, partial(self._given_up.append, (start, mapped)))
         if self.shared is not None:
-            raise _out_of_memory(f"emulated memory has no {size} bytes left")
+            if at is None:
+                raise _out_of_memory(f"emulated memory has no {size} bytes left")
+            return self._place_shared_data(size, at, mapped)
         flags = PRIVATE | ANONYMOUS | (FIXED_NO_REPLACE if at is not None else 0)
         address = map_memory(at or 0, mapped, READ | WRITE, flags)
         return DataBlock(address, size, partial(unmap_memory, address, mapped))
@@ -319,7 +339,24 @@ class Pool:
         with CODE_LOCK:
             region = Region(first, end - first, self.protection, self.poison, replace=False)
             region.commit(region.size)
-        return CodeBlock(region, at - first, size, None)
+        if self.watcher is not None:
+            self.watcher.mapped(first, region.size, region.alias, region.file, is_code=True)
+        return CodeBlock(region, at - first, size, None, self.watcher)
+
+    def _place_shared_data(self, size: int, at: int, mapped: int) -> DataBlock:
+        """Data outside of the arena that an emulator sees."""
+        assert self.watcher is not None, "who shares data watches"
+        watcher, file = self.watcher, os.memfd_create("bpfc-data", os.MFD_CLOEXEC)
+        os.ftruncate(file, mapped)
+        address = map_memory(at, mapped, READ | WRITE, SHARED | FIXED_NO_REPLACE, file)
+        watcher.mapped(address, mapped, address, file, is_code=False)
+        os.close(file)
+
+        def unmap() -> None:
+            watcher.unmapped(address, mapped)
+            unmap_memory(address, mapped)
+
+        return DataBlock(address, size, unmap)
 
 
 def _arena(at: int = 0) -> int:

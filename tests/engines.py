@@ -1,46 +1,102 @@
 """What can run a program on raw memory: tests that take an `engine` run once for each of these.
 
 Each emulated target is an engine too, which skips where its emulator is not installed. One machine serves all
-programs of a session: to make one takes longer than to run one.
+programs of a session: to make one takes longer than to run one. `on_machine` lets whole objects run there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from importlib.util import find_spec
+from pathlib import Path
 from shutil import which
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+import bpfc.loaded
 from bpfc.compile import compile_program
 from bpfc.conformance import ENGINES as PLUGIN_ENGINES
 from bpfc.conformance import Engine
-from bpfc.loaded import from_insns
+from bpfc.loaded import Loaded, Source, from_insns
 from bpfc.options import Options
+from bpfc.running import Runtime
 from ir.context import RAW
-from ir.isa import Insn
+from ir.isa import Insn, decode
 from ir.object import Object
+from ir.self_compares import lower_self_compares
+from runtime.epoch import epochs
 from runtime.execution import Execution
 from runtime.limits import Limits
 from runtime.linker import link
 from runtime.platform import Platform
+from runtime.space import Space, host_space
 from runtime.world import World
 
 __all__ = ["EMULATED", "ENGINES", "LITTLE_ENDIAN", "Engine"]
 
 EMULATED: Final = ("x86_64", "aarch64", "riscv64", "s390x", "ppc64le")
+HOST: Final = "host"
+_START: Final = Loaded.start
+_KEPT: Final = ExitStack()
+
+
+@cache
+def machine_of(name: str) -> Platform:
+    """The emulated machine `name`, for the whole session."""
+    return _KEPT.enter_context(bpfc.emulate(name))
 
 
 @cache
 def world_of(name: str) -> World:
     """A world without maps on the emulated machine `name`, for the whole session."""
-    from bpfc.emulation import platform_of
+    return World(Object("tests", {}, {}), cpus=1, platform=machine_of(name))
 
-    empty = Object("tests", {}, {})
-    platform: Platform = platform_of(empty, name, Limits(), counts=False)
-    return World(empty, cpus=1, platform=platform)
+
+@contextmanager
+def on_machine(name: str) -> Iterator[Space]:
+    """While inside, objects start on the machine `name` where nothing else is said: `HOST`, or an emulated one.
+
+    Programs that tests assemble are then in its byte order, and NAME.o is NAME.eb.o on big-endian ones.
+    """
+    if name == HOST:
+        yield host_space()
+        return
+    require_emulator(name)
+    machine = machine_of(name)
+    is_big = machine.target.byte_order == "big"
+
+    def start(loaded: Loaded, *arguments: Any, **named: Any) -> Runtime:
+        return _START(loaded, *arguments, **{"target": machine, **named})
+
+    def load(source: Source, name: str = "") -> Loaded:
+        if is_big and isinstance(source, Path):
+            source = source.with_name(source.name.replace(".o", ".eb.o").replace(".eb.eb", ".eb"))
+        return bpfc.loaded.load(source, name)
+
+    def insns(insns: tuple[Insn, ...], *arguments: Any, **named: Any) -> Loaded:
+        return from_insns(insns, *arguments, **{"big_endian": is_big, **named})
+
+    def assemble(text: str, *arguments: Any, **named: Any) -> Loaded:
+        return bpfc.loaded.assemble(text, *arguments, **{"big_endian": is_big, **named})
+
+    def code(code: bytes, *arguments: Any, **named: Any) -> Loaded:
+        lowered = lower_self_compares(code, False) if named.pop("self_compares", False) else code
+        return insns(decode(lowered, False), *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loaded, "start", start)
+        for name, function in {
+            "load": load,
+            "from_insns": insns,
+            "assemble": assemble,
+            "from_bytes": code,
+        }.items():
+            patch.setattr(bpfc, name, function)
+        yield machine.space
+    epochs().drain(10)
 
 
 def require_emulator(target: str) -> None:

@@ -35,15 +35,15 @@ _VENEER: Final = (
 _HOOK_VENEER: Final = (
     0x7C0802A6,  # mflr r0
     0xF8010010,  # std r0, 16(r1)
-    0xF8410018,  # std r2, 24(r1)
-    0xF821FFE1,  # stdu r1, -32(r1)
+    0xF821FFD1,  # stdu r1, -48(r1)
+    0xF8410028,  # std r2, 40(r1)
     0x429F0005,  # bcl 20, 31, .+4
     0x7D8802A6,  # mflr r12
     0xE98C0024,  # ld r12, 36(r12)
     0x7D8903A6,  # mtctr r12
     0x4E800421,  # bctrl
-    0x38210020,  # addi r1, r1, 32
-    0xE8410018,  # ld r2, 24(r1)
+    0xE8410028,  # ld r2, 40(r1)
+    0x38210030,  # addi r1, r1, 48
     0xE8010010,  # ld r0, 16(r1)
     0x7C0803A6,  # mtlr r0
     0x4E800020,  # blr
@@ -66,7 +66,9 @@ _ENTER: Final = (
     0xF8010010,  # std r0, 16(r1)
     0xF82AFFC0,  # std r1, -64(r10)
     0x382AFFC0,  # addi r1, r10, -64
-    0x7D4D5378,  # mr r13, r10: the thread pointer
+    0x2C2D0000,  # cmpdi r13, 0
+    0x40820008,  # bne .+8
+    0x7D4D5378,  # mr r13, r10: the thread pointer, any value that stays
     0x7C6C1B78,  # mr r12, r3
     0x7D8903A6,  # mtctr r12
     0x7C832378,  # mr r3, r4
@@ -171,7 +173,7 @@ PPC64LE: Final = Target(
     hooking=Hooking(Veneer(_words(*_HOOK_VENEER), literal=56), 12, _body),
     calling=Calling(tuple(f"r{i}" for i in range(3, 11)), "r3", "r1", "lr", 32, bytes.fromhex("2000804e")),
     emulation=None,
-    user_mode=UserMode("qemu-ppc64le", _words(*_SYSCALL), _words(*_ENTER), 3, 4, 90, 2),
+    user_mode=UserMode("qemu-ppc64le", _words(*_SYSCALL), _words(*_ENTER), 3, 4, 90, 91, 286, 6, 1, flags=2),
     numbers={
         1: "R_PPC64_ADDR32",
         10: "R_PPC64_REL24",

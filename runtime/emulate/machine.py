@@ -5,15 +5,16 @@
     | page of returns: entry 0 ends a call, each other one is a Python function that code may call                |
 
 So pointers mean the same on both sides: contexts, packets, maps and what helpers are given need no copying. Unicorn
-does not see our stores to code that it has translated: `forget` tells it.
+does not see our stores to code that it has translated: `written` tells it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import threading
+from collections import deque
 from collections.abc import Callable
-from errno import ENOMEM
+from errno import EBADF, ENOMEM
 from heapq import heappop, heappush
 from typing import Any, Final, final
 
@@ -61,6 +62,7 @@ class Machine:
         ret = target.calling.ret
         self._step = len(ret)
         self._returns.write(0, ret * (_RETURNS // len(ret)))
+        self._gone: deque[tuple[int, int]] = deque()
         self._bridges: dict[int, Bridge] = {}
         self._free = list(range(1, _RETURNS // self._step))
         for name, value in emulation.state:
@@ -100,6 +102,8 @@ class Machine:
     def call(self, address: int, arguments: tuple[int, ...]) -> int:
         """Run the function at `address` until it returns. TrapError past the limit, or at what a processor refuses."""
         with self._lock:
+            self._require_open()
+            self._unmap_gone()
             saved = self._uc.context_save() if self._depth else None
             top = self._uc.reg_read(self._sp) - 4096 if saved else self._stack.address + _STACK_SIZE
             self._depth += 1
@@ -110,15 +114,37 @@ class Machine:
                 if saved is not None:
                     self._uc.context_restore(saved)
 
-    def forget(self, address: int, size: int) -> None:
+    def written(self, address: int, size: int) -> None:
         """Code there was changed or replaced: translate it anew."""
         with self._lock:
             if self._uc is not None:
                 self._uc.ctl_remove_cache(address, address + size)
 
+    def mapped(self, address: int, size: int, alias: int, file: int, *, is_code: bool) -> None:
+        """See memory outside of the arena."""
+        readable = _UNICORN.UC_PROT_READ
+        protection = readable | (_UNICORN.UC_PROT_EXEC if is_code else _UNICORN.UC_PROT_WRITE)
+        with self._lock:
+            self._unmap_gone()
+            # Safe because what is gone is unmapped before the next call.
+            self._uc.mem_map_ptr(address, size, protection, alias)
+
+    def unmapped(self, address: int, size: int) -> None:
+        """See it no longer, from the next call on: finalizers come here, at any time."""
+        self._gone.append((address, size))
+
+    def _unmap_gone(self) -> None:
+        while self._gone:
+            self._uc.mem_unmap(*self._gone.popleft())
+
     def close(self) -> None:
         """Give the memory up; closing twice is fine."""
         self._uc = None
+
+    def _require_open(self) -> None:
+        if self._uc is None:
+            said = f"the emulated {self.target.name} was closed"
+            raise UnsupportedError([Diagnostic("closed", said, errno=EBADF)])
 
     def _call(self, address: int, arguments: tuple[int, ...], top: int) -> int:
         uc, finish = self._uc, self._returns.address

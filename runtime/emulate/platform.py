@@ -38,8 +38,8 @@ class EmulatedPlatform:
         self.target, self.is_shared = target, is_shared
         self.pool = Pool(poison=target.poison, shared=SharedData())
         self.machine = Machine(target, self.pool, limit, counts)
-        self.pool.written = self.machine.forget
-        self.space = emulated_space(self, self.machine.forget)
+        self.pool.watcher = self.machine
+        self.space = emulated_space(self, self.machine.written)
         native = HostOperations(self.pool, ObjectCache.default())
         same = native.order == target.byte_order
         self.operations: Operations = native if same else EmulatedOperations(self)

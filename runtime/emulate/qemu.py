@@ -10,11 +10,13 @@ qemu sees no stores to code that it has translated, so what was changed is mappe
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import subprocess
 import tempfile
 import threading
-from errno import ENOMEM
+from collections import deque
+from errno import EBADF, ENOMEM
 from heapq import heappop, heappush
 from pathlib import Path
 from shutil import which
@@ -39,6 +41,7 @@ _STACK_SIZE: Final = 1 << 20
 _FORMAT: Final = "<8Q"
 _READ_EXECUTE, _READ_WRITE, _SHARED_FIXED = 5, 3, 0x11
 _MASK: Final = (1 << 64) - 1
+_AT_FDCWD: Final = -100
 
 
 @final
@@ -55,6 +58,10 @@ class QemuPlatform:
         self.pool = Pool(poison=target.poison, shared=self._shared)
         self.operations: Operations = HostOperations(self.pool, ObjectCache.default())
         self._bridges: dict[int, Bridge] = {}
+        self._gone: deque[tuple[int, int]] = deque()
+        self._far: dict[
+            int, tuple[int, int]
+        ] = {}  # outside of the arena: (their descriptor, size) by address
         self._externals: dict[str, int] = {}
         self._lock = threading.RLock()
         self._folder = tempfile.TemporaryDirectory(prefix="bpfc-")
@@ -75,7 +82,7 @@ class QemuPlatform:
         self._ask(2, self._stack.address + _STACK_SIZE)
         self._changed = True
         self._map_code(self.pool.address, CODE_SIZE)
-        self.pool.written = self._note
+        self.pool.watcher = self
         self.space = emulated_space(self, self._map_code)
 
     def callback(self, bridge: Bridge) -> int:
@@ -124,12 +131,45 @@ class QemuPlatform:
             self.operations.close()
             self.pool.close()
 
-    def _note(self, address: int, size: int) -> None:
+    def written(self, address: int, size: int) -> None:
         """Code was written: map it again before the next call."""
         self._changed = True
+        if self._place_of(address) is not None:
+            self._map_code(address, size)
+
+    def mapped(self, address: int, size: int, alias: int, file: int, *, is_code: bool) -> None:
+        """See memory outside of the arena."""
+        self._unmap_gone()
+        path = f"/proc/{os.getpid()}/fd/{file}".encode() + b"\0"
+        with self.pool.allocate_data(len(path)) as block:
+            block.view[: len(path)] = path
+            theirs = self._ask(0, self._user.openat, _AT_FDCWD, block.address, os.O_RDWR, 0)
+        if theirs >= 1 << 63:
+            said = f"{self._user.program} can't open memory of ours"
+            raise UnsupportedError([Diagnostic("mapping-refused", said, errno=(1 << 64) - theirs)])
+        self._far[address] = (theirs, size)
+        self._map(address, size, _READ_EXECUTE if is_code else _READ_WRITE, theirs, 0)
+
+    def unmapped(self, address: int, size: int) -> None:
+        """See it no longer, from the next call on: finalizers come here, at any time."""
+        self._gone.append((address, size))
+
+    def _unmap_gone(self) -> None:
+        while self._gone:
+            address, size = self._gone.popleft()
+            self._ask(0, self._user.munmap, address, size)
+            self._ask(0, self._user.close, self._far.pop(address)[0])
+
+    def _place_of(self, address: int) -> tuple[int, int, int] | None:
+        """Memory outside of the arena that an address is in: start, size, descriptor over there."""
+        for start, (file, size) in self._far.items():
+            if start <= address < start + size:
+                return start, size, file
+        return None
 
     def _refresh(self) -> None:
         """Let the other side see what was written and mirrored here."""
+        self._unmap_gone()
         for start, size, offset in self._shared.mirrors[self._mirrored :]:
             self._map(start, size, _READ_WRITE, self._shared.file, offset)
         self._mirrored = len(self._shared.mirrors)
@@ -139,6 +179,10 @@ class QemuPlatform:
 
     def _map_code(self, address: int, size: int) -> None:
         """Map code again, which makes qemu drop what it translated of it."""
+        place = self._place_of(address)
+        if place is not None:
+            self._map(place[0], place[1], _READ_EXECUTE, place[2], 0)
+            return
         start = address // PAGE * PAGE
         size = -(-(address + size - start) // PAGE) * PAGE
         self._map(start, size, _READ_EXECUTE, self.pool.region.file, start - self.pool.address)
@@ -174,6 +218,9 @@ class QemuPlatform:
 
     def _send(self, *words: int) -> None:
         assert self._process.stdin is not None
+        if self._process.stdin.closed or self._process.poll() is not None:
+            said = f"{self._user.program} is not running any more"
+            raise UnsupportedError([Diagnostic("closed", said, errno=EBADF)])
         padded = [word & _MASK for word in words] + [0] * (8 - len(words))
         self._process.stdin.write(struct.pack(_FORMAT, *padded))
         self._process.stdin.flush()

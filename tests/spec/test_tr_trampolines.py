@@ -15,14 +15,13 @@ import pytest
 import bpfc
 from ir.diagnostics import Diagnostic
 from runtime.epoch import epochs
-from runtime.memory import Pool, near_pool
+from runtime.memory import Pool
 
 if TYPE_CHECKING:
     from bpfc.running import RunningProgram, Runtime
 
 OBJECTS = Path(__file__).parent.parent / "objects"
 PACKET = bytes(64)
-NOP = bytes.fromhex("0f1f440000")
 U64 = 1 << 64
 
 
@@ -62,8 +61,16 @@ def total(tracers: Runtime) -> int:
 
 
 def entry_bytes(program: RunningProgram, function: str) -> bytes:
-    start = program.image.address_of(function) - program.image.address
-    return program.image.block.read(start, 5)
+    point = program.hooks.hook(function).entry.point
+    return program.image.block.read(point.address - program.image.address, point.site.length)
+
+
+def entry_forms(program: RunningProgram, function: str) -> tuple[bytes, bytes]:
+    """The entry's bytes as a NOP and as the jump to its veneer."""
+    image, point = program.image, program.hooks.hook(function).entry.point
+    distance = image.jump_target_of(point.site) - image.offset_of_site(point.site)
+    patching = image.target.patching
+    return patching.nop(distance), patching.jump(distance)
 
 
 def test_tr_01_fentry_sees_the_arguments(targets: Runtime, tracers: Runtime) -> None:
@@ -219,12 +226,13 @@ def test_tr_16_each_link_has_its_own_cookie(targets: Runtime, tracers: Runtime) 
 
 def test_tr_17_the_last_detach_restores_the_entry(targets: Runtime, tracers: Runtime) -> None:
     target = targets["calls_f"]
-    assert entry_bytes(target, "f") == NOP
+    nop, jump = entry_forms(target, "f")
+    assert entry_bytes(target, "f") == nop
     link = tracers["on_entry"].attach_fentry(target, "f")
-    assert entry_bytes(target, "f")[0] == 0xE9
+    assert entry_bytes(target, "f") == jump
     assert run(target) == 5
     link.close()
-    assert entry_bytes(target, "f") == NOP
+    assert entry_bytes(target, "f") == nop
     epochs().drain(5)
     assert run(target) == 5
     assert tracers.globals["entries"] == 1
@@ -233,7 +241,7 @@ def test_tr_17_the_last_detach_restores_the_entry(targets: Runtime, tracers: Run
 def test_tr_18_without_memory_attaching_fails_and_detaching_does_not(
     targets: Runtime, tracers: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, pool = targets["calls_f"], near_pool()
+    target, pool = targets["calls_f"], targets.world.space.pool
     first = tracers["on_entry"].attach_fentry(target, "f")
     second = tracers["on_exit"].attach_fexit(target, "f")
     real = Pool.allocate_code
@@ -254,7 +262,7 @@ def test_tr_18_without_memory_attaching_fails_and_detaching_does_not(
         assert run(target) == 5
         assert (tracers.globals["entries"], tracers.globals["exits"]) == (1, 2)
         second.close()
-    assert entry_bytes(target, "f") == NOP
+    assert entry_bytes(target, "f") == entry_forms(target, "f")[0]
     assert run(target) == 5
     assert (tracers.globals["entries"], tracers.globals["exits"]) == (1, 2)
 
@@ -328,7 +336,7 @@ def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime) -> N
         for thread in workers:
             thread.join()
         epochs().drain(5)
-        assert (wrong, entry_bytes(target, "f")) == ([], NOP)
+        assert (wrong, entry_bytes(target, "f")) == ([], entry_forms(target, "f")[0])
         assert epochs().collect() == 0
         for tracers in (one, two):
             entries, exits = tracers.globals["entries"], tracers.globals["exits"]
