@@ -6,7 +6,7 @@ relocations are rows. A new target is one file in `backends/targets/` and one li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, final
@@ -124,6 +124,7 @@ class Patching:
     entry: bytes
     canary: tuple[bytes, bytes]
     needs_cache_flush: bool
+    sleds: Sleds
 
     def is_near(self, distance: int) -> bool:
         """Whether a site's jump can span `distance` bytes."""
@@ -132,6 +133,39 @@ class Patching:
     def fits(self, offset: int) -> bool:
         """Whether one aligned store can change a site at this offset from an aligned place."""
         return self.unit < self.length or offset % self.unit + self.length <= self.unit
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sleds:
+    """The NOPs that C compilers leave at entries of functions, for a jump to be put there later.
+
+    `lengths(code)` are those of the NOPs that `code` starts with; before them one of `pads` may stand. Threads may
+    be between two NOPs when a jump replaces both: `quiet(address)` yields distances, best first, of jumps there that
+    are entered in their middle as if they were NOPs, and lead to multiples of 8.
+    """
+
+    lengths: Callable[[bytes], tuple[int, ...]]
+    quiet: Callable[[int], Iterator[int]]
+    pads: tuple[bytes, ...] = ()
+
+
+def uniform_sleds(nop: bytes, reach: int, pads: tuple[bytes, ...] = ()) -> Sleds:
+    """The sleds of a machine with one NOP, as long as a patch site: no jump replaces two."""
+
+    def lengths(code: bytes) -> tuple[int, ...]:
+        count = 0
+        while code[count * len(nop) :].startswith(nop):
+            count += 1
+        return (len(nop),) * count
+
+    def quiet(address: int) -> Iterator[int]:
+        step = min(reach // 64, 1 << 24)
+        for place in range(step, reach - step, step):
+            for distance in (place, -place):
+                yield distance - (address + distance) % 8
+
+    return Sleds(lengths, quiet, pads)
 
 
 @final

@@ -216,6 +216,10 @@ class _Image:
                 f"%{name} = load i64, ptr %{name}.from, align 8",
             )
             return f"%{name}"
+        if kind == "i128":
+            self._do(f"%{name}.part = lshr i128 %p{parameter}, {64 * part}")
+            self._do(f"%{name} = trunc i128 %{name}.part to i64")
+            return f"%{name}"
         return self._normal(name, f"%p{parameter}", value, min(value.size - SLOT * part, SLOT))
 
     def _normal(self, name: str, operand: str, value: Value, size: int) -> str:
@@ -226,7 +230,7 @@ class _Image:
                 return f"%{name}.bits"
             self._do(f"%{name} = zext i{bits} %{name}.bits to i64")
             return f"%{name}"
-        if value.size == 0 or size not in (1, 2, 4):
+        if value.size == 0 or size == SLOT:
             return operand
         extend = "sext" if value.is_signed else "zext"
         self._do(
@@ -375,6 +379,10 @@ def _parameters(shape: Shape) -> tuple[list[str], list[tuple[int, Value, int]]]:
             slots.append((len(types), value, 0))
             types.append("i64")
             left -= 1
+        elif not (value.is_struct or shape.has_run):
+            slots += [(len(types), value, 0), (len(types), value, 1)]
+            types.append("i128")
+            left -= 2
         elif left >= 2 or shape.has_run:
             slots += [(len(types), value, 0), (len(types) + 1, value, 1)]
             types += ["i64", "i64"]

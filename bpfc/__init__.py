@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         from_insns,
         imported,
         load,
+        native,
     )
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "from_insns",
     "imported",
     "load",
+    "native",
 ]
 
 

@@ -4,9 +4,9 @@ from bpfc.attaching import attach, enable_stats
 from bpfc.batch import Batch
 from bpfc.emulation import emulate
 from bpfc.loaded import Loaded, assemble, from_bytes, from_insns, load
+from bpfc.natives import imported, native
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, RejectedError, TrapError, UnreadableError, UnsupportedError
-from runtime.imports import imported
 
 VerifierError = RejectedError
 
@@ -28,4 +28,5 @@ __all__ = [
     "from_insns",
     "imported",
     "load",
+    "native",
 ]

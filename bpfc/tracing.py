@@ -116,11 +116,18 @@ def attach_native(program: Attachable, target: NativeFunction, kind: LinkKind, c
         if kind is LinkKind.FMOD_RET and not target.may_override:
             said = f"'{target.name}' does not say that its result may be replaced"
             raise _refused("not-overridable", said, EINVAL)
-        hook = target.hook
+        if kind is LinkKind.FMOD_RET and (not result.size or result.is_float):
+            said = f"'{target.name}' does not return an integer, so nothing can stand for it"
+            raise _refused("not-overridable", said, EINVAL)
+        trampoline = target.hook.trampoline
+        if trampoline is None or not trampoline.links:
+            trampoline = Trampoline(target.hook, target.model, False, target.address)
+        elif trampoline.model != target.model:
+            said = f"'{target.name}' is traced already, with another prototype"
+            raise _refused("other-prototype", said, EINVAL)
         traced = program.traced(target.model, kind)
-        if hook.trampoline is None:
-            hook.trampoline = Trampoline(hook, target.model, False, target.address)
-        detach = _attach(hook.trampoline, program, traced, kind, cookie)
+        target.hook.trampoline = trampoline
+        detach = _attach(trampoline, program, traced, kind, cookie)
         return Link(kind, program, target.name, target.name, detach, cookie)
 
 

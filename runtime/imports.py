@@ -9,81 +9,87 @@ carry addends and whose entries are 64 bits.
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
-from errno import EINVAL, ENOENT
-from pathlib import Path
+from collections.abc import Iterator
+from errno import ENOENT
 from typing import Final
 
 from ir.diagnostics import Diagnostic, RejectedError
 from ir.function_model import UNKNOWN_MODEL, Model
-from runtime.native_entry import NativeFunction
+from runtime.libraries import Library, library
+from runtime.native_entry import NativeFunction, hook_at, is_hooked
 from runtime.region import PAGE, READ, WRITE
 
-_DYNAMIC: Final = 2
-_LOAD: Final = 1
 _STRTAB, _SYMTAB, _RELA, _RELASZ, _PLTRELSZ, _JMPREL = 5, 6, 7, 8, 2, 23
 _SYMBOL_SIZE: Final = 24
 
 
 def imported(
-    library: str, symbol: str, model: Model = UNKNOWN_MODEL, may_override: bool = False
+    of: object, symbol: str, model: Model = UNKNOWN_MODEL, may_override: bool = False
 ) -> NativeFunction:
-    """Function `symbol` as the loaded library whose file name begins with `library` calls it.
+    """Function `symbol` as a loaded library calls it; `of` as for `runtime.libraries.library`.
 
     RejectedError (ENOENT) when no such library is loaded, or it does not import the function.
     """
-    base = _base(library)
-    slot = _slot(base, symbol)
-    if slot is None:
-        raise _missing(f"'{library}' does not import '{symbol}'")
-    target = ctypes.cast(getattr(ctypes.CDLL(None), symbol, None) or 0, ctypes.c_void_p).value
-    if target is None:
-        raise _missing(f"nothing that this process exports is called '{symbol}'")
-    _make_writable(slot)
-    # Safe because the entry belongs to a loaded library and is writable now. A lazily bound one would be overwritten
-    # by the dynamic linker at the first call, so it is bound here.
-    ctypes.c_uint64.from_address(slot).value = target
-    return NativeFunction(symbol, slot, model, may_override, None)
+    found = library(of)
+    slots = import_slots(found, symbol)
+    if not is_hooked(slots[0]):
+        _bind(found, symbol, slots)
+    return NativeFunction(symbol, model, hook_at(symbol, slots, None), may_override)
 
 
-def _base(library: str) -> int:
-    """Where the first page of a library is mapped."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and Path(fields[5]).name.startswith(library) and int(fields[2], 16) == 0:
-            return int(fields[0].split("-")[0], 16)
-    raise _missing(f"no library '{library}' is loaded")
+def import_slots(found: Library, symbol: str) -> tuple[int, ...]:
+    """The addresses of a library's pointers to a function of another. RejectedError (ENOENT) when it has none."""
+    slots = tuple(sorted(set(_slots(found, symbol))))
+    if not slots:
+        raise _missing(f"'{found.path.name}' does not import '{symbol}'")
+    return slots
 
 
-def _slot(base: int, symbol: str) -> int | None:
-    """The address of the table entry for a symbol."""
-    header = _read(base, 64)
-    if header[:5] != b"\x7fELF\x02":
-        raise RejectedError([Diagnostic("bad-library", "wanted a 64-bit ELF library", errno=EINVAL)])
-    (programs,) = struct.unpack_from("=Q", header, 32)
-    size, count = struct.unpack_from("=HH", header, 54)
-    rows = [struct.unpack("=IIQQQQQQ", _read(base + programs + size * n, 56)) for n in range(count)]
-    bias = base - min(row[3] for row in rows if row[0] == _LOAD) // PAGE * PAGE
-    dynamic = next((row for row in rows if row[0] == _DYNAMIC), None)
-    if dynamic is None:
-        return None
-    words = struct.iter_unpack("=QQ", _read(bias + dynamic[3], dynamic[6] // 16 * 16))
-    found = dict(reversed([(tag, value) for tag, value in words if tag]))
+def imported_address(found: Library, symbol: str) -> int:
+    """Where a library's calls of a function go, asked of the dynamic linker. RejectedError (ENOENT)."""
+    try:
+        # Safe because the library is loaded: this opens it again, in its own scope, and runs nothing.
+        handle = ctypes.CDLL(
+            None if found.is_program else str(found.path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY
+        )
+        address = ctypes.cast(getattr(handle, symbol), ctypes.c_void_p).value
+    except (OSError, AttributeError) as error:
+        raise _missing(f"nothing that '{found.path.name}' can reach is called '{symbol}'") from error
+    assert address, "the dynamic linker found it"
+    return address
+
+
+def _bind(found: Library, symbol: str, slots: tuple[int, ...]) -> None:
+    """Make the pointers writable, and let those that wait for a first call (into the library's own stubs) be bound."""
+    for slot in slots:
+        _make_writable(slot)
+        # Safe because the entry belongs to a loaded library and is writable now. A lazily bound one would be
+        # overwritten by the dynamic linker at the first call, so it is bound here.
+        word = ctypes.c_uint64.from_address(slot)
+        if found.contains(word.value) or not word.value:
+            word.value = imported_address(found, symbol)
+
+
+def _slots(found: Library, symbol: str) -> Iterator[int]:
+    words = struct.iter_unpack("=QQ", found.dynamic)
+    tags = dict(reversed([(tag, value) for tag, value in words if tag]))
 
     def place(tag: int) -> int:
         """glibc relocates these pointers in memory, others do not."""
-        value: int = found.get(tag, 0)
-        return value if value >= base else value + bias
+        value: int = tags.get(tag, 0)
+        return value if value >= found.base else value + found.base
 
+    wanted = symbol.encode()
     for table, length in ((_JMPREL, _PLTRELSZ), (_RELA, _RELASZ)):
-        relocations = _read(place(table), found.get(length, 0)) if table in found else b""
+        relocations = _read(place(table), tags.get(length, 0)) if table in tags else b""
         for offset, info, _ in struct.iter_unpack("=QQq", relocations):
             if info >> 32:
                 (name,) = struct.unpack("=I", _read(place(_SYMTAB) + (info >> 32) * _SYMBOL_SIZE, 4))
                 # Safe because symbol names of a loaded library are NUL-ended strings in its memory.
-                if ctypes.string_at(place(_STRTAB) + name) == symbol.encode():
-                    return int(bias + offset)
-    return None
+                if ctypes.string_at(place(_STRTAB) + name) == wanted:
+                    yield found.base + offset
 
 
 def _read(address: int, size: int) -> bytes:

@@ -3,13 +3,14 @@
 ctypes function     the pointer that its object holds: calls through this object are seen
 any pointer         a table of functions, a global offset table's entry: calls through this pointer
 
-Functions are never rewritten here. Whoever calls a function by another pointer calls it unhooked.
+Whoever calls a function by another pointer calls it unhooked.
 """
 
 from __future__ import annotations
 
 import ctypes
 from _ctypes import CFuncPtr
+from collections.abc import Sequence
 from errno import EINVAL
 from functools import cache
 from typing import Final, Literal, final
@@ -25,24 +26,26 @@ _WORD: Final = 8
 
 @final
 class PointerEntry:
-    """A 64-bit pointer to a function; aiming it elsewhere is one aligned store."""
+    """64-bit pointers to one function; aiming one elsewhere is one aligned store."""
 
-    def __init__(self, address: int, owner: object, order: Literal["little", "big"]) -> None:
-        if address % _WORD:
-            said = f"a pointer at {address:#x} is not aligned, so it can't be changed while it is used"
-            raise RejectedError([Diagnostic("unaligned-pointer", said, errno=EINVAL)])
+    def __init__(self, addresses: Sequence[int], owner: object, order: Literal["little", "big"]) -> None:
+        for address in addresses:
+            if address % _WORD:
+                said = f"a pointer at {address:#x} is not aligned, so it can't be changed while it is used"
+                raise RejectedError([Diagnostic("unaligned-pointer", said, errno=EINVAL)])
         self._owner = owner  # keeps the memory of a ctypes object alive
-        # Safe because the caller says that a pointer is there, and `owner` keeps it there.
-        self._word = word_type(order).from_address(address)
-        self.body = self._word.value
+        # Safe because the caller says that pointers are there, and `owner` keeps them there.
+        self._words = [word_type(order).from_address(address) for address in addresses]
+        self.body = self._words[0].value
 
     def arm(self, target: int, *, is_direct: bool = False) -> None:
-        """Send calls through the pointer to `target`; nothing is in between."""
-        self._word.value = target
+        """Send calls through the pointers to `target`; nothing is in between."""
+        for word in self._words:
+            word.value = target
 
     def disarm(self) -> None:
         """Send them to the function again."""
-        self._word.value = self.body
+        self.arm(self.body)
 
 
 @final
@@ -50,22 +53,11 @@ class NativeFunction:
     """A function of this process that programs can be attached to. `may_override`: fmod_ret may replace its result."""
 
     def __init__(
-        self,
-        name: str,
-        pointer: int,
-        model: Model,
-        may_override: bool,
-        owner: object,
-        space: Space | None = None,
+        self, name: str, model: Model, hook: Hook, may_override: bool = False, address: int | None = None
     ) -> None:
-        self.name, self.may_override = name, may_override
+        self.name, self.may_override, self.hook = name, may_override, hook
         self.model = check_model(name, model)
-        self.hook = _hook(name, pointer, owner, space or host_space())
-
-    @property
-    def address(self) -> int:
-        """Where the function runs."""
-        return self.hook.entry.body
+        self.address = hook.entry.body if address is None else address
 
 
 def function_of(thing: object, may_override: bool = False) -> NativeFunction:
@@ -81,7 +73,8 @@ def function_of(thing: object, may_override: bool = False) -> NativeFunction:
     model = UNKNOWN_MODEL
     if declared is not None:
         model = Model(tuple(_value(name, kind) for kind in declared), _value(name, thing.restype))
-    return NativeFunction(name, ctypes.addressof(thing), model, may_override, thing)
+    hook = hook_at(name, (ctypes.addressof(thing),), thing)
+    return NativeFunction(name, model, hook, may_override)
 
 
 def function_at_pointer(
@@ -95,20 +88,38 @@ def function_at_pointer(
 
     `space` is where it runs: in this process, if not said.
     """
-    return NativeFunction(name, pointer, model, may_override, None, space)
+    return NativeFunction(name, model, hook_at(name, (pointer,), None, space), may_override)
+
+
+def model_of_prototype(name: str, prototype: object) -> Model:
+    """The model of a ctypes function type, `ctypes.CFUNCTYPE(result, *arguments)`. RejectedError (EINVAL)."""
+    if not isinstance(prototype, type) or not issubclass(prototype, CFuncPtr):
+        said = f"wanted a prototype for '{name}' that ctypes.CFUNCTYPE makes, not {prototype!r}"
+        raise RejectedError([Diagnostic("bad-prototype", said, errno=EINVAL)])
+    arguments = prototype._argtypes_  # type: ignore[attr-defined]  # what CFUNCTYPE stores
+    result = prototype._restype_  # type: ignore[attr-defined]  # as above
+    return Model(tuple(_value(name, kind) for kind in arguments), _value(name, result))
 
 
 @cache
 def _hooks() -> dict[int, Hook]:
-    """The hooks of native functions by the address of their pointer."""
+    """The hooks of native functions by the address of their first pointer."""
     return {}
 
 
-def _hook(name: str, pointer: int, owner: object, space: Space) -> Hook:
+def is_hooked(pointer: int) -> bool:
+    """Whether programs are attached to the pointer at an address."""
     found = _hooks().get(pointer)
+    return found is not None and not found.is_idle
+
+
+def hook_at(name: str, pointers: Sequence[int], owner: object, space: Space | None = None) -> Hook:
+    """The hook of the pointers at these addresses, which `owner` keeps there."""
+    space = space or host_space()
+    found = _hooks().get(pointers[0])
     if found is None or found.is_idle:
-        entry = PointerEntry(pointer, owner, space.target.byte_order)
-        found = _hooks()[pointer] = Hook(name, entry, space)
+        entry = PointerEntry(pointers, owner, space.target.byte_order)
+        found = _hooks()[pointers[0]] = Hook(name, entry, space)
     return found
 
 

@@ -21,6 +21,7 @@ from functools import cache
 from typing import Literal, final
 
 from backends.native_code import Form, PatchSite, SiteKind
+from backends.target import Patching
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from runtime.layout import WORD
 from runtime.linker import LinkedImage
@@ -43,25 +44,28 @@ class PatchPoint:
         *("bits", "form", "values", "_first", "_patching"),
     )
 
-    def __init__(self, image: LinkedImage, site: PatchSite, words: memoryview) -> None:
-        patching = image.target.patching
-        offset, target = image.offset_of_site(site), image.jump_target_of(site)
-        distance = patching.length if target is None else target - offset
-        self.site = site
-        self.function = image.code.symbols[site.function].name
-        self.block = image.block
-        self.address = image.address + offset
+    def __init__(
+        self,
+        site: PatchSite,
+        function: str,
+        place: tuple[CodeBlock, memoryview, int],
+        patching: Patching,
+        forms: tuple[bytes, bytes] | None,
+        is_fixed: bool = False,
+    ) -> None:
+        """`place`: the block, its words, and the site's offset there; `forms`: its NOP and its jump, if that is near."""
+        self.site, self.function, self.is_fixed = site, function, is_fixed
+        self.block, self.words, offset = place
+        self.address = self.block.address + offset
         self.form = site.first_form
-        self.is_fixed = target is None
-        self.words = words
         self.index = (offset + patching.unit_offset) // patching.unit
         first = offset - self.index * patching.unit
         self.mask = _word(b"\xff" * patching.length, first, patching.unit)
         self._first, self._patching = first, patching
         self.bits = (0, 0)
         self.values = (-1, -1)
-        if patching.is_near(distance):
-            self.aim(distance)
+        if forms is not None:
+            self._take(forms)
 
     def __repr__(self) -> str:
         kind = self.site.kind.name.lower()
@@ -71,8 +75,10 @@ class PatchPoint:
         """From now on its jump spans `distance` bytes, which must be near; what is in memory stays for now."""
         patching = self._patching
         assert patching.is_near(distance), "a site's jump reaches"
-        forms = (patching.nop(distance), patching.jump(distance))
-        nop, jump = (_word(form, self._first, patching.unit) for form in forms)
+        self._take((patching.nop(distance), patching.jump(distance)))
+
+    def _take(self, forms: tuple[bytes, bytes]) -> None:
+        nop, jump = (_word(form, self._first, self._patching.unit) for form in forms)
         rest = self.words[self.index] & ~self.mask
         self.bits, self.values = (nop, jump), (rest | nop, rest | jump)
 
@@ -150,7 +156,16 @@ def patch_points(image: LinkedImage, kind: SiteKind) -> tuple[PatchPoint, ...]:
     Ask once an image: points remember what was stored, and two of one site would not know of each other.
     """
     words = image.block.words(WORD_FORMATS[image.target.patching.unit])
-    return tuple(PatchPoint(image, site, words) for site in image.code.sites if site.kind is kind)
+    return tuple(_point(image, site, words) for site in image.code.sites if site.kind is kind)
+
+
+def _point(image: LinkedImage, site: PatchSite, words: memoryview) -> PatchPoint:
+    patching = image.target.patching
+    offset, target = image.offset_of_site(site), image.jump_target_of(site)
+    distance = patching.length if target is None else target - offset
+    forms = (patching.nop(distance), patching.jump(distance)) if patching.is_near(distance) else None
+    function = image.code.symbols[site.function].name
+    return PatchPoint(site, function, (image.block, words, offset), patching, forms, target is None)
 
 
 @final

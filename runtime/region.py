@@ -48,11 +48,19 @@ class Protection(Enum):
 class Region:
     """`size` bytes of code memory, executable at `address`, writable at `alias`. Owned by a pool or a block.
 
-    `address` 0 lets the system choose; any other is used if it is free, or if `replace`, the caller's own.
+    `address` 0 lets the system choose; any other is used if it is free, or if `replace`, the caller's own. With
+    `adopt` it takes over code that stands there, in one step, under threads that run it.
     """
 
     def __init__(
-        self, address: int, size: int, protection: Protection, poison: bytes, *, replace: bool
+        self,
+        address: int,
+        size: int,
+        protection: Protection,
+        poison: bytes,
+        *,
+        replace: bool,
+        adopt: bool = False,
     ) -> None:
         self.size = size
         self.protection = protection
@@ -67,8 +75,20 @@ class Region:
             return
         self._file = _executable_file(size)
         self.alias = map_memory(0, size, READ | WRITE, SHARED, self._file)
+        if adopt:
+            self.address, self._mapped = address, size
+            # Safe because the caller says that `size` bytes of code are there, and the alias is as large.
+            ctypes.memmove(self.alias, address, size)
+            self._map_executable(0, size)
+            _REGIONS.add(self)
+            return
         flags = PRIVATE | ANONYMOUS | NO_RESERVE | placement
-        self.address = map_memory(address, size, NONE, flags)
+        try:
+            self.address = map_memory(address, size, NONE, flags)
+        except UnsupportedError:
+            unmap_memory(self.alias, size)
+            os.close(self._file)
+            raise
         _REGIONS.add(self)
 
     @property

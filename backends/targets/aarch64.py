@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from backends.target import Base, Calling, Emulation, Patching, RelocationType, Target, Veneer
+from backends.target import Base, Calling, Emulation, Patching, RelocationType, Target, Veneer, uniform_sleds
 
 _NOP: Final = (0xD503201F).to_bytes(4, "little")
 _REACH: Final = 1 << 27
@@ -82,6 +82,7 @@ AARCH64: Final = Target(
         entry=_NOP,
         canary=(bytes.fromhex("20008052c0035fd6"), bytes.fromhex("40008052c0035fd6")),  # mov w0, n; ret
         needs_cache_flush=True,
+        sleds=uniform_sleds(_NOP, _REACH, (bytes.fromhex("5f2403d5"),)),  # bti c
     ),
     veneer=Veneer(bytes.fromhex("5000005800021fd6"), literal=8),  # ldr x16, 8; br x16
     poison=bytes.fromhex("000020d4"),  # brk 0

@@ -17,7 +17,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from backends.target import Base, Calling, Hooking, Patching, RelocationType, Target, UserMode, Veneer
+from backends.target import (
+    Base,
+    Calling,
+    Hooking,
+    Patching,
+    RelocationType,
+    Target,
+    UserMode,
+    Veneer,
+    uniform_sleds,
+)
 
 _NOP: Final = (0x60000000).to_bytes(4, "little")
 _RESTORE: Final = (0xE8410018).to_bytes(4, "little")  # ld r2, 24(r1)
@@ -161,6 +171,7 @@ PPC64LE: Final = Target(
         entry=_NOP,
         canary=(bytes.fromhex("010060382000804e"), bytes.fromhex("020060382000804e")),  # li r3, n; blr
         needs_cache_flush=True,
+        sleds=uniform_sleds(_NOP, _REACH),
     ),
     veneer=Veneer(
         _words(*_VENEER),

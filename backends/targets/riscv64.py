@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from backends.target import Base, Calling, Emulation, Patching, RelocationType, Target, Veneer
+from backends.target import Base, Calling, Emulation, Patching, RelocationType, Target, Veneer, uniform_sleds
 
 _NOP: Final = (0x00000013).to_bytes(4, "little")
 _NEAR: Final = 1 << 20
@@ -100,6 +100,7 @@ RISCV64: Final = Target(
         entry=_NOP,
         canary=(bytes.fromhex("1305100067800000"), bytes.fromhex("1305200067800000")),  # li a0, n; ret
         needs_cache_flush=True,
+        sleds=uniform_sleds(_NOP, _NEAR),
     ),
     veneer=Veneer(bytes.fromhex("17030000033303016700030013000000"), literal=16),  # auipc, ld, jr t1; nop
     poison=bytes.fromhex("73001000"),  # ebreak

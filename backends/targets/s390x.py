@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from backends.target import Base, Calling, Emulation, Patching, RelocationType, Target, Veneer
+from backends.target import Base, Calling, Emulation, Patching, RelocationType, Target, Veneer, uniform_sleds
 
 _REACH: Final = 1 << 32
 _CANARY: Final = (
@@ -73,6 +73,7 @@ S390X: Final = Target(
         entry=_nop(0),
         canary=(bytes.fromhex("c004" + _CANARY), bytes.fromhex("c0f4" + _CANARY)),
         needs_cache_flush=False,
+        sleds=uniform_sleds(bytes.fromhex("c00400000000"), _REACH),
     ),
     veneer=Veneer(bytes.fromhex("c4180000000407f1"), literal=8),  # lgrl %r1, 8; br %r1
     poison=bytes.fromhex("0001"),  # an operation that will never be one

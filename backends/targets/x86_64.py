@@ -9,9 +9,20 @@ always fits:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
-from backends.target import Base, Calling, Emulation, Patching, Relaxation, RelocationType, Target, Veneer
+from backends.target import (
+    Base,
+    Calling,
+    Emulation,
+    Patching,
+    Relaxation,
+    RelocationType,
+    Sleds,
+    Target,
+    Veneer,
+)
 
 _FILL: Final = (
     "",
@@ -26,6 +37,10 @@ _FILL: Final = (
     "660f1f840000000000",
 )
 _NOP: Final = bytes.fromhex(_FILL[5])
+_ALONE: Final = (0x90, 0xF8, 0xF9, 0xFC, 0xF5)  # nop, clc, stc, cld, cmc
+_FWAIT: Final = 0x9B
+_PREFIXES: Final = (0x26, 0x2E, 0x36, 0x3E)  # segments, which mean nothing here
+_REX: Final = (0x40, 0x42, 0x44, 0x46, 0x48, 0x4A, 0x4C, 0x4E)  # without the bit that makes 90 an xchg
 _RIP_RELATIVE: Final = 0x05  # ModRM: mod 00, r/m 101, register field clear
 
 
@@ -35,6 +50,43 @@ def _jump(distance: int) -> bytes:
 
 def _nop(_: int) -> bytes:
     return _NOP
+
+
+def _nop_lengths(code: bytes) -> tuple[int, ...]:
+    """The NOPs that code starts with: 90 and 0f 1f /0 of any length, with prefixes (SDM volume 2, NOP)."""
+    lengths: list[int] = []
+    start = 0
+    while True:
+        at = start
+        while code[at : at + 1] in (b"\x66", b"\x2e"):
+            at += 1
+        if code[at : at + 1] == b"\x90":
+            end = at + 1
+        elif code[at : at + 2] == b"\x0f\x1f" and len(code) > at + 2:
+            mode, base = code[at + 2] >> 6, code[at + 2] & 7
+            end = at + 3 + (base == 4 and mode != 3) + (0, 1, 4, 0)[mode] + 4 * (mode == 0 and base == 5)
+        else:
+            return tuple(lengths)
+        if end > len(code):
+            return tuple(lengths)
+        lengths.append(end - start)
+        start = end
+
+
+def _quiet_distances(address: int) -> Iterator[int]:
+    """Jumps whose displacement is made of instructions that change nothing a function may rely on when it is entered.
+
+        e9 9b 90 f8 26   jmp     entered behind the first byte: fwait; nop; clc; es
+
+    The last byte chooses the direction: -64 to -176 MB, +640 to 1056 MB, or -1.9 GB.
+    """
+    for last in (*_ALONE[1:], *_PREFIXES, _ALONE[0]):
+        for third in (*_ALONE, *_PREFIXES, *_REX):
+            for second in (*_ALONE, *_PREFIXES, *_REX):
+                for first in (*_ALONE, _FWAIT, *_PREFIXES, *_REX):
+                    distance = 5 + int.from_bytes((first, second, third, last), "little", signed=True)
+                    if (address + distance) % 8 == 0:
+                        yield distance
 
 
 def _displacement(distance: int) -> bytes:
@@ -100,6 +152,7 @@ X86_64: Final = Target(
         entry=_NOP,
         canary=(bytes.fromhex("b801000000c3cccc"), bytes.fromhex("b802000000c3cccc")),  # mov eax, n; ret
         needs_cache_flush=False,
+        sleds=Sleds(_nop_lengths, _quiet_distances, (bytes.fromhex("f30f1efa"),)),  # endbr64
     ),
     veneer=Veneer(bytes.fromhex("ff2502000000cccc"), literal=8),
     poison=b"\xcc",

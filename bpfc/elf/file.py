@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from errno import EINVAL
 from typing import Any, final
 
-from elftools.common.exceptions import ELFError
+from elftools.common.exceptions import DWARFError, ELFError
 from elftools.common.utils import struct_parse
 from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
@@ -133,6 +134,33 @@ class ElfFile:
         """The location of a byte in a section."""
         name = section.name if isinstance(section, Section) else self.sections[section].name
         return Location(file=self.name, section=name, offset=offset)
+
+
+@contextmanager
+def reading_debug(name: str) -> Iterator[None]:
+    """Where DWARF is looked at, which is read as one goes: makes UnreadableError of what does not make sense."""
+    try:
+        yield
+    except (*_MISREAD, DWARFError) as error:
+        message = f"broken debug information: {error!s}"
+        raise UnreadableError([Diagnostic("bad-dwarf", message, Location(file=name))]) from error
+
+
+def find_debug_entry(data: bytes, address: int) -> Any:  # a DIE, whose library has no types
+    """The DWARF entry of the function at `address` of an ELF file of any machine; None when there is none."""
+    elf = ELFFile(io.BytesIO(data))
+    if not elf.has_dwarf_info():
+        return None
+    dwarf = elf.get_dwarf_info()
+    ranges = dwarf.get_aranges()
+    offset = ranges.cu_offset_at_addr(address) if ranges is not None else None
+    units = dwarf.iter_CUs() if offset is None else [dwarf.get_CU_at(offset)]
+    for unit in units:
+        for entry in unit.iter_DIEs():
+            start = entry.attributes.get("DW_AT_low_pc")
+            if entry.tag == "DW_TAG_subprogram" and start is not None and start.value == address:
+                return entry
+    return None
 
 
 def read_elf(data: bytes, name: str) -> ElfFile:
