@@ -153,9 +153,11 @@ class State:
             return operand, amount
         # It may wrap for some operands, but not for those that give this sum.
         total = self.number(alu)
+        if known.umax >= limit:
+            return None
         if amount < 0 and total.umax < known.umin + amount + limit:
             return operand, amount
-        if amount > 0 and total.umin > known.umax + amount - limit and known.umax < limit:
+        if amount > 0 and total.umin > known.umax + amount - limit:
             return operand, amount
         return None
 
