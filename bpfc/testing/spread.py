@@ -46,7 +46,7 @@ from ir.regions import RegionKind
 U64: Final = (1 << 64) - 1
 FRAME_SIZE: Final = 512
 APART: Final = 44  # bits of an address that are the offset into an object
-_MAPS: Final = 1 << 20  # numbers of "objects" that are maps themselves
+_MAPS: Final = 1 << 16  # numbers of "objects" that are maps themselves
 _DEPTH: Final = 8
 EFAULT: Final = 14
 LOOKUP, UPDATE, DELETE, PRANDOM = 1, 2, 3, 7

@@ -49,7 +49,7 @@ def test_no_file_names_a_package_host() -> None:
 
 def test_the_architecture_shows_the_folders_there_are() -> None:
     tree = (ROOT / "ARCHITECTURE.md").read_text().partition("```\n")[2].partition("```")[0]
-    shown = re.findall(r"^(?:  )?(\w+)/", tree, re.MULTILINE)
+    shown = re.findall(r"^ *(\w+)/", tree, re.MULTILINE)
     packages = [path.parent.name for floor in FLOORS for path in (ROOT / floor).rglob("__init__.py")]
     assert sorted(shown) == sorted([*packages, *BESIDE])
 

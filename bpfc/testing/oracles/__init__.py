@@ -1,0 +1,1 @@
+"""What may be wrong with a compiler, one file each, and how it would be noticed."""
