@@ -93,6 +93,8 @@ class Runtime:
     @property
     def static_keys(self) -> StaticKeys:
         """The static keys by name: `rt.static_keys["debug"].enable()`."""
+        if self._static_keys is not None:
+            return self._static_keys
         from bpfc.static_keys import start_keys  # late: few objects have any
 
         with self._keys_lock:

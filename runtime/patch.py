@@ -34,14 +34,14 @@ from runtime.region import CODE_LOCK
 class PatchPoint:
     """A patch site in memory: `words[index]` is the word that holds it, `mask` its bits of that word.
 
-    `form` is what the patcher stored last; it is never read back from the code. `values` are the whole word
-    in both forms while its other bits stay as they are; none, when the jump falls short. `is_fixed`: the
-    site has only its first form, because the side it would jump to was unreachable and deleted.
+    `form` is what the patcher stored last; it is never read back from the code. `as_nop` and `as_jump` are the
+    whole word in both forms while its other bits stay as they are; -1, when the jump falls short. `is_fixed`:
+    the site has only its first form, because the side it would jump to was unreachable and deleted.
     """
 
     __slots__ = (
         *("address", "block", "function", "index", "is_fixed", "mask", "site", "words"),
-        *("bits", "form", "values", "_first", "_patching"),
+        *("as_jump", "as_nop", "bits", "form", "_first", "_patching"),
     )
 
     def __init__(
@@ -63,7 +63,7 @@ class PatchPoint:
         self.mask = _word(b"\xff" * patching.length, first, patching.unit)
         self._first, self._patching = first, patching
         self.bits = (0, 0)
-        self.values = (-1, -1)
+        self.as_nop = self.as_jump = -1
         if forms is not None:
             self._take(forms)
 
@@ -79,8 +79,13 @@ class PatchPoint:
 
     def _take(self, forms: tuple[bytes, bytes]) -> None:
         nop, jump = (_word(form, self._first, self._patching.unit) for form in forms)
-        rest = self.words[self.index] & ~self.mask
-        self.bits, self.values = (nop, jump), (rest | nop, rest | jump)
+        self.bits = (nop, jump)
+        self._take_rest(self.words[self.index])
+
+    def _take_rest(self, word: int) -> None:
+        """Take what stands around the site from a word as it is."""
+        rest = word & ~self.mask
+        self.as_nop, self.as_jump = rest | self.bits[Form.NOP], rest | self.bits[Form.JUMP]
 
     def refusal(self) -> tuple[str, int] | None:
         """Why the site can't be changed, with an errno; None when only the bits around it have changed."""
@@ -89,8 +94,7 @@ class PatchPoint:
         found = self.words[self.index]
         if found & self.mask != self.bits[self.form]:
             return f"it does not hold its {self.form.name.lower()}", errno.EBUSY
-        rest = found & ~self.mask
-        self.values = (rest | self.bits[0], rest | self.bits[1])
+        self._take_rest(found)
         return None
 
 
@@ -109,21 +113,23 @@ class Patcher:
         not hold what was last stored there, ENOENT when its image is gone, ERANGE when its jump falls short.
         UnsupportedError (EOPNOTSUPP) when this machine can't publish changed code.
         """
+        nop, jump = Form.NOP, Form.JUMP
         with CODE_LOCK:
-            to_nop = [point for point in nops if point.form is Form.JUMP and not point.is_fixed]
-            to_jump = [point for point in jumps if point.form is Form.NOP and not point.is_fixed]
+            to_nop = [point for point in nops if point.form is jump and not point.is_fixed]
+            to_jump = [point for point in jumps if point.form is nop and not point.is_fixed]
             due = to_nop + to_jump
             if not due:
                 return 0
             self.publisher.require()
             blocks = {point.block for point in due}
             _require_open(due, blocks)
-            _require_values(to_nop, 1)
-            _require_values(to_jump, 0)
-            for points, form, number in ((to_nop, Form.NOP, 0), (to_jump, Form.JUMP, 1)):
-                for point in points:
-                    point.words[point.index] = point.values[number]
-                    point.form = form
+            _require_forms(due)
+            for point in to_nop:
+                point.words[point.index] = point.as_nop
+                point.form = nop
+            for point in to_jump:
+                point.words[point.index] = point.as_jump
+                point.form = jump
             self.stores += len(due)
             self.publisher.publish(blocks)
             return len(due)
@@ -133,13 +139,13 @@ class Patcher:
         with CODE_LOCK:
             self.publisher.require()
             _require_open([point], [point.block])
-            _require_values([point], int(point.form is Form.JUMP))
+            _require_forms([point])
             before = point.words[point.index]
             point.aim(distance)
             point.form = Form.JUMP
-            if point.values[1] == before:
+            if point.as_jump == before:
                 return
-            point.words[point.index] = point.values[1]
+            point.words[point.index] = point.as_jump
             self.stores += 1
             self.publisher.publish({point.block})
 
@@ -225,9 +231,14 @@ def _never(_: int) -> bool:
     return False
 
 
-def _require_values(points: Sequence[PatchPoint], number: int) -> None:
-    """Refuse all when one of them does not hold its value of that number."""
-    changed = [point for point in points if point.words[point.index] != point.values[number]]
+def _require_forms(points: Sequence[PatchPoint]) -> None:
+    """Refuse all when one of them does not hold what was stored there last."""
+    jump = Form.JUMP
+    changed = [
+        point
+        for point in points
+        if point.words[point.index] != (point.as_jump if point.form is jump else point.as_nop)
+    ]
     refusals = [(point, point.refusal()) for point in changed]
     problems = [_problem(point, *refusal) for point, refusal in refusals if refusal is not None]
     if problems:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import final
 
@@ -57,6 +58,7 @@ class Branches:
         self._forms = dict(first_forms)
         self._on = dict.fromkeys(first_forms, self._first_is_on)
         self._patcher = patcher
+        self._alone: dict[int, Together] = {}
         self._points: dict[int, list[PatchPoint]] = {insn: [] for insn in first_forms}
         for point in patch_points(image, SiteKind.STATIC):
             self._points[point.site.key].append(point)
@@ -74,12 +76,22 @@ class Branches:
         """What a static branch was last told."""
         return self._on[insn]
 
-    def wanted(self, insns: Sequence[int], on: bool) -> tuple[list[PatchPoint], list[PatchPoint]]:
-        """The sites that are to be NOPs and those that are to be jumps for branches to be on, or off."""
-        jumping = {insn for insn in insns if (self._forms[insn] is Form.JUMP) == (on is self._first_is_on)}
-        nops = [point for insn in insns if insn not in jumping for point in self._points[insn]]
-        jumps = [point for insn in insns if insn in jumping for point in self._points[insn]]
-        return nops, jumps
+    def together(self, insns: Iterable[int]) -> Together:
+        """These branches, to be switched together."""
+        wanted = tuple(insns)
+        jumps_first, nops_first = (
+            [point for insn in wanted if self._forms[insn] is form for point in self._points[insn]]
+            for form in (Form.JUMP, Form.NOP)
+        )
+        on, off = (jumps_first, nops_first) if self._first_is_on else (nops_first, jumps_first)
+        return Together(self, wanted, jumps_when_on=on, jumps_when_off=off)
+
+    def alone(self, insn: int) -> Together:
+        """One branch, to be switched by itself."""
+        found = self._alone.get(insn)
+        if found is None:
+            found = self._alone[insn] = self.together((insn,))
+        return found
 
     def record(self, insns: Iterable[int], on: bool) -> None:
         """Remember what branches were told."""
@@ -100,6 +112,17 @@ class Branches:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Static branches of one program that are switched together, and their sites by when these are jumps."""
+
+    branches: Branches
+    insns: tuple[int, ...]
+    jumps_when_on: Sequence[PatchPoint]
+    jumps_when_off: Sequence[PatchPoint]
+
+
+@final
 class Key:
     """A named switch. Programs join it with their branches and leave it when they are unloaded."""
 
@@ -107,7 +130,7 @@ class Key:
         self.name = name
         self._lock = lock
         self._patcher = patcher
-        self._members: dict[Branches, tuple[int, ...]] = {}
+        self._members: dict[Branches, Together] = {}
         self._told: bool | None = None
 
     def __repr__(self) -> str:
@@ -117,7 +140,8 @@ class Key:
     def state(self) -> State:
         """Whether the key's branches are on; MIXED when they differ, as after one program was switched."""
         with self._lock:
-            found = {branches.is_on(insn) for branches, insns in self._members.items() for insn in insns}
+            members = self._members.values()
+            found = {one.branches.is_on(insn) for one in members for insn in one.insns}
         if len(found) > 1:
             return State.MIXED
         return State.ON if True in found or (not found and self._told) else State.OFF
@@ -133,9 +157,9 @@ class Key:
         with self._lock:
             return tuple(
                 point
-                for branches, insns in self._members.items()
-                for insn in insns
-                for point in branches.points(insn)
+                for one in self._members.values()
+                for insn in one.insns
+                for point in one.branches.points(insn)
             )
 
     def enable(self, only: Branches | None = None) -> None:
@@ -154,7 +178,7 @@ class Key:
         with self._lock:
             if only is not None and only not in self._members:
                 raise _refused("key-not-used", f"'{only.name}' does not use '{self.name}'", errno.ENOENT)
-            members = self._members if only is None else {only: self._members[only]}
+            members = list(self._members.values()) if only is None else [self._members[only]]
             _apply(self._patcher, members, on)
             if only is None:
                 self._told = on
@@ -162,10 +186,10 @@ class Key:
     def join(self, branches: Branches, insns: Iterable[int]) -> None:
         """Add a program's branches, and bring them to the state that the key was told, if it was."""
         with self._lock:
-            members = {branches: tuple(insns)}
+            member = branches.together(insns)
             if self._told is not None:
-                _apply(self._patcher, members, self._told)
-            self._members |= members
+                _apply(self._patcher, [member], self._told)
+            self._members[branches] = member
 
     def leave(self, branches: Branches) -> None:
         """Forget a program's branches; as they are, so they stay."""
@@ -223,19 +247,18 @@ class StaticKeys(Mapping[str, Key]):
             raise _refused("not-a-program", f"{branches!r} is no program", errno.EINVAL)
         with self._lock:
             branches.check(insn, on)
-            _apply(self._patcher, {branches: (insn,)}, bool(on))
+            _apply(self._patcher, [branches.alone(insn)], bool(on))
 
 
-def _apply(patcher: Patcher, members: Mapping[Branches, tuple[int, ...]], on: bool) -> None:
+def _apply(patcher: Patcher, members: Sequence[Together], on: bool) -> None:
     nops: list[PatchPoint] = []
     jumps: list[PatchPoint] = []
-    for branches, insns in members.items():
-        to_nop, to_jump = branches.wanted(insns, on)
-        nops += to_nop
-        jumps += to_jump
+    for member in members:
+        nops += member.jumps_when_off if on else member.jumps_when_on
+        jumps += member.jumps_when_on if on else member.jumps_when_off
     patcher.poke(nops, jumps)
-    for branches, insns in members.items():
-        branches.record(insns, on)
+    for member in members:
+        member.branches.record(member.insns, on)
 
 
 def _refused(code: str, message: str, number: int, at: Location | None = None) -> RejectedError:
