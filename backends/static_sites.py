@@ -14,7 +14,8 @@ exception handling tables.
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -57,9 +58,10 @@ def static_sites(
     for symbol, records in _records(elf):
         owner = elf.symbols[symbol]
         start = owner.value
+        landing_pad = _landing_pads(elf, tables, (owner.section, start))
         for key, offset in records:
             region = start + offset
-            pad = _landing_pad(elf, tables, (owner.section, start), offset)
+            pad = landing_pad(offset)
             form = Form.JUMP if key in jumps_first else Form.NOP
             site, code = _place(target, region, pad, form)
             record = PatchSite(
@@ -152,21 +154,24 @@ def _frame_records(data: bytes, order: str) -> Iterator[tuple[int, int]]:
         at += 4 + length
 
 
-def _landing_pad(
-    elf: ElfObject,
-    tables: Mapping[tuple[int, int], tuple[ElfSection, int]],
-    function: tuple[int, int],
-    offset: int,
-) -> int:
-    """Offset in the section of where the branch at `offset` of the function goes, -1 when it can never be
-    taken.
+def _landing_pads(
+    elf: ElfObject, tables: Mapping[tuple[int, int], tuple[ElfSection, int]], function: tuple[int, int]
+) -> Callable[[int], int]:
+    """What gives the offset in the section of where the branch at an offset of the function goes.
+
+    It is -1 for a branch that can never be taken.
     """
-    if function not in tables:
-        return -1
-    for start, length, pad in _call_sites(elf, *tables[function]):
-        if start <= offset < start + length:
-            return function[1] + pad if pad else -1
-    return -1
+    entries = sorted(_call_sites(elf, *tables[function])) if function in tables else []
+    starts = [start for start, _, _ in entries]
+
+    def landing_pad(offset: int) -> int:
+        number = bisect_right(starts, offset) - 1
+        if number < 0:
+            return -1
+        start, length, pad = entries[number]
+        return function[1] + pad if pad and offset < start + length else -1
+
+    return landing_pad
 
 
 def _call_sites(elf: ElfObject, section: ElfSection, at: int) -> list[tuple[int, int, int]]:
