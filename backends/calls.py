@@ -14,7 +14,7 @@ from ir.core import Call, Const, Value
 from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, ResultKind, helper_by_id
 from ir.isa import Callee
 from ir.kfuncs import KFUNCS
-from ir.object import Map
+from ir.object import POISON_HELPER, Map
 from ir.packet_objects import XDP_BUFF
 from ir.regions import INNER, RegionKind, map_named
 
@@ -122,9 +122,8 @@ def _subprogram(lowering: FunctionLowering, call: Call) -> str:
 def _helper(lowering: FunctionLowering, call: Call) -> str:
     assert isinstance(call.target, int)
     helper = helper_by_id(call.target, lowering.module.program.type)
-    poisoned = lowering.module.program.poisoned.get(call.at)
-    if poisoned is not None:
-        lowering.unit.problems.append(poisoned)
+    if call.target == POISON_HELPER and call.at in lowering.module.program.poisoned:
+        lowering.unit.problems.append(lowering.module.program.poisoned[call.at])
         return "0"
     if helper is None:
         lowering.problem("unknown-helper", f"there is no helper {call.target}", call.at, EINVAL)

@@ -12,6 +12,7 @@ each register live there, and parameters that always receive one value are then 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ir.context import ContextLayout, layout_of
 from ir.core import (
@@ -39,7 +40,7 @@ from ir.core import (
 )
 from ir.functions import called_slot
 from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R1, R6, Callee, Insn, Kind, Row, Wide
-from ir.object import Map, Program, Reference, ReferenceKind
+from ir.object import POISON_HELPER, Map, Program, Reference, ReferenceKind
 from ir.rename import remove_trivial_params
 from ir.structure import Shape, Span, Structure, analyze_structure, is_poison
 
@@ -56,6 +57,9 @@ def lift(program: Program, maps: Mapping[str, Map], context: ContextLayout | Non
         shape.info.name: _Lifter(structure, shape, is_main=shape.info.start == 0, context=context).run()
         for shape in structure.shapes.values()
     }
+    if structure.forbidden:
+        reasons = {structure.starts[i]: problem for i, (_, problem) in structure.forbidden.items()}
+        program = replace(program, poisoned={**program.poisoned, **reasons})
     return Module(program, functions, maps, context)
 
 
@@ -149,12 +153,24 @@ class _Lifter:
         rows = self.structure.rows
         ends = rows[span.last].kind in (Kind.JUMP, Kind.BRANCH, Kind.STATIC_BRANCH, Kind.MAY_GOTO, Kind.EXIT)
         for i in range(span.first, span.last + (0 if ends else 1)):
-            self._lift_insn(i)
+            if i not in self.structure.forbidden or self._forbid(i):
+                self._lift_insn(i)
+        if ends and span.last in self.structure.forbidden:
+            self._forbid(span.last)
         for successor in span.successors:
             if self.entry_counts[successor] > 1:
                 self._make_params(successor)
             done.setdefault(successor, registers)
         self._terminate(block, span)
+
+    def _forbid(self, i: int) -> bool:
+        """Put a call of nothing before insn i, which must not be reached; whether there is more to lift of it."""
+        missing, _ = self.structure.forbidden[i]
+        poison = self._emit(Call(Callee.HELPER, POISON_HELPER, (), self.structure.starts[i]))
+        for register in range(11):
+            if missing >> register & 1:
+                self.registers[register] = poison
+        return missing != 0
 
     def _terminate(self, block: Block, span: Span) -> None:
         i, at = span.last, self.structure.starts[span.last]

@@ -75,7 +75,8 @@ class Extern:
 
 
 POISON_HELPER = 0xBAD2310
-"""The helper that an instruction calls whose CO-RE relocation could not be resolved (libbpf: 195896080, "bad relo")."""
+"""The helper that stands where control must not get: where a CO-RE relocation could not be resolved (libbpf:
+195896080, "bad relo"), or before an instruction that reads a register that nobody wrote."""
 
 
 class ReferenceKind(Enum):
@@ -94,7 +95,7 @@ class Reference:
     """What the instruction at a slot refers to, by name.
 
     `is_weak`: may stay unresolved (then it reads as 0). `btf_id`: the declared type of a kernel symbol,
-    0 when it has none.
+    0 when it has none. `parameters`: how many a kernel function has by its type, None when that is not known.
     """
 
     kind: ReferenceKind
@@ -102,6 +103,7 @@ class Reference:
     offset: int = 0
     is_weak: bool = False
     btf_id: int = 0
+    parameters: int | None = None
 
 
 @final
@@ -191,7 +193,7 @@ class Program:
     """An entry program with every subprogram it can reach appended, main first.
 
     `references`, `core` and `lines` are keyed by the slot of the instruction they are about.
-    `poisoned` says why a CO-RE relocation could not be resolved; its instruction must not be reached.
+    `poisoned` says why an instruction must not be reached: its CO-RE relocation could not be resolved.
     `tokens`: the slot of each function that it may find in read-only data and call, by token.
     """
 

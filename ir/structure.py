@@ -1,7 +1,8 @@
 """The shape of a program before SSA: functions, basic blocks, registers read; and everything wrong with that shape.
 
-These are the checks Linux makes before it looks at any value: jumps, fall-through, reachability, calls, recursion,
-registers initialised on every path. They make lifting total: a program without problems here always lifts.
+These are the checks Linux makes before it looks at any value: jumps, fall-through, reachability, calls, recursion.
+They make lifting total: a program without problems here always lifts. Reads of registers that are not
+initialised on every path are only noted, for such instructions may be dead.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class Shape:
 class Structure:
     """A program's rows, where each insn starts, and its functions keyed by starting slot (main first).
 
-    `effects` holds what `_effects` says of an insn, where that does not depend on the way to it.
+    `effects` holds what `_effects` says of an insn, where that does not depend on the way to it. `forbidden` are insns
+    that are wrong if control gets to them, which only values tell: what they read without its being written first (a
+    mask of registers), and what to say.
     """
 
     program: Program
@@ -80,6 +83,7 @@ class Structure:
     index_of: dict[int, int]
     shapes: dict[int, Shape]
     effects: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    forbidden: dict[int, tuple[int, Diagnostic]] = field(default_factory=dict)
 
 
 def analyze_structure(program: Program, entry_registers: int) -> Structure:
@@ -100,9 +104,8 @@ def analyze_structure(program: Program, entry_registers: int) -> Structure:
     order = [] if problems else _call_order(structure, problems)
     for shape in order:
         given = entry_registers if shape.info.start == 0 else _declared(shape.info)
-        _flow_initialized(structure, shape, given | 1 << FRAME_POINTER, problems)
-        if not problems:
-            _flow_live(structure, shape)
+        _flow_initialized(structure, shape, given | 1 << FRAME_POINTER)
+        _flow_live(structure, shape)
     if problems:
         raise RejectedError(problems)
     return structure
@@ -196,14 +199,9 @@ def _split_spans(structure: Structure, shape: Shape, problems: list[Diagnostic])
 
 def _check_insn(structure: Structure, shape: Shape, i: int, problems: list[Diagnostic]) -> None:
     row, insn = structure.rows[i], structure.program.insns[i]
-    if row.kind in (Kind.ALU, Kind.WIDE, Kind.LOAD) and insn.dst == FRAME_POINTER:
-        problems.append(
-            _problem(structure, i, "frame-pointer-write", "frame pointer r10 is read only", EACCES)
-        )
-    if row.kind is Kind.ATOMIC and row.fetches and insn.src == FRAME_POINTER:
-        problems.append(
-            _problem(structure, i, "frame-pointer-write", "frame pointer r10 is read only", EACCES)
-        )
+    if _writes_frame_pointer(row, insn):
+        problem = _problem(structure, i, "frame-pointer-write", "frame pointer r10 is read only", EACCES)
+        structure.forbidden[i] = 0, problem
     target = called_slot(insn, structure.starts[i])
     if target is None:
         return
@@ -216,6 +214,12 @@ def _check_insn(structure: Structure, shape: Shape, i: int, problems: list[Diagn
     else:
         structure.shapes[target].address_taken = True
         shape.callees.append(target)
+
+
+def _writes_frame_pointer(row: Row, insn: Insn) -> bool:
+    if row.kind is Kind.ATOMIC:
+        return row.fetches and insn.src == FRAME_POINTER
+    return row.kind in (Kind.ALU, Kind.WIDE, Kind.LOAD) and insn.dst == FRAME_POINTER
 
 
 def _check_reachable(structure: Structure, shape: Shape, problems: list[Diagnostic]) -> None:
@@ -284,6 +288,8 @@ def _effects(structure: Structure, shape: Shape, i: int, initialized: int) -> tu
     if is_poison(row, insn):
         shape.call_reads[i] = 0
         return 0, 0, _ALL  # stands where another instruction stood, which may have written any register
+    if _writes_frame_pointer(row, insn):
+        return 0, 0, 0
     if row.kind is Kind.CALL:
         reads, returns = _call_effects(structure, row, insn, i, initialized)
         shape.call_reads[i] = reads
@@ -327,6 +333,9 @@ def _call_effects(structure: Structure, row: Row, insn: Insn, i: int, initialize
     helper = helper_by_id(insn.imm, structure.program.type) if row.callee is Callee.HELPER else None
     if helper is not None and not helper.is_variadic:
         return (2 << len(helper.arguments)) - 2, True
+    reference = structure.program.references.get(structure.starts[i]) if row.callee is Callee.KFUNC else None
+    if reference is not None and reference.parameters is not None:
+        return (2 << min(reference.parameters, len(ARGUMENT_REGISTERS))) - 2, True
     available = (2 << len(helper.arguments)) - 2 if helper is not None else 0
     for register in ARGUMENT_REGISTERS:
         if not initialized >> register & 1:
@@ -335,8 +344,8 @@ def _call_effects(structure: Structure, row: Row, insn: Insn, i: int, initialize
     return available | (1 << insn.dst if row.callee is Callee.INDIRECT else 0), True
 
 
-def _flow_initialized(structure: Structure, shape: Shape, given: int, problems: list[Diagnostic]) -> None:
-    """Forward: which registers are initialised on every path; a read of another one is a problem."""
+def _flow_initialized(structure: Structure, shape: Shape, given: int) -> None:
+    """Forward: which registers are initialised on every path; an insn that reads another one is forbidden."""
     spans = shape.spans
     spans[0].initialized = given
     work = [0]
@@ -345,8 +354,8 @@ def _flow_initialized(structure: Structure, shape: Shape, given: int, problems: 
         number = work.pop()
         known = spans[number].initialized
         for i in range(spans[number].first, spans[number].last + 1):
-            _, killed, made = _effects(structure, shape, i, known)
-            known = known & ~killed | made
+            reads, killed, made = _effects(structure, shape, i, known)
+            known = (known | reads) & ~killed | made
         for successor in spans[number].successors:
             met = spans[successor].initialized & known
             if successor not in seen or met != spans[successor].initialized:
@@ -360,11 +369,12 @@ def _flow_initialized(structure: Structure, shape: Shape, given: int, problems: 
             if structure.rows[i].kind is Kind.EXIT and not known & 1:
                 shape.returns = False
             missing = reads & ~known
-            for register in range(11) if missing else ():
-                if missing >> register & 1:
-                    said = f"register r{register} is read before it is written"
-                    problems.append(_problem(structure, i, "uninitialized-register", said, EACCES))
-            known = known & ~killed | made
+            if missing:
+                register = (missing & -missing).bit_length() - 1
+                said = f"register r{register} is read before it is written"
+                problem = _problem(structure, i, "uninitialized-register", said, EACCES)
+                structure.forbidden[i] = missing, problem
+            known = (known | reads) & ~killed | made
 
 
 def _flow_live(structure: Structure, shape: Shape) -> None:
@@ -402,7 +412,7 @@ def _summary(structure: Structure, shape: Shape, span: Span) -> tuple[int, int]:
     known = span.initialized
     for i in range(span.first, span.last + 1):
         reads, killed, made = _effects(structure, shape, i, known)
-        used |= reads & ~written
+        used |= reads & known & ~written
         written |= killed | made
-        known = known & ~killed | made
+        known = (known | reads) & ~killed | made
     return used, written

@@ -10,7 +10,7 @@ from typing import Literal, final
 from bpfc.elf.file import ElfFile, ElfRelocation, ElfSymbol, Section, read_relocations
 from ir.btf import Btf, read_btf
 from ir.btf_ext import BtfExt, read_btf_ext
-from ir.btf_types import BtfKind, DataSection, Linkage, Variable
+from ir.btf_types import BtfKind, DataSection, Function, Linkage, Prototype, Variable
 from ir.diagnostics import Diagnostic, Location, Severity, UnreadableError
 
 R_BPF_64_64 = 1
@@ -84,6 +84,14 @@ class Image:
     def section_of(self, symbol: ElfSymbol) -> Section | None:
         """The section that `symbol` is defined in, None when it is undefined or absolute."""
         return self.file.sections[symbol.section] if symbol.section > 0 else None
+
+    def count_parameters(self, btf_id: int) -> int | None:
+        """How many parameters a function has by its type, None when it has none."""
+        if self.btf is None or not btf_id:
+            return None
+        function = self.btf.type(btf_id)
+        prototype = self.btf.type(function.type_id) if isinstance(function, Function) else None
+        return len(prototype.parameters) if isinstance(prototype, Prototype) else None
 
 
 def load_types(image: Image) -> None:

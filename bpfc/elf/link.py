@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from bpfc.elf.functions import CALLX_OPCODE, WIDE_OPCODE, Code
 from bpfc.elf.image import Image
 from ir.btf_ext import CoreRelocation
-from ir.btf_types import Function as BtfFunction
-from ir.btf_types import Prototype
 from ir.diagnostics import SourceLine
 from ir.isa import Insn
 from ir.lines import LineTable
@@ -179,7 +177,7 @@ def _build(
                 btf_id=code.btf_id,
                 section=code.section.name,
                 offset=code.offset,
-                parameters=_parameters(image, code),
+                parameters=image.count_parameters(code.btf_id) or 0,
             )
         )
     entry = order[0]
@@ -209,12 +207,3 @@ def _build(
     )
     _ = program.digest  # now, so that finding its code in the cache waits for nothing
     return program
-
-
-def _parameters(image: Image, code: Code) -> int:
-    """How many parameters a function has by its type, 0 when it has none."""
-    if image.btf is None or not code.btf_id:
-        return 0
-    function = image.btf.type(code.btf_id)
-    prototype = image.btf.type(function.type_id) if isinstance(function, BtfFunction) else None
-    return len(prototype.parameters) if isinstance(prototype, Prototype) else 0

@@ -79,7 +79,13 @@ def _relocate_call(
         extern = targets.externs.get(symbol.name)
         btf_id = extern.btf_id if extern is not None else 0
         code.insns[number] = insn._replace(src=Callee.KFUNC.value, offset=0, imm=0)
-        reference = Reference(ReferenceKind.KFUNC, symbol.name, is_weak=symbol.is_weak, btf_id=btf_id)
+        reference = Reference(
+            ReferenceKind.KFUNC,
+            symbol.name,
+            is_weak=symbol.is_weak,
+            btf_id=btf_id,
+            parameters=image.count_parameters(btf_id),
+        )
         code.references[number] = reference
         return
     if section is None or not section.is_code:

@@ -8,6 +8,7 @@ from typing import Final
 from ir.core import Call
 from ir.helpers import Helper, ResultKind, helper_by_id
 from ir.kinds import MapType
+from ir.object import POISON_HELPER
 from ir.verify.arguments import Passed, check_arguments, note_writes
 from ir.verify.kernel_objects import find_struct, object_area
 from ir.verify.refusal import Refused
@@ -132,6 +133,9 @@ _DYNPTR_SIZE: Final = 16
 def find_helper(subject: Subject, call: Call) -> Helper:
     """The helper that `call` names. Raises Refused when programs like this one may not call it."""
     assert isinstance(call.target, int)
+    if call.target == POISON_HELPER and call.at in subject.program.poisoned:
+        reason = subject.program.poisoned[call.at]
+        raise Refused(reason.code, reason.message)
     helper = helper_by_id(call.target, subject.type)
     if helper is None:
         raise Refused("unknown-helper", f"there is no helper {call.target}")

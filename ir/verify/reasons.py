@@ -83,6 +83,7 @@ _STRUCTURE: Final[Mapping[str, Reason]] = {
     "combined-stack": Reason("structure", "use less stack in the functions of this chain of calls"),
     "empty-program": Reason("structure", "end it with exit"),
     "falls-off-end": Reason("structure", "end the function with exit or a jump"),
+    "core-unresolved": Reason("structure", "guard it with bpf_core_field_exists", EINVAL),
     "frame-pointer-write": Reason("structure", "copy r10 into another register"),
     "jump-out-of-range": Reason("structure", "jump to an instruction of the same function"),
     "recursion": Reason("structure", "write it as a loop", E2BIG),
