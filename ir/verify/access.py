@@ -40,6 +40,11 @@ _NOT_ATOMIC: Final = (
 _PLAIN: Final = (AreaKind.MEMORY, AreaKind.BUFFER, AreaKind.MAP_KEY, AreaKind.FLOW_KEYS)
 
 
+def may_write_packets(subject: Subject) -> bool:
+    """Whether programs of this type may store into packets."""
+    return subject.type in _PACKET_WRITERS
+
+
 def plain_range(row: Row) -> Scalar:
     """What a load of the row may give when nothing is known of the memory."""
     return (SIGNED if row.signed else UNSIGNED)[row.size]

@@ -9,6 +9,7 @@ from ir.core import Call, Value
 from ir.helpers import Argument, ArgumentKind, Helper
 from ir.object import Map
 from ir.verify.access import check_bounds, check_map_value, check_packet_range
+from ir.verify.dynptrs import find_dynptr
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar
 from ir.verify.stack import own_or_outer, write_frame
@@ -47,7 +48,6 @@ _KINDS: Final = {
     _K.BTF_POINTER: frozenset((AreaKind.BTF,)) | _SOCKETS,
     _K.PERCPU_POINTER: frozenset((AreaKind.PERCPU, AreaKind.BTF)),
     _K.STACK: frozenset((AreaKind.FRAME,)),
-    _K.DYNPTR: frozenset((AreaKind.FRAME, AreaKind.DYNPTR)),
 }
 
 
@@ -64,8 +64,16 @@ class Passed:
     most_bytes: int = 0
     function: str = ""
     socket: Pointer | None = None
+    dynptr: Area | None = None
+    new_dynptr: Value | None = None
+    released_dynptr: Value | None = None
     key_number: int | None = None
     written: list[tuple[Pointer, int]] = field(default_factory=list)
+
+    @property
+    def views_packet(self) -> bool:
+        """Whether a dynptr of a packet was passed."""
+        return self.dynptr is not None and self.dynptr.is_packet_view
 
 
 def check_arguments(steps: Steps, state: State, call: Call, helper: Helper) -> Passed:
@@ -106,6 +114,9 @@ def _check(
         return
     if argument.is_nullable and known == ZERO:
         return
+    if kind is _K.DYNPTR:
+        check_dynptr(state, argument, value, passed)
+        return
     if type(known) is not Pointer:
         wanted = f"a {_describe(argument)} pointer"
         said = f"{_number(known)} where {wanted} is wanted"
@@ -118,6 +129,16 @@ def _check(
     _check_pointer(steps, state, helper, argument, value, known, passed)
 
 
+def check_dynptr(state: State, argument: Argument, value: Value, passed: Passed) -> None:
+    """A dynptr to be made, to be given up, or to be used."""
+    if argument.writes:
+        passed.new_dynptr = value
+    elif argument.releases:
+        passed.released_dynptr = value
+    else:
+        passed.dynptr = find_dynptr(state, value)
+
+
 def _check_pointer(
     steps: Steps,
     state: State,
@@ -128,7 +149,7 @@ def _check_pointer(
     passed: Passed,
 ) -> None:
     kind, area = argument.kind, known.area
-    if argument.releases and kind is not _K.DYNPTR:
+    if argument.releases:
         _check_release(state, known, value, passed)
     if kind is _K.MAP:
         passed.map, passed.map_pointer = area.map, known
@@ -253,7 +274,7 @@ def check_memory(
         if low < 0 or high > FRAME_SIZE:
             said = f"{what} at stack offset {low - FRAME_SIZE}, outside [-{FRAME_SIZE}, 0)"
             raise Refused("stack-out-of-bounds", said, value)
-        if not writes and state.held.objects_in(area, low, high):
+        if state.held.objects_in(area, low, high):
             raise Refused("stack-object", f"{what} of an object that the kernel keeps on the stack", value)
     elif area.kind in (AreaKind.PACKET, AreaKind.PACKET_META):
         if helper is not None and not helper.takes_packet:

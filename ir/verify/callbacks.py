@@ -48,6 +48,7 @@ def _go_round(
     for rounds in range(_MOST_ROUNDS):
         after = state
         for done in walk.enter_function(state.copy(), function, args):
+            _check_result(done, function, 1)
             back = walk.resume(None, done)
             if back.held != state.held:
                 said = (
@@ -80,7 +81,18 @@ def _walk_later(walk: Walk, state: State, function: Function, passed: Passed) ->
     entry = State()
     for param in function.params:
         entry.known[param] = args[param.register - 1] if param.register <= len(args) else ANY
-    walk.explorer.walk(function, entry, ())
+    for done in walk.explorer.walk(function, entry, ()):
+        _check_result(done, function, 0)
+
+
+def _check_result(done: State, function: Function, most: int) -> None:
+    """Refuse unless a callback returned 0, or 1 to stop where it is called in a loop."""
+    from ir.verify.explore import RESULT
+
+    known = done.of(RESULT)
+    if type(known) is Pointer or known.umax > most:
+        said = f"'{function.name}', a callback, returns {known}, wanted 0" + ("..1" if most else "")
+        raise Refused("return-range", said, None, "return one of the numbers allowed")
 
 
 def _key(walk: Walk, map_: Map) -> Known:

@@ -10,6 +10,7 @@ from ir.helpers import Helper, ResultKind, helper_by_id
 from ir.kinds import MapType
 from ir.object import POISON_HELPER
 from ir.verify.arguments import Passed, check_arguments, note_writes
+from ir.verify.dynptrs import release_dynptr, start_dynptr
 from ir.verify.kernel_objects import find_struct, object_area
 from ir.verify.refusal import Refused
 from ir.verify.scalar import between, between_signed
@@ -161,7 +162,11 @@ def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passe
     note_writes(steps, state, passed)
     if passed.released is not None:
         release(state, passed.released)
-    if helper.changes_packet:
+    if passed.released_dynptr is not None:
+        release_dynptr(state, passed.released_dynptr)
+    if passed.new_dynptr is not None:
+        _start_dynptr(steps, state, call, helper, passed)
+    if helper.changes_packet or (helper.name == "dynptr_write" and passed.views_packet):
         state.forget_packets()
     _lock(state, helper, passed)
     state.known[call] = _result(subject, state, call, helper, passed)
@@ -171,17 +176,19 @@ def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passe
 def release(state: State, area: Area) -> None:
     """Give up the reference to `area`: pointers to it, and to what it owns, are pointers no more."""
     state.held = state.held.without_reference(area)
-    forget_area(state, area)
+    state.forget_area(area)
 
 
-def forget_area(state: State, area: Area) -> None:
-    """Nothing is known any more of pointers to `area` and what it owns, here and in the callers."""
-    for value, known in state.known.items():
-        if type(known) is Pointer and (known.area is area or known.area.owner is area):
-            state.known[value] = ANY
-    if state.outer is not None:
-        state.outer = state.outer.copy()
-        forget_area(state.outer, area)
+def _start_dynptr(steps: Steps, state: State, call: Call, helper: Helper, passed: Passed) -> None:
+    assert passed.new_dynptr is not None
+    if helper.name == "ringbuf_reserve_dynptr":
+        owner = acquire(steps.subject, state, call, AreaKind.UNKNOWN, name="ring buffer dynptr")
+        start_dynptr(steps, state, call, passed.new_dynptr, "ring buffer", owner)
+        return
+    memory = state.of(call.args[0])
+    if type(memory) is not Pointer or memory.area.kind is not AreaKind.MAP_VALUE:
+        raise Refused("bad-argument", f"{helper.full_name}: dynptrs are made of map values only", call.args[0])
+    start_dynptr(steps, state, call, passed.new_dynptr, "local", None)
 
 
 def acquire(
@@ -253,7 +260,9 @@ def _result(subject: Subject, state: State, call: Call, helper: Helper, passed: 
         area.size = passed.alloc_size
         return start_of(area, is_nullable=True)
     if kind is ResultKind.MEMORY:
-        area = subject.area(("memory", call, passed.alloc_size), AreaKind.MEMORY, "", passed.alloc_size)
+        key = ("memory", call, passed.alloc_size, passed.dynptr)
+        area = subject.area(key, AreaKind.MEMORY, "", passed.alloc_size)
+        area.owner = passed.dynptr
         return start_of(area, is_nullable=nullable)
     sort = _SOCKET_RESULTS.get(kind)
     if sort is not None:

@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import Final
 
 from ir.core import Call, Value
-from ir.verify.access import UNSIGNED
+from ir.verify.access import UNSIGNED, may_write_packets
 from ir.verify.arguments import Passed, check_memory, note_writes
+from ir.verify.dynptrs import find_dynptr, start_dynptr
 from ir.verify.helper_calls import acquire, release
 from ir.verify.kernel_objects import find_struct, object_area
 from ir.verify.kfuncs import ITERATOR_SIZES, KFUNCS, Kfunc, Parameter
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar
-from ir.verify.stack_objects import DYNPTR_SIZE, end_object, find_object, start_object
+from ir.verify.stack_objects import end_object, find_object, start_object
 from ir.verify.state import State
 from ir.verify.steps import Steps
 from ir.verify.subject import Subject
@@ -81,12 +82,9 @@ def _check(
         if "stop" in kfunc.flags:
             end_object(steps, state, found)
     elif kind == "newdynptr":
-        area = steps.subject.area(("dynptr", call), AreaKind.DYNPTR)
-        start_object(steps, state, value, DYNPTR_SIZE, "dynptr", area, is_owned=False)
+        _start_dynptr(steps, state, call, kfunc, value, passed)
     elif kind == "dynptr":
-        if not (type(known) is Pointer and known.area.kind is AreaKind.DYNPTR):
-            passed.released_value = value
-            passed.map_pointer = Pointer(find_object(state, value, "dynptr").area, None, 0, ZERO)
+        passed.dynptr = find_dynptr(state, value)
     elif kind == "newirq":
         area = steps.subject.area(("irq", call), AreaKind.UNKNOWN, "saved interrupt state")
         start_object(steps, state, value, 8, "saved interrupt state", area, is_owned=True)
@@ -94,6 +92,18 @@ def _check(
         end_object(steps, state, find_object(state, value, "saved interrupt state"))
     else:
         _check_pointer(steps, state, kfunc, value, known, parameter, passed)
+
+
+def _start_dynptr(
+    steps: Steps, state: State, call: Call, kfunc: Kfunc, value: Value, passed: Passed
+) -> None:
+    if kfunc.name == "bpf_dynptr_clone":
+        assert passed.dynptr is not None
+        old = passed.dynptr
+        start_dynptr(steps, state, call, value, old.name, old.owner, old.writable)
+    else:
+        name = kfunc.name.removeprefix("bpf_dynptr_from_").replace("_meta", " metadata")
+        start_dynptr(steps, state, call, value, name, None, may_write_packets(steps.subject))
 
 
 def _check_pointer(
@@ -146,6 +156,8 @@ def _check_size(steps: Steps, state: State, call: Call, kfunc: Kfunc, number: in
     known = state.of(value)
     if type(known) is not Scalar or known.smin < 0 or known.umax >= 1 << 29:
         raise Refused("bad-size", "size is not bounded", value, "bound the size before the call")
+    if kfunc.result.startswith("slice") and not known.is_const:
+        raise Refused("bad-size", "size of a slice is not a known constant", value)
     passed.most_bytes = known.umax
     memory, place = kfunc.parameters[number - 1], call.args[number - 1]
     pointer = state.of(place)
@@ -176,9 +188,10 @@ def _result(subject: Subject, state: State, call: Call, kfunc: Kfunc, passed: Pa
         area = subject.area(("word", call), AreaKind.MEMORY, "", 4, writable=False)
         return start_of(area, kfunc.is_nullable)
     if kfunc.result in ("slice", "slicerw"):
-        size = passed.most_bytes
-        owner = passed.map_pointer.area if passed.map_pointer is not None else None
+        size, owner = passed.most_bytes, passed.dynptr
         writable = kfunc.result == "slicerw"
+        if writable and owner is not None and not owner.writable:
+            raise Refused("read-only", f"{kfunc.name}: the dynptr gives no access for writing", call.args[0])
         area = subject.area(("slice", call, size, owner), AreaKind.MEMORY, "dynptr slice", size, writable)
         area.owner = owner
         return start_of(area, kfunc.is_nullable)

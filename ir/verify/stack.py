@@ -40,8 +40,8 @@ def write_frame(
             raise Refused(
                 "object-overwritten", f"store over the {found.kind} on the stack, which holds a reference"
             )
-        objects = state.held.objects - {found}
-        state.held = state.held.with_objects(objects)
+        state.held = state.held.with_objects(state.held.objects - {found})
+        state.forget_area(found.area)
     if frame is own:
         state.kill_stack(low, high)
         return state

@@ -11,7 +11,7 @@ from ir.verify.stack import write_frame
 from ir.verify.state import State
 from ir.verify.steps import Steps
 from ir.verify.subject import FRAME_SIZE
-from ir.verify.values import ANY, Area, AreaKind, Pointer
+from ir.verify.values import Area, AreaKind, Pointer
 
 DYNPTR_SIZE: Final = 16
 
@@ -25,7 +25,6 @@ def start_object(
     for found in state.held.objects_in(pointer.area, low, low + size):
         if found.is_owned:
             raise Refused("object-overwritten", f"a {found.kind} that is in use is overwritten", value)
-        forget_views(state, found.area)
     write_frame(state, steps.frame, steps.frames, pointer.area, low, low + size)
     made = StackObject(pointer.area, low, size, kind, area, is_owned)
     state.held = state.held.with_objects(state.held.objects | {made})
@@ -45,17 +44,7 @@ def end_object(steps: Steps, state: State, found: StackObject) -> None:
     """The object is no more; neither is what it gave access to."""
     state.held = state.held.with_objects(state.held.objects - {found})
     write_frame(state, steps.frame, steps.frames, found.frame, found.offset, found.offset + found.size)
-    forget_views(state, found.area)
-
-
-def forget_views(state: State, area: Area) -> None:
-    """Nothing is known any more of pointers into memory that `area` owns, here and in the callers."""
-    for value, known in state.known.items():
-        if type(known) is Pointer and (known.area is area or known.area.owner is area):
-            state.known[value] = ANY
-    if state.outer is not None:
-        state.outer = state.outer.copy()
-        forget_views(state.outer, area)
+    state.forget_area(found.area)
 
 
 def _place(state: State, value: Value, size: int, kind: str) -> Pointer:

@@ -179,7 +179,7 @@ class State:
     def forget_packets(self) -> None:
         """The packet may have moved: nothing is known of pointers into it, here and in the callers."""
         for value, known in self.known.items():
-            if type(known) is Pointer and known.area.kind in (AreaKind.PACKET, AreaKind.PACKET_META):
+            if type(known) is Pointer and _is_of_packet(known.area):
                 self.known[value] = ANY
         if self.packet is not None:
             for area in (self.packet, self.packet.meta):
@@ -190,6 +190,15 @@ class State:
         if self.outer is not None:
             self.outer = self.outer.copy()
             self.outer.forget_packets()
+
+    def forget_area(self, area: Area) -> None:
+        """`area` is no more: nothing is known of pointers into it and what lives by it, here and in the callers."""
+        for value, known in self.known.items():
+            if type(known) is Pointer and known.area.lives_by(area):
+                self.known[value] = ANY
+        if self.outer is not None:
+            self.outer = self.outer.copy()
+            self.outer.forget_area(area)
 
     def start_packet(self, packet: Area) -> None:
         """Packet pointers loaded from here on point into `packet`."""
@@ -212,6 +221,13 @@ class State:
         hit = [offset for offset, (size, _) in self.stack.items() if offset < high and low < offset + size]
         for offset in hit:
             del self.stack[offset]
+
+
+def _is_of_packet(area: Area) -> bool:
+    """Whether a pointer into `area` points into a packet, perhaps through a dynptr of it."""
+    if area.kind in (AreaKind.PACKET, AreaKind.PACKET_META):
+        return True
+    return area.owner is not None and area.owner.is_packet_view
 
 
 def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slot: Slot) -> State:

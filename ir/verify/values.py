@@ -68,11 +68,12 @@ class Area:
 
     `map` is whose value or which map it is; `type_id` the BTF type of a kernel object. `is_held`: somebody
     has to release it, `origin` is the slot that acquired it; `owner` is the area whose release ends this
-    one too. `meta` is the metadata before a packet.
+    one too. `meta` is the metadata before a packet; `is_packet_view`: a dynptr of a packet.
     """
 
     __slots__ = (
         "is_held",
+        "is_packet_view",
         "is_single",
         "kind",
         "length",
@@ -105,6 +106,7 @@ class Area:
         self.type_id = 0
         self.trust = Trust.PLAIN
         self.is_held = False
+        self.is_packet_view = False
         self.origin = -1
         self.owner: Area | None = None
         self.meta: Area | None = None
@@ -121,6 +123,13 @@ class Area:
                 return self.name
             case _:
                 return f"{self.kind.value} {self.name}".strip()
+
+    def lives_by(self, other: Area) -> bool:
+        """Whether the end of `other` is the end of this one."""
+        area: Area | None = self
+        while area is not None and area is not other:
+            area = area.owner
+        return area is other
 
     def is_like(self, other: Area) -> bool:
         """Whether pointers into either may be used alike: it does not matter which object it is."""
