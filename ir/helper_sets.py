@@ -86,15 +86,23 @@ BY_ATTACH_TYPE: Final[Mapping[AttachType, str]] = {
 }
 
 
+# Iterators over sockets may set their options (tcp_reg_info, unix_reg_info).
+BY_ITERATOR: Final[Mapping[str, str]] = {"tcp": "49 57", "unix": "49 57"}
+
+
 @cache
-def allowed_helpers(type: ProgramType, attach_type: AttachType | None = None) -> frozenset[int]:
-    """The numbers of the helpers that programs of `type`, attached as `attach_type`, may call.
+def allowed_helpers(
+    type: ProgramType, attach_type: AttachType | None = None, target: str = ""
+) -> frozenset[int]:
+    """The numbers of the helpers that programs of `type`, attached as `attach_type` to `target`, may call.
 
     Raw programs (UNSPEC) have no restriction of their own: the set is that of every type together.
     """
     if type is ProgramType.UNSPEC:
         return _numbers(" ".join((COMMON, *BY_TYPE.values(), *BY_ATTACH_TYPE.values())))
     own = "" if attach_type is None else BY_ATTACH_TYPE.get(attach_type, "")
+    if attach_type is AttachType.TRACE_ITER:
+        own = f"{own} {BY_ITERATOR.get(target, '')}"
     return _numbers(COMMON) | _numbers(BY_TYPE.get(type, "")) | _numbers(own)
 
 

@@ -352,6 +352,12 @@ _SOCKOPT_ROWS: Final = """
 49 setsockopt(anysk, any, any, mem, size) -> int
 57 getsockopt(anysk, any, any, out, size) -> int
 """
+_CGROUP_SOCK_ROWS: Final = """
+107 sk_storage_get(map, ctx, value?, any) -> value?
+"""
+_REUSEPORT_ROWS: Final = """
+46 get_socket_cookie(anysk) -> int
+"""
 _SK_LOOKUP_ROWS: Final = """
 124 sk_assign(ctx, skc?, any) -> int
 """
@@ -417,13 +423,15 @@ def _result(text: str) -> Result:
 
 HELPERS: Final[Mapping[int, Helper]] = _parse(_ROWS)
 VARIANTS: Final[Mapping[ProgramType, Mapping[int, Helper]]] = {
-    ProgramType.TRACING: _parse(_TRACING_ROWS),
+    ProgramType.TRACING: _parse(_TRACING_ROWS) | _parse(_SOCKOPT_ROWS),
     ProgramType.LSM: _parse(_TRACING_ROWS) | _parse(_SOCKOPT_ROWS),
     ProgramType.SYSCALL: _parse(_TRACING_ROWS),
     ProgramType.SCHED_CLS: _parse(_CLASSIFIER_ROWS),
     ProgramType.SCHED_ACT: _parse(_CLASSIFIER_ROWS),
     ProgramType.LWT_XMIT: _parse(_CLASSIFIER_ROWS),
     ProgramType.CGROUP_SOCKOPT: _parse(_SOCKOPT_ROWS),
+    ProgramType.CGROUP_SOCK: _parse(_CGROUP_SOCK_ROWS),
+    ProgramType.SK_REUSEPORT: _parse(_REUSEPORT_ROWS),
     ProgramType.SK_LOOKUP: _parse(_SK_LOOKUP_ROWS),
 }
 HELPER_IDS: Final[Mapping[str, int]] = {helper.full_name: helper.id for helper in HELPERS.values()}

@@ -7,9 +7,11 @@ from typing import Final, final
 
 from ir.core import Call, Value
 from ir.helpers import Argument, ArgumentKind, Helper
+from ir.kinds import MapType
 from ir.object import Map
 from ir.verify.access import check_bounds, check_map_value, check_packet_range
 from ir.verify.dynptrs import find_dynptr
+from ir.verify.kernel_objects import check_object, is_struct
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar
 from ir.verify.stack import own_or_outer, write_frame
@@ -21,6 +23,7 @@ from ir.verify.values import ZERO, Area, AreaKind, Known, Pointer, Trust
 _K = ArgumentKind
 # A size that may be this large counts as unbounded.
 _MAX_SIZE: Final = 1 << 29
+SOCKET_MAPS: Final = (MapType.SOCKMAP, MapType.SOCKHASH)
 _MEMORY: Final = frozenset(
     (
         *(AreaKind.FRAME, AreaKind.PACKET, AreaKind.PACKET_META, AreaKind.MAP_KEY, AreaKind.MAP_VALUE),
@@ -114,6 +117,8 @@ def _check(
         return
     if argument.is_nullable and known == ZERO:
         return
+    if kind is _K.MAP_VALUE and _takes_socket(helper, known, passed):
+        return
     if kind is _K.DYNPTR:
         check_dynptr(state, argument, value, passed)
         return
@@ -127,6 +132,15 @@ def _check(
         said = f"{known.area} pointer may be NULL"
         raise Refused("null-argument", said, value, "compare the pointer with NULL before the call")
     _check_pointer(steps, state, helper, argument, value, known, passed)
+
+
+def _takes_socket(helper: Helper, known: Known, passed: Passed) -> bool:
+    """Whether a value to be stored is a socket, in a map of such."""
+    if helper.name != "map_update_elem" or passed.map is None or passed.map.type not in SOCKET_MAPS:
+        return False
+    if type(known) is not Pointer or known.is_nullable or not known.span.is_const or known.span.value:
+        return False
+    return known.area.kind in _KINDS[_K.ANY_SOCKET]
 
 
 def check_dynptr(state: State, argument: Argument, value: Value, passed: Passed) -> None:
@@ -198,27 +212,8 @@ def _check_object(subject: Subject, argument: Argument, known: Pointer, value: V
     wanted = argument.btf
     if argument.kind is not _K.BTF_POINTER or wanted in ("", "*") or not known.area.type_id:
         return
-    if subject.kernel is not None and not _is_struct(subject, known.area, wanted):
+    if subject.kernel is not None and not is_struct(subject, known, wanted):
         raise Refused("bad-argument", f"struct {known.area.name} where struct {wanted} is wanted", value)
-
-
-def _is_struct(subject: Subject, area: Area, wanted: str) -> bool:
-    """Whether the object is a `wanted`, or starts with one."""
-    from ir.btf_types import Struct
-
-    btf, type_id = subject.kernel, area.type_id
-    for _ in range(8):
-        if btf is None or not type_id:
-            return False
-        type = btf.type(btf.strip(type_id))
-        if not isinstance(type, Struct):
-            return False
-        if type.name == wanted:
-            return True
-        if not type.members or type.members[0].bit_offset:
-            return False
-        type_id = type.members[0].type_id
-    return False
 
 
 def _check_size(
@@ -285,7 +280,9 @@ def check_memory(
     elif area.kind is AreaKind.CONTEXT:
         if steps.subject.type.name != "SYSCALL":
             raise Refused("bad-argument", "context where memory is wanted", value)
-    elif area.kind is not AreaKind.BTF:
+    elif area.kind is AreaKind.BTF:
+        check_object(steps.subject, pointer, 0, most, writes, what, value)
+    else:
         check_bounds(state, pointer, 0, most, what, value)
     if writes:
         passed.written.append((pointer, most))

@@ -55,4 +55,3 @@ def release_dynptr(state: State, value: Value) -> None:
     state.held = held.with_objects(held.objects - ended)
     for found in ended:
         state.forget_area(found.area)
-

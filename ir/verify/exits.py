@@ -7,6 +7,7 @@ from ir.verify.contexts import returns_of
 from ir.verify.refusal import Refused
 from ir.verify.state import State
 from ir.verify.subject import Subject
+from ir.verify.targets import results_of
 from ir.verify.values import Pointer
 
 
@@ -21,7 +22,9 @@ def check_exit(subject: Subject, state: State, value: Value) -> None:
         raise Refused("lock-held", f"exit with the spin lock of the {held.locked} held")
     if held.rcu or held.preempt:
         raise Refused("section-open", "exit within an RCU or preemption-disabled section")
-    wanted = returns_of(subject.type, subject.attach_type)
+    if subject.returns_nothing:
+        return
+    wanted = returns_of(subject.type, subject.attach_type) or results_of(subject.program, subject.target)
     if wanted is None:
         return
     known = state.of(value)

@@ -15,12 +15,13 @@ from typing import Final, Protocol, final
 
 from ir.core import Block, Branch, Call, Edge, Function, Inst, MayGoto, Param, Return, Value
 from ir.isa import Callee
+from ir.object import POISON_HELPER
 from ir.verify.branch import follow
 from ir.verify.callbacks import call_back
 from ir.verify.effects import functions_that_move_packets
 from ir.verify.exits import check_exit, check_global_exit
 from ir.verify.global_functions import arguments_of, check_call
-from ir.verify.helper_calls import call_helper, find_helper
+from ir.verify.helper_calls import call_helper, check_poison, find_helper
 from ir.verify.indirect import call_any
 from ir.verify.induction import Group
 from ir.verify.kfunc_calls import call_kfunc, find_kfunc
@@ -314,6 +315,10 @@ class Walk:
         subject = self.explorer.subject
         if call.callee is Callee.SUBPROGRAM and isinstance(call.target, str):
             return self._call_subprogram(state, call, subject.module.functions[call.target])
+        if call.target == POISON_HELPER and call.at in subject.program.poisoned:
+            check_poison(subject, call)
+            state.known[call] = ANY
+            return [state]
         if call.callee is Callee.HELPER:
             helper = find_helper(subject, call)
             passed = call_helper(self.steps, state, call, helper)

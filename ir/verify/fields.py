@@ -22,7 +22,7 @@ _SIZES: Final = {
     "bpf_task_work": 8,
 }
 _TAGS: Final = frozenset(("kptr_untrusted", "kptr", "percpu_kptr", "uptr"))
-_DEPTH: Final = 4
+_DEPTH: Final = 16
 _MOST_FIELDS: Final = 64
 
 

@@ -7,11 +7,11 @@ from typing import Final
 
 from ir.core import Call
 from ir.helpers import Helper, ResultKind, helper_by_id
+from ir.isa import Kind, row_of
 from ir.kinds import MapType
-from ir.object import POISON_HELPER
 from ir.verify.arguments import Passed, check_arguments, note_writes
 from ir.verify.dynptrs import release_dynptr, start_dynptr
-from ir.verify.kernel_objects import find_struct, object_area
+from ir.verify.kernel_objects import find_struct, kernel_type, object_area
 from ir.verify.refusal import Refused
 from ir.verify.scalar import between, between_signed
 from ir.verify.state import State
@@ -134,9 +134,6 @@ _DYNPTR_SIZE: Final = 16
 def find_helper(subject: Subject, call: Call) -> Helper:
     """The helper that `call` names. Raises Refused when programs like this one may not call it."""
     assert isinstance(call.target, int)
-    if call.target == POISON_HELPER and call.at in subject.program.poisoned:
-        reason = subject.program.poisoned[call.at]
-        raise Refused(reason.code, reason.message)
     helper = helper_by_id(call.target, subject.type)
     if helper is None:
         raise Refused("unknown-helper", f"there is no helper {call.target}")
@@ -150,6 +147,17 @@ def find_helper(subject: Subject, call: Call) -> Helper:
     if helper.may_sleep and not subject.program.is_sleepable:
         raise Refused("may-sleep", f"{helper.full_name} may sleep, and this program may not")
     return helper
+
+
+def check_poison(subject: Subject, call: Call) -> None:
+    """Refuse what must not be reached, but for the exit without a result of a program whose type has none."""
+    program = subject.program
+    if subject.returns_nothing:
+        insn = program.insns[program.starts.index(call.at)]
+        if row_of(insn).kind is Kind.EXIT:
+            return
+    reason = program.poisoned[call.at]
+    raise Refused(reason.code, reason.message)
 
 
 def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passed:
@@ -187,7 +195,9 @@ def _start_dynptr(steps: Steps, state: State, call: Call, helper: Helper, passed
         return
     memory = state.of(call.args[0])
     if type(memory) is not Pointer or memory.area.kind is not AreaKind.MAP_VALUE:
-        raise Refused("bad-argument", f"{helper.full_name}: dynptrs are made of map values only", call.args[0])
+        raise Refused(
+            "bad-argument", f"{helper.full_name}: dynptrs are made of map values only", call.args[0]
+        )
     start_dynptr(steps, state, call, passed.new_dynptr, "local", None)
 
 
@@ -342,5 +352,5 @@ def _exchanged(subject: Subject, state: State, call: Call, passed: Passed) -> Kn
     area = acquire(subject, state, call, AreaKind.BTF)
     for found in subject.special_fields(passed.socket.area.map) if passed.socket.area.map is not None else ():
         if found.offset == passed.socket.span.value:
-            area.type_id, area.trust = found.type_id, Trust.TRUSTED
+            area.type_id, area.trust = kernel_type(subject, found), Trust.TRUSTED
     return start_of(area, is_nullable=True)

@@ -10,7 +10,7 @@ from ir.verify.access import UNSIGNED, may_write_packets
 from ir.verify.arguments import Passed, check_memory, note_writes
 from ir.verify.dynptrs import find_dynptr, start_dynptr
 from ir.verify.helper_calls import acquire, release
-from ir.verify.kernel_objects import find_struct, object_area
+from ir.verify.kernel_objects import find_struct, in_rcu, is_struct, object_area
 from ir.verify.kfuncs import ITERATOR_SIZES, KFUNCS, Kfunc, Parameter
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar
@@ -94,9 +94,7 @@ def _check(
         _check_pointer(steps, state, kfunc, value, known, parameter, passed)
 
 
-def _start_dynptr(
-    steps: Steps, state: State, call: Call, kfunc: Kfunc, value: Value, passed: Passed
-) -> None:
+def _start_dynptr(steps: Steps, state: State, call: Call, kfunc: Kfunc, value: Value, passed: Passed) -> None:
     if kfunc.name == "bpf_dynptr_clone":
         assert passed.dynptr is not None
         old = passed.dynptr
@@ -123,30 +121,40 @@ def _check_pointer(
     if known.is_nullable:
         hint = "compare the pointer with NULL before the call"
         raise Refused("null-argument", f"{known.area} pointer may be NULL", value, hint)
-    if kind == "ctx":
+    if kind == "skb" and known.area.kind is AreaKind.BTF:
+        _check_object(steps.subject, state, known, value, replace(parameter, of="sk_buff"), passed)
+    elif kind in ("ctx", "skb"):
         if known.area.kind is not AreaKind.CONTEXT or known.span.mask or known.span.value:
             raise Refused("bad-argument", f"{known.area} pointer where the context is wanted", value)
     elif kind == "map":
-        if known.area.kind is not AreaKind.MAP:
+        if known.area.kind is AreaKind.BTF:
+            _check_object(steps.subject, state, known, value, replace(parameter, of="bpf_map"), passed)
+        elif known.area.kind is not AreaKind.MAP:
             raise Refused("bad-argument", f"{known.area} pointer where a map is wanted", value)
     elif kind in _MEMORY:
         if parameter.size:
             writes = kind in ("out", "rw")
             check_memory(steps, state, None, known, value, parameter.size, parameter.size, writes, passed)
-    elif kind == "btf":
-        _check_object(state, known, value, parameter, passed)
+    elif kind in ("btf", "anysk"):
+        _check_object(steps.subject, state, known, value, parameter, passed)
 
 
-def _check_object(state: State, known: Pointer, value: Value, parameter: Parameter, passed: Passed) -> None:
+def _check_object(
+    subject: Subject, state: State, known: Pointer, value: Value, parameter: Parameter, passed: Passed
+) -> None:
     area = known.area
     if area.kind not in _OBJECTS:
         raise Refused("bad-argument", f"{area} pointer where struct {parameter.of} is wanted", value)
+    if parameter.of and area.type_id and not is_struct(subject, known, parameter.of):
+        raise Refused("bad-argument", f"struct {area.name} where struct {parameter.of} is wanted", value)
     if parameter.releases:
         if area not in state.held.references:
             raise Refused("bad-release", f"{area} holds no reference to give up", value)
         passed.released = area
         return
-    is_safe = area.is_held or area.trust is Trust.TRUSTED or (area.trust is Trust.RCU and state.held.rcu > 0)
+    is_safe = (
+        area.is_held or area.trust is Trust.TRUSTED or (area.trust is Trust.RCU and in_rcu(subject, state))
+    )
     if area.kind is AreaKind.BTF and not is_safe:
         raise Refused("untrusted-pointer", f"{area} pointer is not trusted", value)
 
@@ -184,8 +192,9 @@ def _enter_or_leave(state: State, kfunc: Kfunc) -> None:
 
 
 def _result(subject: Subject, state: State, call: Call, kfunc: Kfunc, passed: Passed) -> Known:
-    if kfunc.result == "word":
-        area = subject.area(("word", call), AreaKind.MEMORY, "", 4, writable=False)
+    if kfunc.result in ("word", "word8"):
+        size = 8 if kfunc.result == "word8" else 4
+        area = subject.area(("word", call), AreaKind.MEMORY, "", size, writable=size == 8)
         return start_of(area, kfunc.is_nullable)
     if kfunc.result in ("slice", "slicerw"):
         size, owner = passed.most_bytes, passed.dynptr
@@ -200,7 +209,8 @@ def _result(subject: Subject, state: State, call: Call, kfunc: Kfunc, passed: Pa
     type_id = find_struct(subject, kfunc.result_of)
     if "acquire" in kfunc.flags:
         area = acquire(subject, state, call, AreaKind.BTF, 0, kfunc.result_of)
-        area.type_id, area.trust, area.writable = type_id, Trust.TRUSTED, False
+        area.type_id, area.trust = type_id, Trust.TRUSTED
+        area.writable = bool(subject.writable_ranges(type_id))
         return start_of(area, kfunc.is_nullable)
     trust = Trust.RCU if "rcu" in kfunc.flags else Trust.TRUSTED
     return start_of(object_area(subject, call, type_id, trust), kfunc.is_nullable)

@@ -3,11 +3,13 @@
 A row reads `name(arguments) -> result flags`, spelled as in ir/helpers.py, with these besides:
 
     iter:T newiter:T  an open-coded iterator of that sort on the stack, started; to be started
+    skb               the context of programs over socket buffers, or a kernel's struct sk_buff
     irq newirq        a saved interrupt state on the stack, restored; saved here
     opt               readable and writable memory of the size that follows, or NULL
     rom               a NUL-ended string in a read-only map
 
-Results besides: `slice` (as many bytes as the last size, read only; `slicerw` writable), `word` (4 bytes).
+Results besides: `slice` (as many bytes as the last size, read only; `slicerw` writable), `word` (4 bytes, read only;
+`word8` 8 bytes, writable).
 Flags: `acquire` (the result has to be released), `sleeps`, `rcu+` `rcu-` `preempt+` `preempt-` (sections),
 `start` `step` `stop` (of iterators), `rcu` (the result lives in an RCU section).
 """
@@ -27,7 +29,7 @@ _EVERYWHERE: Final = """
 bpf_iter_num_new(newiter:num, any, any) -> int start
 bpf_iter_num_next(iter:num) -> word? step
 bpf_iter_num_destroy(iter:num) -> void stop
-bpf_iter_bits_new(newiter:bits, mem8, any) -> int start
+bpf_iter_bits_new(newiter:bits, any, any) -> int start
 bpf_iter_bits_next(iter:bits) -> word? step
 bpf_iter_bits_destroy(iter:bits) -> void stop
 bpf_iter_task_new(newiter:task, btf:task_struct?, any) -> int start
@@ -127,10 +129,10 @@ bpf_cpumask_any_and_distribute(btf:cpumask, btf:cpumask) -> int
 bpf_cpumask_weight(btf:cpumask) -> int
 """
 _CONNTRACK: Final = """
-bpf_xdp_ct_alloc(ctx, mem, size, rw, size) -> btf:nf_conn___init? acquire
-bpf_xdp_ct_lookup(ctx, mem, size, rw, size) -> btf:nf_conn? acquire
-bpf_skb_ct_alloc(ctx, mem, size, rw, size) -> btf:nf_conn___init? acquire
-bpf_skb_ct_lookup(ctx, mem, size, rw, size) -> btf:nf_conn? acquire
+bpf_xdp_ct_alloc(ctx, mem?, size, rw, size) -> btf:nf_conn___init? acquire
+bpf_xdp_ct_lookup(ctx, mem?, size, rw, size) -> btf:nf_conn? acquire
+bpf_skb_ct_alloc(ctx, mem?, size, rw, size) -> btf:nf_conn___init? acquire
+bpf_skb_ct_lookup(ctx, mem?, size, rw, size) -> btf:nf_conn? acquire
 bpf_ct_insert_entry(-btf:nf_conn___init) -> btf:nf_conn? acquire
 bpf_ct_release(-btf:nf_conn) -> void
 bpf_ct_set_timeout(btf:nf_conn___init, any) -> void
@@ -138,17 +140,49 @@ bpf_ct_change_timeout(btf:nf_conn, any) -> int
 bpf_ct_set_status(btf:nf_conn___init, any) -> int
 bpf_ct_change_status(btf:nf_conn, any) -> int
 """
-_SKB: Final = "bpf_dynptr_from_skb(ctx, any, newdynptr) -> int"
+_SKB: Final = "bpf_dynptr_from_skb(skb, any, newdynptr) -> int"
 _XDP: Final = """
 bpf_dynptr_from_xdp(ctx, any, newdynptr) -> int
 bpf_xdp_pull_data(ctx, any) -> int packet
 """
+_TCP: Final = """
+tcp_reno_ssthresh(btf:sock) -> int
+tcp_reno_cong_avoid(btf:sock, any, any) -> void
+tcp_reno_undo_cwnd(btf:sock) -> int
+tcp_slow_start(btf:tcp_sock, any) -> int
+tcp_cong_avoid_ai(btf:tcp_sock, any, any) -> void
+cubictcp_init(btf:sock) -> void
+cubictcp_recalc_ssthresh(btf:sock) -> int
+cubictcp_cong_avoid(btf:sock, any, any) -> void
+cubictcp_state(btf:sock, any) -> void
+cubictcp_cwnd_event(btf:sock, any) -> void
+cubictcp_acked(btf:sock, any) -> void
+dctcp_init(btf:sock) -> void
+dctcp_update_alpha(btf:sock, any) -> void
+dctcp_cwnd_event(btf:sock, any) -> void
+dctcp_ssthresh(btf:sock) -> int
+dctcp_cwnd_undo(btf:sock) -> int
+dctcp_state(btf:sock, any) -> void
+bbr_init(btf:sock) -> void
+bbr_main(btf:sock, any, any, any) -> void
+bbr_sndbuf_expand(btf:sock) -> int
+bbr_undo_cwnd(btf:sock) -> int
+bbr_cwnd_event(btf:sock, any) -> void
+bbr_ssthresh(btf:sock) -> int
+bbr_min_tso_segs(btf:sock) -> int
+bbr_set_state(btf:sock, any) -> void
+"""
+_SESSION: Final = """
+bpf_session_is_return() -> int
+bpf_session_cookie() -> word8
+"""
+_ITERATED: Final = "bpf_sock_destroy(anysk) -> int"
 
 _CGROUP: Final = (
     *(_T.CGROUP_DEVICE, _T.CGROUP_SKB, _T.CGROUP_SOCK, _T.CGROUP_SOCKOPT, _T.CGROUP_SOCK_ADDR),
     *(_T.CGROUP_SYSCTL, _T.SOCK_OPS),
 )
-_TRACE: Final = (_T.PERF_EVENT, _T.TRACEPOINT, _T.TRACING, _T.LSM, _T.RAW_TRACEPOINT)
+_TRACE: Final = (_T.PERF_EVENT, _T.TRACEPOINT, _T.TRACING, _T.LSM)
 _LWT: Final = (_T.LWT_IN, _T.LWT_OUT, _T.LWT_SEG6LOCAL, _T.LWT_XMIT)
 _SETS: Final = (
     (_EVERYWHERE, tuple(ProgramType)),
@@ -163,6 +197,9 @@ _SETS: Final = (
         ),
     ),
     (_XDP, (_T.XDP,)),
+    (_TCP, (_T.STRUCT_OPS,)),
+    (_SESSION, (_T.KPROBE,)),
+    (_ITERATED, (_T.TRACING,)),
 )
 
 _ROW: Final = re.compile(r"(\w+)\((.*)\) -> (\S+)((?: \S+)*)")

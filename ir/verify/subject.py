@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from typing import Final, final
 
 from ir.btf import Btf
 from ir.core import Function, Module
 from ir.helper_sets import allowed_helpers
-from ir.kinds import MapType
+from ir.kinds import MapType, ProgramType
 from ir.object import Map
 from ir.verify.contexts import ContextRules, rules_of
 from ir.verify.fields import SpecialField, find_special_fields
+from ir.verify.targets import Target, find_target
 from ir.verify.transfer import ScalarAlgebra
 from ir.verify.values import Area, AreaKind
+from ir.verify.writable_members import writable_ranges
 
 FRAME_SIZE: Final = 512
 _READ_ONLY: Final = 1 << 7  # BPF_F_RDONLY_PROG
@@ -47,10 +50,24 @@ class Subject:
         self.unprivileged = unprivileged
         self.algebra = ScalarAlgebra(program.big_endian)
         self.context: ContextRules | None = rules_of(program.type, program.attach_type)
-        self.helpers = allowed_helpers(program.type, program.attach_type)
+        self.helpers = allowed_helpers(program.type, program.attach_type, program.attach_target)
         self._areas: dict[Hashable, Area] = {}
         self._special: dict[str, tuple[SpecialField, ...]] = {}
         self._functions: dict[Area, tuple[str, ...]] = {}
+        self._writable: dict[int, tuple[tuple[int, int], ...]] = {}
+
+    @cached_property
+    def target(self) -> Target | None:
+        """What the program is attached to, None when there is nothing such or it is not known."""
+        if self.kernel is None:
+            return None
+        return find_target(self.program, self.maps, self.btf, self.kernel)
+
+    @property
+    def returns_nothing(self) -> bool:
+        """Whether the program stands for a function without a result."""
+        target = self.target if self.type in (ProgramType.STRUCT_OPS, ProgramType.LSM) else None
+        return target is not None and not target.result
 
     def area(
         self, key: Hashable, kind: AreaKind, name: str = "", size: int = 0, writable: bool = True
@@ -107,6 +124,14 @@ class Subject:
         if found is None:
             found = () if self.btf is None else find_special_fields(self.btf, map_.value_btf_id)
             self._special[map_.name] = found
+        return found
+
+    def writable_ranges(self, type_id: int) -> tuple[tuple[int, int], ...]:
+        """The byte ranges of a kernel structure that the program may store into."""
+        found = self._writable.get(type_id)
+        if found is None:
+            found = writable_ranges(self.type, self.kernel, type_id) if self.kernel is not None else ()
+            self._writable[type_id] = found
         return found
 
     def is_frozen(self, map_: Map) -> bool:
