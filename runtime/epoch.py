@@ -13,21 +13,21 @@ to see that count.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from functools import cache
-from heapq import heappop, heappush
 from types import TracebackType
 from typing import Final, final
 
 from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
+from runtime.progress import Progress
 
 _FIRST_NAP: Final = 20e-6
 _LONGEST_NAP: Final = 2e-3
+_LOOK_EVERY: Final = 2e-3
 
 
 @final
@@ -90,10 +90,13 @@ class Grace:
 class _Retired:
     """Something to free, and how many grace periods it still has to see."""
 
-    def __init__(self, close: Callable[[], None], is_idle: Callable[[], bool], grace: Grace) -> None:
+    def __init__(
+        self, close: Callable[[], None], is_idle: Callable[[], bool], grace: Grace, by_anyone: bool
+    ) -> None:
         self.close = close
         self.is_idle = is_idle
         self.grace = grace
+        self.by_anyone = by_anyone
         self.is_last = False
 
 
@@ -106,8 +109,10 @@ class Epochs:
         self._local = threading.local()
         self._lock = threading.RLock()
         self._retired: list[_Retired] = []
-        self._delayed: list[tuple[float, int, _Retired]] = []  # a heap by time
-        self._number = itertools.count()
+        self._unseen: list[_Retired] = []  # may be entered by threads that are no readers
+        self._watched: list[_Retired] = []  # those of them that `_progress` is for
+        self._progress: Progress | None = None
+        self._looked = 0.0
         os.register_at_fork(after_in_child=self._forget_other_threads)
 
     def reader(self) -> Reader:
@@ -132,33 +137,36 @@ class Epochs:
         self._wait(lambda: grace.is_over, timeout)
 
     def retire(
-        self, close: Callable[[], None], is_idle: Callable[[], bool] = lambda: True, delay: float = 0.0
+        self, close: Callable[[], None], is_idle: Callable[[], bool] = lambda: True, by_anyone: bool = False
     ) -> None:
         """Call `close` once nobody can be in what it frees; the caller has made that unreachable.
 
-        After `delay` seconds and one grace period `is_idle` is asked until it says yes (an image that counts its
-        own callers looks at the count), and after one more the memory goes. Nothing waits here: it happens in a
+        After one grace period `is_idle` is asked until it says yes (an image that counts its own callers looks at
+        the count), and after one more the memory goes. With `by_anyone`, threads may be on the way in or out that are
+        no readers: before and after, all must have moved on (`runtime/progress`). Nothing waits here: it happens in a
         later `collect`.
         """
         with self._lock:
-            item = _Retired(close, is_idle, self._grace())
-            if delay:
-                heappush(self._delayed, (time.monotonic() + delay, next(self._number), item))
-            else:
-                self._retired.append(item)
+            item = _Retired(close, is_idle, self._grace(), by_anyone)
+            (self._unseen if by_anyone else self._retired).append(item)
         self.collect()
 
     def collect(self) -> int:
         """Free what has become free; how much is left to wait for."""
         due: list[_Retired] = []
         with self._lock:
-            while self._delayed and self._delayed[0][0] <= time.monotonic():
-                self._retired.append(heappop(self._delayed)[2])
-            for item in list(self._retired):
+            self._watch()
+            left_over: list[_Retired] = []
+            for item in self._retired:
+                was_last = item.is_last
                 if self._is_due(item):
-                    self._retired.remove(item)
                     due.append(item)
-            left = len(self._retired) + len(self._delayed)
+                elif item.is_last and not was_last and item.by_anyone:
+                    self._unseen.append(item)
+                else:
+                    left_over.append(item)
+            self._retired = left_over
+            left = len(self._retired) + len(self._unseen) + len(self._watched)
         for item in due:
             item.close()
         return left
@@ -166,6 +174,19 @@ class Epochs:
     def drain(self, timeout: float | None = None) -> None:
         """Wait until all that was retired is freed; UnsupportedError (ETIMEDOUT) after `timeout` seconds."""
         self._wait(lambda: self.collect() == 0, timeout)
+
+    def _watch(self) -> None:
+        """Go on with what other threads have moved on from. One look is for all that was retired before it began."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_EVERY:
+            return
+        self._looked = now
+        if self._progress is not None and self._progress.is_over:
+            self._retired += self._watched
+            self._watched, self._progress = [], None
+        if self._progress is None and self._unseen:
+            self._watched, self._unseen = self._unseen, []
+            self._progress = Progress()
 
     def _is_due(self, item: _Retired) -> bool:
         while item.grace.is_over:
@@ -175,6 +196,8 @@ class Epochs:
                 return False
             item.grace = self._grace()
             item.is_last = True
+            if item.by_anyone:
+                return False
         return False
 
     def _grace(self) -> Grace:

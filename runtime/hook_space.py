@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, final
 
@@ -18,6 +18,7 @@ from backends.native_code import NativeCode
 from backends.target import Target
 from backends.trampoline import Shape, trampoline_text
 from runtime.cache import ObjectCache, toolchain
+from runtime.layout import Layout, layout_of
 from runtime.linker import LinkedImage, link
 from runtime.memory import Pool
 from runtime.records import LinkRecord, Records
@@ -40,7 +41,7 @@ class HookSpace:
         self.target, self.pool, self._external, self._cpu = target, pool, external, cpu
         self.threads = Threads(pool, target.byte_order)
         self.records = Records(pool, target.byte_order)
-        self._codes: dict[Shape, NativeCode] = {}
+        self._codes: dict[Shape, tuple[NativeCode, Layout]] = {}
         self._links: weakref.WeakSet[LinkRecord] = weakref.WeakSet()
         self._is_timed = False
 
@@ -57,13 +58,13 @@ class HookSpace:
         parts = {symbol.name: symbol.address for symbol in self.parts.functions}
         return {**parts, "threads": self.threads.address, "lost": self.threads.lost_address}
 
-    def code_of(self, shape: Shape) -> NativeCode:
-        """The code of images of a shape: made before, from the object cache, or compiled."""
-        code = self._codes.get(shape)
-        if code is None:
-            text = trampoline_text(shape)
-            code = self._codes[shape] = self._cached(text, lambda: self._compiler.image(shape))
-        return code
+    def link_image(self, shape: Shape, symbols: Mapping[str, int]) -> LinkedImage:
+        """An image of a shape: its code was made before, is in the object cache, or is compiled."""
+        found = self._codes.get(shape)
+        if found is None:
+            code = self._cached(trampoline_text(shape), lambda: self._compiler.image(shape))
+            found = self._codes[shape] = code, layout_of(code, self.target)
+        return link(found[0], symbols, self.pool, layout=found[1])
 
     def link_record(self, cookie: int) -> LinkRecord:
         """A new record for a link."""

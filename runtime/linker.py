@@ -160,18 +160,19 @@ def link(
     *,
     slots: Mapping[str, int] | None = None,
     at: int | None = None,
+    layout: Layout | None = None,
 ) -> LinkedImage:
     """Place native code in memory of `pool` (the process's own, if not said) and bind it to its symbols.
 
     `resolve` gives the addresses of undefined symbols. `slots` gives those of pointers to functions: calls of
     these names that lowering wrote as `nonlazybind` go through the pointer, so one store retargets them (LLVM
     may load it once for all rounds of a loop; where that matters, lowering loads the pointer atomically by a
-    symbol of its own). `at` asks for an address.
+    symbol of its own). `at` asks for an address. `layout` is the code's own, for who links the same code often.
 
     Raises RejectedError: `undefined-symbol` (ENOENT), `relocation-out-of-range` (ERANGE).
     """
     target = target_named(code.target)
-    layout = layout_of(code, target)
+    layout = layout or layout_of(code, target)
     pool = pool or near_pool()
     block = pool.allocate_code(layout.code_size, at)
     data = pool.allocate_data(layout.data_size, _behind(block, at)) if layout.data_size else None

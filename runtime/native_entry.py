@@ -12,12 +12,13 @@ import ctypes
 from _ctypes import CFuncPtr
 from collections.abc import Sequence
 from errno import EINVAL
-from functools import cache
-from typing import Final, Literal, final
+from functools import cache, cached_property
+from typing import Final, final
 
 from ir.diagnostics import Diagnostic, RejectedError
 from ir.function_model import UNKNOWN_MODEL, Model, Value, check_model
 from runtime.hook import Hook
+from runtime.memory import CodeBlock
 from runtime.space import Space, host_space
 from runtime.words import word_type
 
@@ -26,26 +27,51 @@ _WORD: Final = 8
 
 @final
 class PointerEntry:
-    """64-bit pointers to one function; aiming one elsewhere is one aligned store."""
+    """64-bit pointers to one function; aiming one elsewhere is one aligned store.
 
-    def __init__(self, addresses: Sequence[int], owner: object, order: Literal["little", "big"]) -> None:
+        pointer ──► veneer: jmp *literal ──► image          a caller may keep what it loaded for long
+
+    So pointers only ever lead to the function or to the veneer, which stays; what is hooked stands in its literal.
+    """
+
+    def __init__(self, addresses: Sequence[int], owner: object, space: Space) -> None:
+        self._space = space
+        self._type = word_type(space.target.byte_order)
+        self.look(addresses, owner)
+
+    def look(self, addresses: Sequence[int], owner: object) -> None:
+        """Take the function that the pointers lead to now, when nothing is hooked, for the one to hook."""
         for address in addresses:
             if address % _WORD:
                 said = f"a pointer at {address:#x} is not aligned, so it can't be changed while it is used"
                 raise RejectedError([Diagnostic("unaligned-pointer", said, errno=EINVAL)])
         self._owner = owner  # keeps the memory of a ctypes object alive
         # Safe because the caller says that pointers are there, and `owner` keeps them there.
-        self._words = [word_type(order).from_address(address) for address in addresses]
+        self._words = [self._type.from_address(address) for address in addresses]
         self.body = self._words[0].value
 
     def arm(self, target: int, *, is_direct: bool = False) -> None:
-        """Send calls through the pointers to `target`; nothing is in between."""
+        """Send calls through the pointers to `target`, through the veneer."""
+        block, literal = self._veneer
+        literal.value = target
         for word in self._words:
-            word.value = target
+            word.value = block.address
 
     def disarm(self) -> None:
         """Send them to the function again."""
-        self.arm(self.body)
+        self._veneer[1].value = self.body
+        for word in self._words:
+            word.value = self.body
+
+    @cached_property
+    def _veneer(self) -> tuple[CodeBlock, ctypes.c_uint64]:
+        veneer = self._space.target.veneer
+        block = self._space.pool.allocate_code(veneer.size)
+        block.write(0, veneer.code)
+        # Safe because the block is never closed, and its writable alias stays as long.
+        literal = self._type.from_address(block.alias + veneer.literal)
+        self._space.patcher.publisher.publish([block])
+        return block, literal
 
 
 @final
@@ -102,25 +128,28 @@ def model_of_prototype(name: str, prototype: object) -> Model:
 
 
 @cache
-def _hooks() -> dict[int, Hook]:
+def _hooks() -> dict[int, tuple[Hook, PointerEntry]]:
     """The hooks of native functions by the address of their first pointer."""
     return {}
 
 
 def is_hooked(pointer: int) -> bool:
     """Whether programs are attached to the pointer at an address."""
-    found = _hooks().get(pointer)
-    return found is not None and not found.is_idle
+    return pointer in _hooks() and not _hooks()[pointer][0].is_idle
 
 
 def hook_at(name: str, pointers: Sequence[int], owner: object, space: Space | None = None) -> Hook:
     """The hook of the pointers at these addresses, which `owner` keeps there."""
     space = space or host_space()
-    found = _hooks().get(pointers[0])
-    if found is None or found.is_idle:
-        entry = PointerEntry(pointers, owner, space.target.byte_order)
-        found = _hooks()[pointers[0]] = Hook(name, entry, space)
-    return found
+    hook, entry = _hooks().get(pointers[0], (None, None))
+    if hook is None or entry is None or hook.space is not space:
+        entry = PointerEntry(pointers, owner, space)
+        hook = Hook(name, entry, space)
+        _hooks()[pointers[0]] = hook, entry
+    elif hook.is_idle:
+        entry.look(pointers, owner)
+        hook.name = name
+    return hook
 
 
 def _value(function: str, kind: object) -> Value:

@@ -78,6 +78,11 @@ class Threads:
         """The offset, behind a block's first count, of a free count. UnsupportedError (ENOMEM) when there is none."""
         return 4 * _take(self._counts, "images in memory")
 
+    @property
+    def has_count(self) -> bool:
+        """Whether there is a free count."""
+        return bool(self._counts)
+
     def give_count(self, offset: int) -> None:
         """Give a count back."""
         heapq.heappush(self._counts, offset // 4)

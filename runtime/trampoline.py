@@ -12,6 +12,7 @@ no thread counts itself in it (`runtime/epoch`, `runtime/threads`). What its pro
 
 from __future__ import annotations
 
+import time
 from enum import IntEnum
 from errno import E2BIG, EBUSY
 from typing import TYPE_CHECKING, Final, Protocol, final
@@ -22,14 +23,14 @@ from ir.diagnostics import Diagnostic, Location, RejectedError, UnsupportedError
 from ir.function_model import Model
 from runtime.epoch import epochs
 from runtime.hook_space import HookSpace
-from runtime.linker import LinkedImage, link
+from runtime.linker import LinkedImage
 from runtime.records import Word
 
 if TYPE_CHECKING:
     from runtime.hook import Hook
 
 MOST_PROGRAMS: Final = 38
-QUARANTINE: Final = 1.0  # seconds that code stays after threads that the runtime does not know could enter it
+PATIENCE: Final = 2.0  # seconds to wait for memory of images that are about to be freed
 
 
 class When(IntEnum):
@@ -133,7 +134,7 @@ class Trampoline:
     def _retire(self, image: Image | None, links: list[Attachment]) -> None:
         old, self.image, self.links = self.image, image, links
         if old is not None:
-            old.retire(0.0 if self.has_run else QUARANTINE)
+            old.retire()
 
 
 @final
@@ -147,9 +148,8 @@ class Image:
         self._count: int | None = None
         self._image: LinkedImage | None = None
         try:
-            self._count = space.threads.take_count()
-            code = space.code_of(_shape(trampoline, attachments))
-            self._image = link(code, self._symbols(trampoline), space.pool)
+            self._count = _take_count(space)
+            self._image = space.link_image(_shape(trampoline, attachments), self._symbols(trampoline))
         except BaseException:
             self._give_back()
             raise
@@ -167,10 +167,10 @@ class Image:
         """Whether a thread counts itself in."""
         return self._count is not None and self._space.threads.is_inside(self._count)
 
-    def retire(self, quarantine: float) -> None:
-        """Free it once nobody is in it; nobody can enter it any more."""
+    def retire(self) -> None:
+        """Free it once nobody is in it; nobody can enter it any more. Any thread may call a hooked function."""
         self._flag.set(1)
-        epochs().retire(self.close, lambda: not self.is_occupied, quarantine)
+        epochs().retire(self.close, lambda: not self.is_occupied, by_anyone=True)
 
     def close(self) -> None:
         """Free it now."""
@@ -202,6 +202,15 @@ class Image:
             found[f"guard.{number}"] = attachment.program.guard
             found[f"link.{number}"] = attachment.link.address
         return found
+
+
+def _take_count(space: HookSpace) -> int:
+    """A count for an image. Those of retired images come back within milliseconds, so who attaches often waits for them."""
+    end = time.monotonic() + PATIENCE
+    while not space.threads.has_count and time.monotonic() < end:
+        epochs().collect()
+        time.sleep(1e-3)
+    return space.threads.take_count()
 
 
 def _shape(trampoline: Trampoline, attachments: list[Attachment]) -> Shape:
