@@ -340,6 +340,8 @@ class RunningProgram(Attachable):
     def run(self, data: object = b"", ctx: Mapping[str, int] | None = None) -> RunResult:
         """Run once over a copy of `data` (bytes or anything with bytes()); `ctx` sets fields of the context.
 
+        `data` is the packet, the memory of a program without a type, or the content of a context without packets.
+
         Raises TrapError, naming the instruction, when the run ended at a check.
         """
         execution = self._execution()

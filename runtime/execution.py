@@ -43,10 +43,10 @@ Allocator = Callable[[int], "ctypes.Array[ctypes.c_uint8]"]
 class RunResult:
     """What one run did.
 
-    `ret` is r0 (64 bits; `verdict` its low 32), `data` the packet or memory afterwards, `ctx` the context's fields, `ns` the
-    time in native code, `insns` the instructions executed (builds that count, else None), `printk` the lines printed,
-    `redirect` the (kind, index, flags) that a redirect helper noted, or None, `steps` the machine instructions executed
-    (under emulation, where they are counted).
+    `ret` is r0 (64 bits; `verdict` its low 32), `data` the packet, memory or context afterwards, `ctx` the context's
+    fields, `ns` the time in native code, `insns` the instructions executed (builds that count, else None), `printk` the
+    lines printed, `redirect` the (kind, index, flags) that a redirect helper noted, or None, `steps` the machine
+    instructions executed (under emulation, where they are counted).
     """
 
     ret: int
@@ -116,7 +116,7 @@ class Execution:
         if self.layout.is_raw:
             arguments: tuple[int, ...] = (self.run_address, start if data else 0, len(data))
         else:
-            self._fill_context(start, len(data), fields)
+            self._fill_context(start, data, fields)
             arguments = (self.run_address, self.context_address)
         before = time.perf_counter_ns()
         ret = native(*arguments)
@@ -199,9 +199,11 @@ class Execution:
             self._packet = self._allocate(2 * wanted)
         ctypes.memmove(ctypes.addressof(self._packet) + HEAD_ROOM, data, len(data))
 
-    def _fill_context(self, start: int, length: int, fields: Mapping[str, int]) -> None:
+    def _fill_context(self, start: int, data: bytes, fields: Mapping[str, int]) -> None:
+        length = len(data)
         self.prepare_context({**_defaults(self.layout, length), **fields})
         if not self.layout.pointers:
+            self._set_content(data)
             return
         begin = ctypes.addressof(self._packet)
         values = {
@@ -213,6 +215,13 @@ class Execution:
         }
         for pointer, value in values.items():
             self._context[pointer.value // 8] = value
+
+    def _set_content(self, data: bytes) -> None:
+        """The bytes of a context that nothing more is known of."""
+        if len(data) > self.layout.size:
+            said = f"{len(data)} bytes do not fit into a context of {self.layout.size}"
+            raise RejectedError([Diagnostic("context-size", said, errno=EINVAL)])
+        ctypes.memmove(self.context_address + HEADER, data, len(data))
 
     def _set_fields(self, fields: Mapping[str, int]) -> None:
         image = self._image()
@@ -246,6 +255,8 @@ class Execution:
         if self.layout.pointers:
             start, end = self._context[0], self._context[1]
             length = max(0, end - start)
+        elif not self.layout.is_raw:
+            start = self.context_address + HEADER
         image = self._image()
         for name, (offset, size) in self.layout.fields.items():
             if size in (1, 2, 4, 8) and offset not in self.layout.pointers:
