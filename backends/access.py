@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from backends import abi
+from backends.calls import NativeHelper
 from ir.context import HEADER, Argument
 from ir.core import Atomic, Load, PacketLoad, Store, Value
+from ir.helpers import HELPERS
 from ir.regions import RegionKind
 from ir.verify.values import ZERO, AreaKind, Pointer
 
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from backends.function import FunctionLowering
 
 _RMW: Final = ("add", "or", "and", "xor", "xchg")
+_ANYWHERE: Final = (RegionKind.SCALAR, RegionKind.GIVEN, RegionKind.UNKNOWN)
+_PROBE: Final = replace(HELPERS[4], id=0)  # bpf_probe_read, but never the user's own
 
 
 def lower_load(lowering: FunctionLowering, inst: Load) -> str:
@@ -21,15 +26,36 @@ def lower_load(lowering: FunctionLowering, inst: Load) -> str:
     region = lowering.regions.of(inst.base)
     if region.kind is RegionKind.CONTEXT and not lowering.module.context.is_raw:
         return _load_context(lowering, inst)
+    if lowering.module.reads_objects and region.kind in _ANYWHERE and not lowering.facts.is_proved(inst):
+        probe = lowering.unit.natives.find(_PROBE, None)
+        if probe is not None:
+            return _load_object(lowering, inst, probe)
     address, align = lowering.checker.access(inst, inst.base, inst.offset, size, writes=False)
-    if lowering.regions.is_pointer(inst):
+    if lowering.regions.is_pointer(inst) and size == 8:
         return lowering.text.emit(f"load ptr, ptr {address}, align {align}")
     if inst.row.imm:
         lowering.checker.require_alignment(address, align, size, inst.at)
         loaded = lowering.text.emit(f"load atomic i{size * 8}, ptr {address} acquire, align {size}")
     else:
         loaded = lowering.text.emit(f"load i{size * 8}, ptr {address}, align {align}")
-    return _widen(lowering, loaded, size, inst.row.signed)
+    return _loaded(lowering, inst, loaded)
+
+
+def _load_object(lowering: FunctionLowering, inst: Load, probe: NativeHelper) -> str:
+    """A load that gives 0 where nothing is (ir/probing)."""
+    text, size = lowering.text, inst.row.size
+    address = text.add(64, lowering.as_int(inst.base), str(inst.offset))
+    arguments = f"ptr %run, ptr {lowering.probed}, i64 {size}, i64 {address}"
+    text.emit(f"call i64 @{lowering.quoted(probe.symbol)}({arguments})")
+    return _loaded(lowering, inst, text.emit(f"load i{size * 8}, ptr {lowering.probed}, align 8"))
+
+
+def _loaded(lowering: FunctionLowering, inst: Load, operand: str) -> str:
+    """The loaded bits as the type that the load's value has."""
+    number = _widen(lowering, operand, inst.row.size, inst.row.signed)
+    return (
+        lowering.text.emit(f"inttoptr i64 {number} to ptr") if lowering.regions.is_pointer(inst) else number
+    )
 
 
 def _widen(lowering: FunctionLowering, operand: str, size: int, signed: bool) -> str:
@@ -40,10 +66,12 @@ def _widen(lowering: FunctionLowering, operand: str, size: int, signed: bool) ->
 
 
 def _load_context(lowering: FunctionLowering, inst: Load) -> str:
-    root, offset = _context_place(lowering, inst.base, inst.offset, inst.row.size, inst.at)
-    pointer = lowering.module.context.pointers.get(offset)
+    places = _context_places(lowering, inst.base, inst.offset, inst.row.size, inst.at)
+    base, offset = lowering.as_ptr(inst.base), min(places)
+    pointers = lowering.module.context.pointers
+    pointer = pointers.get(offset) if len(places) == 1 else None
     if pointer is None and any(
-        offset < at + 4 and at < offset + inst.row.size for at in lowering.module.context.pointers
+        one < at + 4 and at < one + inst.row.size for at in pointers for one in places
     ):
         lowering.problem(
             "context-access",
@@ -51,40 +79,43 @@ def _load_context(lowering: FunctionLowering, inst: Load) -> str:
             inst.at,
         )
     if pointer is not None and inst.row.size == 4 and not inst.row.signed:
-        place = lowering.text.step(root, pointer.value)
+        place = lowering.text.step(base, inst.offset - offset + pointer.value)
         return lowering.text.emit(f"load ptr, ptr {place}, align 8")
-    place = lowering.text.step(root, HEADER + offset)
-    align = (offset & -offset or 8) if offset else 8
-    if lowering.regions.is_pointer(inst):
-        return lowering.text.emit(f"load ptr, ptr {place}, align {min(align, 8)}")
+    place = lowering.text.step(base, HEADER + inst.offset)
+    align = min((one & -one or 8) for one in places)
     loaded = lowering.text.emit(f"load i{inst.row.size * 8}, ptr {place}, align {min(align, inst.row.size)}")
-    return _widen(lowering, loaded, inst.row.size, inst.row.signed)
+    return _loaded(lowering, inst, loaded)
 
 
-def _context_place(
+def _context_places(
     lowering: FunctionLowering, base: Value, offset: int, size: int, at: int
-) -> tuple[str, int]:
-    """The context pointer's operand and the constant offset of an access in the user's structure."""
-    root, moved = lowering.regions.offset(base)
-    layout = lowering.module.context
-    total = moved + offset
-    start = _start_of_context(lowering, root)
-    if start is None:
-        start = next((p for p in lowering.function.params if _start_of_context(lowering, p)), None)
-        if start is None:
-            said = f"{layout.name} must be accessed at a constant offset from r1"
-            lowering.problem("context-access", said, at)
-            return "null", total
-        # Where it comes from is not known here, from a stack slot perhaps: it must be r1 itself.
-        same = lowering.text.eq(64, lowering.as_int(root), lowering.as_int(start))
-        lowering.trap_unless(same, abi.Trap.MEMORY, at)
-    if not 0 <= total <= layout.size - size:
-        lowering.problem(
-            "context-access",
-            f"access of {size} bytes at {total} leaves {layout.name} ({layout.size} bytes)",
-            at,
-        )
-    return lowering.operands[start], total
+) -> frozenset[int]:
+    """The offsets in the user's structure that an access can have; none in it is a problem.
+
+    Where `base` comes from may not be known here, from a stack slot perhaps: that it is r1 and a constant is checked
+    at run time then, and so is that it points into the structure when it does so on some ways only.
+    """
+    layout, regions = lowering.module.context, lowering.regions
+    root, moved = regions.offset(base)
+    starts = regions.context_offsets(base)
+    params = lowering.function.params
+    start = next((param for param in params if _start_of_context(lowering, param)), None)
+    is_found = bool(starts) or _start_of_context(lowering, root) is not None
+    places = frozenset(offset + place for place in starts or {moved})
+    inside = frozenset(place for place in places if 0 <= place <= layout.size - size)
+    if not inside:
+        said = f"access of {size} bytes at {min(places)} leaves {layout.name} ({layout.size} bytes)"
+        lowering.problem("context-access", said, at)
+    elif start is None and not (is_found and inside == places):
+        said = f"{layout.name} must be accessed at a constant offset from r1"
+        lowering.problem("context-access", said, at)
+    elif start is not None and not (is_found and inside == places):
+        text, address, first = lowering.text, lowering.as_int(base), lowering.as_int(start)
+        ok = "false"
+        for place in sorted(inside):
+            ok = text.emit(f"or i1 {ok}, {text.eq(64, address, text.add(64, first, str(place - offset)))}")
+        lowering.trap_unless(ok, abi.Trap.MEMORY, at)
+    return inside or frozenset({0})
 
 
 def _start_of_context(lowering: FunctionLowering, value: Value) -> Value | None:
@@ -102,11 +133,12 @@ def lower_store(lowering: FunctionLowering, inst: Store) -> None:
     size = inst.row.size
     region = lowering.regions.of(inst.base)
     if region.kind is RegionKind.CONTEXT and not lowering.module.context.is_raw:
-        root, offset = _context_place(lowering, inst.base, inst.offset, size, inst.at)
-        if not lowering.module.context.is_writable(offset, size):
-            said = f"{size} bytes at {offset} of {lowering.module.context.name} are read only"
-            lowering.problem("context-write", said, inst.at)
-        address, align = lowering.text.step(root, HEADER + offset), 1
+        layout, base = lowering.module.context, lowering.as_ptr(inst.base)
+        for place in sorted(_context_places(lowering, inst.base, inst.offset, size, inst.at)):
+            if not layout.is_writable(place, size):
+                said = f"{size} bytes at {place} of {layout.name} are read only"
+                lowering.problem("context-write", said, inst.at)
+        address, align = lowering.text.step(base, HEADER + inst.offset), 1
     else:
         address, align = lowering.checker.access(inst, inst.base, inst.offset, size, writes=True)
     if size == 8 and lowering.regions.is_pointer(inst.value):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from backends import abi
+from ir.context import HEADER
 from ir.core import Call, Const, Value
 from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, ResultKind, helper_by_id
 from ir.isa import Callee
@@ -145,7 +146,10 @@ def _known(lowering: FunctionLowering, call: Call, helper: Helper, host_symbol: 
     for number, arg in enumerate(passed):
         kind = "ptr" if _is_pointer(helper, number) else "i64"
         kinds.append(kind)
-        given.append(f"{kind} {lowering.as_own(arg, kind)}")
+        operand = lowering.as_own(arg, kind)
+        if kind == "i64" and _is_image(lowering, arg):
+            operand = lowering.text.add(64, operand, str(HEADER))
+        given.append(f"{kind} {operand}")
     lowering.spill_fuel()
     if native is not None:
         pointer = native.result == "ptr"
@@ -167,6 +171,11 @@ def _known(lowering: FunctionLowering, call: Call, helper: Helper, host_symbol: 
     if wanted == pointer:
         return result
     return lowering.text.emit(f"inttoptr i64 {result} to ptr" if wanted else f"ptrtoint ptr {result} to i64")
+
+
+def _is_image(lowering: FunctionLowering, value: Value) -> bool:
+    """Whether a value is an address in the context, whose fields stand HEADER bytes further on than programs see them."""
+    return lowering.regions.of(value).kind is RegionKind.CONTEXT and not lowering.module.context.is_raw
 
 
 def _as_i64(lowering: FunctionLowering, item: str) -> str:
@@ -198,8 +207,8 @@ def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> 
                     said = f"argument {number + 1} of {helper.full_name} must be a map"
                     lowering.problem("helper-argument", said, call.at)
             case ArgumentKind.CONTEXT:
-                _, offset = lowering.regions.offset(value)
-                if region.kind is not RegionKind.CONTEXT or offset:
+                is_context = region.kind is RegionKind.CONTEXT
+                if not is_context or lowering.regions.context_offsets(value) != {0}:
                     said = f"argument {number + 1} of {helper.full_name} must be the context"
                     lowering.problem("helper-argument", said, call.at)
             case ArgumentKind.FUNCTION:

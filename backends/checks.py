@@ -18,9 +18,9 @@ from backends import abi
 from ir.context import Pointer
 from ir.core import Address, Alu, Atomic, Call, Const, Inst, Load, Param, Store, Value
 from ir.kinds import MapType
-from ir.map_layout import CPUS, layout_of
+from ir.map_layout import CPUS, DATA, layout_of, spare_elements
 from ir.maps import HASHES, is_per_cpu
-from ir.object import ReferenceKind
+from ir.object import Map, ReferenceKind
 from ir.packet_objects import OBJECTS
 from ir.regions import INNER, Region, RegionKind, constant_step, map_named
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 FRAME_SIZE: Final = 512
 EACCES: Final = 13
-_STRIDED: Final = (*HASHES, MapType.ARRAY, MapType.PERCPU_ARRAY)
 _BOUNDED: Final = 1 << 32
 _PACKET_KINDS: Final = (RegionKind.PACKET, RegionKind.PACKET_END, RegionKind.PACKET_META)
 CHECK_SYMBOL: Final = "bpfc.in_segment"
@@ -214,15 +213,21 @@ class Checker:
     def _general(self, region: Region, address: str, size: str, constant: int | None, writes: bool) -> str:
         """An i1: [address, address + size) lies in `region`. `address` is an integer operand."""
         text = self.text
-        if region.kind is RegionKind.MAP_VALUE and region.origin is None and constant is not None:
-            in_map = self._in_some_value(region, address, constant)
+        if region.kind is RegionKind.MAP_VALUE and region.origin is None:
+            in_map = self._in_some_value(region, address, size, constant)
             if in_map is not None:
                 return in_map
         bounds = self._bounds(region)
         if bounds is None:
             self.lowering.unit.needs_segments = True
             flags = abi.SEGMENT_WRITABLE if writes else 0
-            return text.emit(f'call i1 @"{CHECK_SYMBOL}"(ptr %run, i64 {address}, i64 {size}, i64 {flags})')
+            ok = text.emit(f'call i1 @"{CHECK_SYMBOL}"(ptr %run, i64 {address}, i64 {size}, i64 {flags})')
+            for kind, name in sorted(region.parts, key=lambda part: part[1]):
+                part = Region(kind, name)
+                if kind is RegionKind.MAP_VALUE and not (writes and self._is_read_only(part)):
+                    in_map = self._in_some_value(part, address, size, constant)
+                    ok = text.emit(f"or i1 {ok}, {in_map}") if in_map is not None else ok
+            return ok
         start, length, alive = bounds
         offset = text.sub(64, address, start)
         if isinstance(length, int) and constant is not None:
@@ -262,33 +267,39 @@ class Checker:
             case _:
                 return None
 
-    def _in_some_value(self, region: Region, address: str, size: int) -> str | None:
+    def _in_some_value(self, region: Region, address: str, size: str, constant: int | None) -> str | None:
         """An i1: [address, address + size) lies in one of the map's values; None for maps whose values stand elsewhere."""
         map_ = map_named(self.lowering.module, region.name)
-        if (
-            map_ is None
-            or region.name.endswith(INNER)
-            or map_.type not in _STRIDED
-            or self._is_global_data(region)
-        ):
+        strides = _strides(map_) if map_ is not None and not region.name.endswith(INNER) else None
+        if map_ is None or strides is None or self._is_global_data(region):
             return None
-        if size > map_.value_size:
+        if constant is not None and constant > map_.value_size:
             return "false"
-        text, layout = self.text, layout_of(map_)
+        text = self.text
+        first, stride, count = strides
         base = self.lowering.unit.symbol(f"map.{region.name}")
-        start = text.emit(f"ptrtoint ptr {text.step(base, layout.values_offset)} to i64")
-        offset = text.sub(64, address, start)
-        per_cpu = is_per_cpu(map_.type)
-        stride = layout.value_stride if per_cpu or map_.type not in HASHES else layout.element_stride
-        if per_cpu:
-            cpus = text.emit(f"load i32, ptr {text.step(base, CPUS)}, align 4")
-            limit = text.mul(64, text.zext(32, cpus, 64), str(layout.cpu_stride))
-            place = text.urem(64, text.urem(64, offset, str(layout.cpu_stride)), str(stride))
+        place = text.step(base, first)
+        offset = text.sub(64, address, text.emit(f"ptrtoint ptr {place} to i64"))
+        limit = str(stride * count)
+        if is_per_cpu(map_.type):
+            cpu_stride = str(layout_of(map_).cpu_stride)
+            limit = text.mul(64, self._cpus(base), cpu_stride)
+            offset_in = text.urem(64, text.urem(64, offset, cpu_stride), str(stride))
         else:
-            limit = str(stride * (map_.max_entries + (1 if map_.type in HASHES else 0)))
-            place = text.urem(64, offset, str(stride))
-        inside = text.emit(f"icmp ule i64 {place}, {map_.value_size - size}")
-        return text.and_(1, text.ult(64, offset, limit), inside)
+            if spare_elements(map_, 1):
+                limit = text.add(64, limit, text.mul(64, self._cpus(base), str(stride)))
+            offset_in = text.urem(64, offset, str(stride))
+        ok = text.ult(64, offset, limit)
+        if constant is not None:
+            return text.and_(1, ok, text.emit(f"icmp ule i64 {offset_in}, {map_.value_size - constant}"))
+        ok = text.and_(1, ok, text.emit(f"icmp ule i64 {size}, {map_.value_size}"))
+        room = text.sub(64, str(map_.value_size), size)
+        return text.and_(1, ok, text.emit(f"icmp ule i64 {offset_in}, {room}"))
+
+    def _cpus(self, map: str) -> str:
+        """How many cpus have values and spare elements in a map, as an i64."""
+        place = self.text.step(map, CPUS)
+        return self.text.zext(32, self.text.emit(f"load i32, ptr {place}, align 4"), 64)
 
     def _is_global_data(self, region: Region) -> bool:
         map_ = map_named(self.lowering.module, region.name)
@@ -301,7 +312,8 @@ class Checker:
 
     def _context(self) -> Param | None:
         for param in self.lowering.function.params:
-            if self.regions.of(param).kind is RegionKind.CONTEXT:
+            is_context = self.regions.of(param).kind is RegionKind.CONTEXT
+            if is_context and self.regions.context_offsets(param) == {0}:
                 return param
         return None
 
@@ -310,6 +322,23 @@ class Checker:
         assert context is not None
         place = self.text.step(self.lowering.operands[context], pointer.value)
         return self.text.emit(f"load ptr, ptr {place}, align 8")
+
+
+def _strides(map_: Map) -> tuple[int, int, int] | None:
+    """Where a map's values stand: (offset of the first from the map, distance, how many), of one cpu.
+
+    A plain hash has one more for each cpu. None for maps without values to point at.
+    """
+    layout = layout_of(map_)
+    if map_.type is MapType.LPM_TRIE:
+        first = DATA + layout.element_stride - layout.value_stride
+        return first, layout.element_stride, layout.elements + 1
+    if map_.type in HASHES:
+        stride = layout.value_stride if is_per_cpu(map_.type) else layout.element_stride
+        return layout.values_offset, stride, layout.elements + 1
+    if map_.type in (MapType.ARRAY, MapType.PERCPU_ARRAY):
+        return layout.values_offset, layout.value_stride, map_.max_entries
+    return None
 
 
 def _frame_size(lowering: FunctionLowering) -> int:

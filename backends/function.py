@@ -45,6 +45,8 @@ _DIVIDE: Final = (meaning.div, meaning.mod, meaning.sdiv, meaning.smod)
 class FunctionLowering:
     """Lowers one function; `text` collects the lines of the LLVM block being written."""
 
+    probed: Final = "%probed"  # what a load of a kernel object found
+
     def __init__(self, unit: Unit, function: Function) -> None:
         self.unit, self.function = unit, function
         self.module, self.regions, self.facts = unit.module, unit.regions, unit.facts
@@ -129,6 +131,8 @@ class FunctionLowering:
     def _prologue(self) -> None:
         if any(isinstance(inst, Frame) for inst in self.function.insts()):
             self._frame()
+        if self.module.reads_objects:
+            self.text.do(f"{self.probed} = alloca i64, align 8")
         if self.may_goto:
             self.text.do("%budget = alloca i64")
             self.text.do(f"store i64 {MAY_GOTO_BUDGET}, ptr %budget")

@@ -9,8 +9,9 @@ from backends.calls import Natives
 from ir.callees import callees_of, token_names
 from ir.core import Address, Atomic, Block, Call, Inst, Load, Module, Store, Value
 from ir.diagnostics import Diagnostic
+from ir.isa import Callee
 from ir.object import ReferenceKind
-from ir.regions import RegionKind, Regions
+from ir.regions import Region, RegionKind, Regions
 from ir.verify.values import ANY, Known
 
 
@@ -107,14 +108,30 @@ def _needs_run_stack(module: Module, regions: Regions, facts: Facts) -> bool:
     """Whether some unproved access may be through a pointer to another function's frame."""
     for name, function in module.functions.items():
         for inst in function.insts():
-            if isinstance(inst, Call) and _lends_frame(module, regions, inst):
-                return True
+            if isinstance(inst, Call):
+                if _lends_frame(module, regions, inst) or _passes_foreign(name, regions, facts, inst):
+                    return True
+                continue
             if not isinstance(inst, Load | Store | Atomic) or facts.is_proved(inst):
                 continue
-            region = regions.of(inst.base)
-            if region.kind is RegionKind.UNKNOWN or (region.kind is RegionKind.FRAME and region.name != name):
+            if _may_be_foreign(name, regions.of(inst.base)):
                 return True
     return False
+
+
+def _may_be_foreign(name: str, region: Region) -> bool:
+    """Whether a pointer in function `name` may be one to another function's frame."""
+    if region.kind is RegionKind.FRAME:
+        return region.name != name
+    kinds = {kind for kind, _ in region.parts}
+    return region.kind is RegionKind.UNKNOWN and (not kinds or RegionKind.FRAME in kinds)
+
+
+def _passes_foreign(name: str, regions: Regions, facts: Facts, call: Call) -> bool:
+    """Whether a helper or kernel function gets a pointer whose place must be checked, perhaps in another's frame."""
+    if call.callee not in (Callee.HELPER, Callee.KFUNC) or facts.is_proved(call):
+        return False
+    return any(_may_be_foreign(name, regions.of(argument)) for argument in call.args)
 
 
 def _lends_frame(module: Module, regions: Regions, call: Call) -> bool:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, assert_never, final
 
 from ir.context import ContextLayout
 from ir.diagnostics import Location
 from ir.isa import Callee, Row
 from ir.object import FunctionInfo, Map, Program, Reference
+from ir.probing import reads_objects
 
 if TYPE_CHECKING:
     import networkx
@@ -296,6 +298,11 @@ class Module:
     @property
     def main(self) -> Function:
         return next(iter(self.functions.values()))
+
+    @cached_property
+    def reads_objects(self) -> bool:
+        """Whether loads from where nothing is give 0: see ir/probing."""
+        return reads_objects(self.program)
 
 
 def edges_of(terminator: Terminator) -> tuple[Edge, ...]:

@@ -36,6 +36,7 @@ from ir.isa import (
     row_of,
 )
 from ir.object import Program, Reference, ReferenceKind
+from ir.probing import reads_objects
 from ir.segments import AccessError, Memory, Segment, make_segment
 
 STACK_BASE: Final = 0x5000_0000_0000_0000
@@ -127,6 +128,7 @@ class Machine:
         self.frames: list[Frame] = []
         self._arguments: tuple[int, ...] = ()
         self._algebra = Integers(program.big_endian)
+        self._reads_objects = reads_objects(program)
         self._codes: dict[int, list[tuple[Row, Insn] | None]] = {}
         self._code = self._rows_by_slot(program)
 
@@ -210,7 +212,12 @@ class Machine:
 
     def _load(self, row: Row, insn: Insn) -> None:
         address = (self.read(insn.src) + insn.offset) & MASK
-        value = self.memory.read(*self._place(address, row.size))
+        try:
+            value = self.memory.read(*self._place(address, row.size))
+        except AccessError:
+            if not self._reads_objects or self._context_offset(address) is not None:
+                raise
+            value = 0
         if row.signed:
             value = signed(row.size * 8, value) & MASK
         self._write(insn.dst, value)

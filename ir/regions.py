@@ -9,7 +9,8 @@ hint about the *program*, not a proof: a wrong one costs a trap, never safety, b
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import final
 
@@ -56,25 +57,38 @@ class RegionKind(Enum):
     MAP_VALUE = "map-value"  # a value of map `name`
     FUNCTION = "function"
     OBJECT = "object"  # a structure behind the context: `name` (ir/packet_objects.py)
+    GIVEN = "given"  # by a helper, and no part of a frame: a ring buffer's record, a kernel object
     UNKNOWN = "unknown"  # some address
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region; `name` is the map's or the frame owner's. `origin` is the one value all such pointers come from, if one."""
+    """A region; `name` is the map's or the frame owner's. `origin` is the one value all such pointers come from, if one.
+
+    `parts`: the kinds and names of the regions that an UNKNOWN one is one of, when these are few; empty for any.
+    """
 
     kind: RegionKind
     name: str = ""
     origin: Value | None = None
+    parts: frozenset[tuple[RegionKind, str]] = frozenset()
 
 
+MOST_PARTS = 4
+MOST_OFFSETS = 8
 INNER = "[]"  # after a map's name: a map found in it
 FOR_EACH_MAP_ELEM = HELPER_IDS["bpf_for_each_map_elem"]
 TIMER_SET_CALLBACK = HELPER_IDS["bpf_timer_set_callback"]
 _VALUE = 3  # the register in which a map's callbacks get the value
 UNKNOWN = Region(RegionKind.UNKNOWN)
 SCALAR = Region(RegionKind.SCALAR)
+_OUTSIDE = frozenset(ResultKind) - {
+    ResultKind.INTEGER,
+    ResultKind.VOID,
+    ResultKind.MAP_VALUE,
+    ResultKind.MEMORY,
+}
 _ENTRY_REGIONS = {
     Argument.CONTEXT: Region(RegionKind.CONTEXT),
     Argument.MEMORY: Region(RegionKind.MEMORY),
@@ -91,9 +105,16 @@ def join(a: Region, b: Region) -> Region:
     """The region of a value that is sometimes one, sometimes the other."""
     if a == b:
         return a
-    if a.kind is b.kind and a.name == b.name and a.kind is not RegionKind.SCALAR:
+    if a.kind is b.kind and a.name == b.name and a.kind not in (RegionKind.SCALAR, RegionKind.UNKNOWN):
         return Region(a.kind, a.name)
-    return UNKNOWN
+    if UNKNOWN in (a, b):
+        return UNKNOWN
+    parts = _parts(a) | _parts(b)
+    return Region(RegionKind.UNKNOWN, parts=parts) if len(parts) <= MOST_PARTS else UNKNOWN
+
+
+def _parts(region: Region) -> frozenset[tuple[RegionKind, str]]:
+    return region.parts or frozenset({(region.kind, region.name)})
 
 
 @final
@@ -110,8 +131,14 @@ class Regions:
         self._incoming: dict[Value, list[Value]] = defaultdict(list)
         self._callers: dict[str, list[Call]] = defaultdict(list)
         self._work: list[Value] = []
+        self._taken: set[str] = set()
+        self._context: Value | None = None
+        self._entry_position: dict[Value, tuple[str, int]] = {}
         self._index()
         self._run()
+        if module.context.pointers or module.context.objects:
+            self._find_loaded()
+            self._run()
 
     def of(self, value: Value) -> Region:
         """The region `value` points into."""
@@ -137,6 +164,39 @@ class Regions:
         root, total = self.offset(value)
         return (root, total) if isinstance(root, Frame) else None
 
+    def context_offsets(self, value: Value) -> frozenset[int]:
+        """The offsets from the context's start that `value`, a pointer to it, can have; empty when not known."""
+        found: set[int] = set()
+        seen: dict[Value, set[int]] = defaultdict(set)
+        work = [(value, 0)]
+        while work:
+            value, beyond = work.pop()
+            root, total = self.offset(value)
+            total += beyond
+            if total in seen[root]:
+                continue
+            seen[root].add(total)
+            if root is self._context:
+                found.add(total)
+                continue
+            sources = self._sources(root) if self.of(root).kind is RegionKind.CONTEXT else ()
+            if not sources or len(seen[root]) > MOST_OFFSETS:
+                return frozenset()
+            work += [(source, total) for source in sources]
+        return frozenset(found)
+
+    def _sources(self, value: Value) -> Sequence[Value]:
+        """Where a parameter gets its values from; nothing when not from the module alone."""
+        if not isinstance(value, Param):
+            return ()
+        entry = self._entry_position.get(value)
+        if entry is None:
+            return self._incoming[value]
+        name, position = entry
+        if name in self._taken or name == self.module.main.name:
+            return ()
+        return [call.args[position] for call in self._callers[name]]
+
     def _set(self, value: Value, region: Region) -> None:
         old = self._found.get(value)
         new = region if old is None else join(old, region)
@@ -147,6 +207,8 @@ class Regions:
     def _index(self) -> None:
         module = self.module
         for function in module.functions.values():
+            for position, param in enumerate(function.params):
+                self._entry_position[param] = function.name, position
             for block in function.blocks:
                 for item in (*block.insts, block.terminator):
                     for value in operands(item):
@@ -158,6 +220,8 @@ class Regions:
         for param, argument in zip(module.main.params, module.context.arguments, strict=False):
             if argument in _ENTRY_REGIONS:
                 self._set(param, _ENTRY_REGIONS[argument])
+            if argument is Argument.CONTEXT:
+                self._context = param
         for address in [value for value in self._users if isinstance(value, Address)]:
             if address.reference.kind is ReferenceKind.FUNCTION:
                 self._seed_taken(address)
@@ -167,6 +231,7 @@ class Regions:
 
     def _seed_taken(self, address: Address) -> None:
         """The parameters of a function whose address is taken: addresses, of what is known only in a callback."""
+        self._taken.add(address.reference.name)
         for param in self.module.functions[address.reference.name].params:
             for _, user in self._users[address]:
                 region = self._callback_region(user, param.register)
@@ -207,7 +272,10 @@ class Regions:
                 if self.module.program.tokens:
                     self._set(item, UNKNOWN)
             case Call(Callee.HELPER | Callee.KFUNC):
-                if self._result_kind(item) not in (ResultKind.INTEGER, ResultKind.VOID, ResultKind.MAP_VALUE):
+                kind = self._result_kind(item)
+                if kind in _OUTSIDE:
+                    self._set(item, Region(RegionKind.GIVEN))
+                elif kind is ResultKind.MEMORY:
                     self._set(item, UNKNOWN)
             case _:
                 pass
@@ -217,6 +285,22 @@ class Regions:
             value = self._work.pop()
             for function, user in self._users[value]:
                 self._propagate(function, value, user)
+
+    def _find_loaded(self) -> None:
+        """The pointers that are loaded from the context: packet pointers, and objects behind it."""
+        context = self.module.context
+        for value, region in list(self._found.items()):
+            if region.kind is not RegionKind.CONTEXT:
+                continue
+            for _, user in self._users[value]:
+                if not isinstance(user, Load) or user.base is not value or user.row.size < 4:
+                    continue
+                places = self.context_offsets(value)
+                place = min(places) + user.offset if len(places) == 1 else -1
+                if user.row.size == 8:
+                    self._set_object(user, context.objects.get(place))
+                elif place in context.pointers:
+                    self._set(user, _PACKET_POINTERS[context.pointers[place]])
 
     def _propagate(self, function: Function, value: Value, user: Inst | Terminator) -> None:
         region = self._found[value]
@@ -244,7 +328,7 @@ class Regions:
                             self._propagate_param(param, region)
 
     def _without_origin(self, region: Region) -> Region:
-        return Region(region.kind, region.name)
+        return replace(region, origin=None)
 
     def _propagate_param(self, param: Param, region: Region) -> None:
         others = [arg for arg in self._incoming[param] if arg is not param]
@@ -269,13 +353,7 @@ class Regions:
     def _propagate_load(self, function: Function, load: Load, region: Region) -> None:
         root, total = self.offset(load.base)
         total += load.offset
-        if region.kind is RegionKind.CONTEXT and load.row.size == 4:
-            pointer = self.module.context.pointers.get(total)
-            if pointer is not None:
-                self._set(load, _PACKET_POINTERS[pointer])
-        elif region.kind is RegionKind.CONTEXT and load.row.size == 8:
-            self._set_object(load, self.module.context.objects.get(total))
-        elif region.kind is RegionKind.OBJECT and load.row.size == 8:
+        if region.kind is RegionKind.OBJECT and load.row.size == 8:
             self._set_object(load, OBJECTS[region.name].pointers.get(total))
         elif isinstance(root, Frame) and load.row.size == 8:
             slot = (function.name, total)
