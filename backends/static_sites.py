@@ -19,7 +19,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
-from backends.elf_object import ElfObject, ElfSection
+from backends.elf_object import FUNCTION, ElfObject, ElfSection
 from backends.native_code import Form, PatchSite, SiteKind
 from backends.target import Target
 
@@ -91,14 +91,25 @@ def _place(target: Target, region: int, pad: int, form: Form) -> tuple[int, byte
 
 
 def _records(elf: ElfObject) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """(symbol of the function, [(key, offset of the NOPs in it)]) from the stack maps."""
+    """(symbol of the function, [(key, offset of the NOPs in it)]) from the stack maps.
+
+    The record of a local function is relocated to the section that it is in, with the function's place as addend.
+    """
+    functions_at = {
+        (symbol.section, symbol.value): number
+        for number, symbol in enumerate(elf.symbols)
+        if symbol.type == FUNCTION
+    }
     for section in elf.sections:
         if section.name != _STACK_MAPS:
             continue
         data, order = section.data, elf.order
         assert data[0] == 3, "LLVM writes version 3 stack maps"
         functions, constants, _ = struct.unpack_from(order + "III", data, 4)
-        symbols = {offset: symbol for offset, _, symbol, _ in section.relocations}
+        owners = {
+            offset: functions_at[elf.symbols[symbol].section, elf.symbols[symbol].value + addend]
+            for offset, _, symbol, addend in section.relocations
+        }
         at = 16 + 24 * functions + 8 * constants
         for index in range(functions):
             head = 16 + 24 * index
@@ -110,7 +121,7 @@ def _records(elf: ElfObject) -> Iterator[tuple[int, list[tuple[int, int]]]]:
                 at = _align(at + 16 + 12 * locations, 8) + 2
                 (live_outs,) = struct.unpack_from(order + "H", data, at)
                 at = _align(at + 2 + 4 * live_outs, 8)
-            yield symbols[head], records
+            yield owners[head], records
 
 
 def _align(offset: int, to: int) -> int:

@@ -61,7 +61,7 @@ class Branches:
         self._alone: dict[int, Together] = {}
         self._points: dict[int, list[PatchPoint]] = {insn: [] for insn in first_forms}
         for point in patch_points(image, SiteKind.STATIC):
-            self._points[point.site.key].append(point)
+            self._points.setdefault(point.site.key, []).append(point)
 
     @property
     def insns(self) -> tuple[int, ...]:

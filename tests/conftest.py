@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.sprinkling import sprinkle_everything
+
 ROOT = Path(__file__).parent.parent
 
 SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -42,6 +44,18 @@ def fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An object cache of this session's own: never the user's, and never code of an older compiler."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BPFC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sprinkled() -> Iterator[None]:
+    """With BPFC_SPRINKLE=SEED, static branches that are off in every program: what tests expect must not change."""
+    seed = os.environ.get("BPFC_SPRINKLE")
+    if seed is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        sprinkle_everything(patch, seed)
         yield
 
 

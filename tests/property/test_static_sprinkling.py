@@ -12,22 +12,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
+import bpfc
 from bpfc import Options, TrapError
 from bpfc.loaded import Loaded
 from bpfc.testing.observed import observe_insns, observe_module
 from bpfc.testing.programs import Sample, samples
 from ir.asm import assemble
 from ir.bytecode import Rewritten, rewrite
+from ir.diagnostics import DiagnosticError
 from ir.isa import Insn
+from ir.kinds import ProgramType
 from ir.lift import lift
 from ir.object import Object, Program
 from ir.pipeline import DEFAULT
+from tests.sprinkling import sprinkle_everything
 
+FOLDER = Path(__file__).parent.parent / "objects"
+OBJECTS = (
+    *("callbacks", "everything", "globals", "hooked", "map_ops", "packet_ops", "socket_filter", "storage"),
+    *("tables", "tc_classify", "xdp_stats"),
+)
+PACKET = bytes(range(1, 101))
 COLD = "r0 = 57005\nexit"
 SPRINKLES = tuple(
     assemble(text)
@@ -87,3 +98,34 @@ def run(sample: Sample, program: Program, level: str, open_meanwhile: ExitStack)
         return error.diagnostics[0].code
     maps = (runtime.world.live[name] for name in sample.maps)
     return result.ret, result.data, [bytes(live.block.view[live.layout.values_offset :]) for live in maps]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "level"), [*((name, "O0") for name in OBJECTS), ("callbacks", "O2")])
+def test_sprinkled_branches_change_nothing_in_what_clang_made(
+    name: str, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, again = run_object(name, level), run_object(name, level)
+    sprinkle_everything(monkeypatch, level)
+    after = run_object(name, level)
+    assert plain
+    assert {program: seen for program, seen in after.items() if plain[program] == again[program]} == {
+        program: seen for program, seen in plain.items() if seen == again[program]
+    }
+
+
+def run_object(name: str, level: str) -> dict[str, object]:
+    """What each program of an object answers to a packet, three times in a row: r0 and the packet, or the kind of trap."""
+    seen: dict[str, object] = {}
+    with bpfc.load(FOLDER / f"{name}.o").start(Options(level=level, cache=False)) as runtime:
+        for program in runtime:
+            if runtime.loaded.programs[program].type in (ProgramType.TRACING, ProgramType.EXT):
+                continue
+            try:
+                running = runtime[program]
+                seen[program] = [
+                    (result.ret, result.data) for result in (running.run(PACKET) for _ in range(3))
+                ]
+            except DiagnosticError as error:
+                seen[program] = error.diagnostics[0].code
+    return seen

@@ -194,8 +194,9 @@ def test_sk_10_far_targets_in_native_code_and_in_bytecode(form: str, padding: in
         assert program.run(b"").ret == off
 
 
-def test_sk_11_branches_of_main_and_of_a_subprogram_follow_their_keys() -> None:
-    with bpfc.load(OBJECT).start() as runtime:
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_sk_11_branches_of_main_and_of_a_subprogram_follow_their_keys(level: str) -> None:
+    with bpfc.load(OBJECT).start(Options(level=level)) as runtime:
         program = runtime["with_callee"]
         runs = []
         for debug, trace in ((False, False), (True, False), (False, True), (True, True)):
