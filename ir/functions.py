@@ -9,7 +9,7 @@ from ir.isa import ROWS, Callee, Insn, Kind, Wide, row_of, slot_numbers
 from ir.kinds import MapFlag, MapType
 from ir.object import FUNCTION_TOKENS, FunctionInfo, FunctionTable, FunctionWord, Map
 
-_MAY_NAME_FUNCTION = frozenset(row.opcode for row in ROWS if row.kind in (Kind.CALL, Kind.WIDE))
+MAY_NAME_FUNCTION = frozenset(row.opcode for row in ROWS if row.kind in (Kind.CALL, Kind.WIDE))
 
 
 def discover_functions(
@@ -57,7 +57,7 @@ def function_table(name: str, slots: Sequence[int | None], big_endian: bool = Fa
 
 def called_slot(insn: Insn, slot: int) -> int | None:
     """The slot of the function that the insn at `slot` calls or takes the address of, if it names one."""
-    if insn.opcode not in _MAY_NAME_FUNCTION:
+    if insn.opcode not in MAY_NAME_FUNCTION:
         return None
     row = row_of(insn)
     if row.kind is Kind.CALL and row.callee is Callee.SUBPROGRAM:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple, final
 
@@ -102,6 +102,10 @@ class Insn(NamedTuple):
 WIDE_OPCODE = 0x18
 
 
+_READS_DST = (Kind.STORE, Kind.ATOMIC, Kind.BRANCH)
+_ENDS_BLOCK = (Kind.JUMP, Kind.BRANCH, Kind.STATIC_BRANCH, Kind.MAY_GOTO, Kind.EXIT)
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -111,7 +115,8 @@ class Row:
     the assembly template (see `ir/asm.py`), `aliases` further spellings the assembler takes. `bits` is the
     width the meaning works at, `size` the bytes of memory touched, `signed` whether a load sign-extends.
     `version` is the cpu version (v1..v4) that has it, `group` the conformance group of RFC 9669 section
-    2.4.
+    2.4. `uses_src` and `reads_dst`: whether the source field names a register (and not a kind, a flag or nothing), and
+    whether what the destination register held matters. `ends_block`: control may go elsewhere than on.
     """
 
     name: str
@@ -131,21 +136,22 @@ class Row:
     version: int = 1
     group: str = "base64"
     aliases: tuple[str, ...] = ()
+    uses_src: bool = field(init=False, compare=False, repr=False)
+    reads_dst: bool = field(init=False, compare=False, repr=False)
+    ends_block: bool = field(init=False, compare=False, repr=False)
 
-    @property
-    def uses_src(self) -> bool:
-        """Whether the source field names a register (and not a kind, a flag or nothing)."""
-        return self.src is REG
+    def __post_init__(self) -> None:
+        """What passes ask of every instruction, written down once."""
+        copies = self.name.startswith(("mov", "addr_space_cast"))
+        reads = self.kind in _READS_DST or (self.kind is Kind.ALU and not copies)
+        object.__setattr__(self, "uses_src", self.src is REG)
+        object.__setattr__(self, "reads_dst", reads or self.callee is Callee.INDIRECT)
+        object.__setattr__(self, "ends_block", self.kind in _ENDS_BLOCK)
 
     @property
     def is_atomic(self) -> bool:
         """Whether this is an access of the atomic class: read-modify-write, load-acquire, store-release."""
         return self.group.startswith("atomic")
-
-    @property
-    def reads_dst(self) -> bool:
-        """Whether the result of this ALU row depends on what the destination held."""
-        return not self.name.startswith(("mov", "addr_space_cast"))
 
     def accepts(self, insn: Insn) -> bool:
         """Whether every field of `insn` (whose opcode is this row's) is legal here."""
@@ -345,6 +351,7 @@ ROWS_BY_OPCODE: dict[int, tuple[Row, ...]] = {
     for opcode in sorted({row.opcode for row in ROWS})
 }
 assert len(ROW_BY_NAME) == len(ROWS)
+_ONLY_ROW: dict[int, Row] = {opcode: rows[0] for opcode, rows in ROWS_BY_OPCODE.items() if len(rows) == 1}
 
 
 def find_row(insn: Insn) -> Row | None:
@@ -357,7 +364,7 @@ def find_row(insn: Insn) -> Row | None:
 
 def row_of(insn: Insn) -> Row:
     """The row of a legal instruction (one that `decode` returned, or `check` passed)."""
-    row = find_row(insn)
+    row = _ONLY_ROW.get(insn.opcode) or find_row(insn)
     assert row is not None, insn
     return row
 

@@ -5,8 +5,9 @@
     r2 += 1                        v1 = const 1
     exit ...                       v2 = add64 v0, v1
 
-Registers become values: a move makes no instruction, a block that several edges enter gets a parameter for
-each register live there, and parameters that always receive one value are then removed.
+Registers become values: a move makes no instruction. A block that several edges enter gets a parameter for each register
+live there that they bring different values of; for each one at all where an edge comes back, and those that turn out to
+receive one value only are then removed.
 """
 
 from __future__ import annotations
@@ -39,13 +40,27 @@ from ir.core import (
     Value,
 )
 from ir.functions import called_slot
-from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R1, R6, Callee, Insn, Kind, Row, Wide
+from ir.isa import (
+    ARGUMENT_REGISTERS,
+    FRAME_POINTER,
+    NOP_FIRST,
+    R0,
+    R1,
+    R6,
+    ROW_BY_NAME,
+    Callee,
+    Insn,
+    Kind,
+    Row,
+    Wide,
+)
 from ir.object import POISON_HELPER, Map, Program, Reference, ReferenceKind
+from ir.register_flow import is_poison
 from ir.rename import remove_trivial_params
-from ir.structure import Shape, Span, Structure, analyze_structure, is_poison
+from ir.structure import Shape, Span, Structure, analyze_structure
 
 U64 = (1 << 64) - 1
-_NOP_FIRST = 2  # flag bit of a static branch: its first form is the nop
+_COPY, _CONSTANT = ROW_BY_NAME["mov64 reg"], ROW_BY_NAME["mov64 imm"]
 
 
 def lift(program: Program, maps: Mapping[str, Map], context: ContextLayout | None = None) -> Module:
@@ -63,6 +78,9 @@ def lift(program: Program, maps: Mapping[str, Map], context: ContextLayout | Non
     return Module(program, functions, maps, context)
 
 
+Registers = list[Value | None]
+
+
 class _Lifter:
     """Lifts one function; `registers` is the value of each register while walking a block."""
 
@@ -72,10 +90,13 @@ class _Lifter:
         self.insns = structure.program.insns
         self.blocks = [Block(structure.starts[span.first]) for span in shape.spans]
         self.entry_counts = [0] * len(shape.spans)
+        self.entering: list[list[tuple[Edge, Registers]]] = [[] for _ in shape.spans]
+        self.entered: set[int] = set()
+        self.has_loops = False
         self.params = [Param(register) for register in ARGUMENT_REGISTERS if shape.reads >> register & 1]
         if is_main:
             self.params = [Param(R1 + number) for number in range(len(context.arguments))]
-        self.registers: list[Value | None] = [None] * 11
+        self.registers: Registers = [None] * 11
         self.out: list[Inst] = []
 
     def run(self) -> Function:
@@ -86,24 +107,24 @@ class _Lifter:
         blocks = list(self.blocks)
         at = self.structure.starts[shape.first]
         frame = Frame(at)
-        start: list[Value | None] = [None] * 11
+        start: Registers = [None] * 11
         for param in self.params:
             start[param.register] = param
         start[FRAME_POINTER] = frame
+        entry = self.blocks[0]
         if self.entry_counts[0]:
             entry = Block(at)
-            entry.insts = [frame]
-            self.entry_counts[0] += 1
-            self._make_params(0)
             entry.terminator = Jump(self._edge(0, start), at)
             blocks.insert(0, entry)
         else:
-            self.blocks[0].insts = [frame]
-        done: dict[int, list[Value | None]] = {}
+            self.entering[0].append((Edge(entry), start))
+        self.entry_counts[0] += 1
+        entry.insts.append(frame)
         for number in self._order():
-            self._lift_span(number, start if number == 0 else done[number], done)
+            self._lift_span(number)
         function = Function(shape.info, self.params, blocks, self.structure.program)
-        remove_trivial_params(function)
+        if self.has_loops:
+            remove_trivial_params(function)
         return function
 
     def _order(self) -> list[int]:
@@ -124,43 +145,60 @@ class _Lifter:
         order.reverse()
         return order
 
-    def _make_params(self, number: int) -> None:
-        block = self.blocks[number]
-        if not block.params:
-            live = self.shape.spans[number].live_in & ~(1 << FRAME_POINTER)
-            block.params = [Param(register) for register in range(10) if live >> register & 1]
+    def _edge(self, number: int, registers: Registers) -> Edge:
+        """An edge into span `number`; what it passes is decided when that is lifted, unless it has been."""
+        edge = Edge(self.blocks[number])
+        edges = self.entering[number]
+        edges.append((edge, registers))
+        if number in self.entered:
+            _pass(edge, registers)
+        return edge
 
-    def _edge(self, number: int, registers: list[Value | None]) -> Edge:
-        """An edge into span `number` that passes the values its block wants."""
-        block = self.blocks[number]
-        args: list[Value] = []
-        for param in block.params:
-            value = registers[param.register]
-            assert value is not None, "structure lets only initialised registers be live"
-            args.append(value)
-        return Edge(block, args)
+    def _enter(self, number: int) -> Registers:
+        """The registers at the start of a span, having made its block's parameters."""
+        self.entered.add(number)
+        block, edges = self.blocks[number], self.entering[number]
+        first = edges[0][1]
+        if self.entry_counts[number] == 1:
+            return first.copy()
+        is_loop = len(edges) < self.entry_counts[number]
+        self.has_loops |= is_loop
+        registers: Registers = [None] * 11
+        registers[FRAME_POINTER] = first[FRAME_POINTER]
+        live = self.shape.spans[number].live_in
+        for register in range(FRAME_POINTER):
+            if not live >> register & 1:
+                continue
+            value = first[register]
+            if is_loop or any(brought[register] is not value for _, brought in edges):
+                value = Param(register)
+                block.params.append(value)
+            registers[register] = value
+        for edge, brought in edges if block.params else ():
+            _pass(edge, brought)
+        return registers
 
-    def _lift_span(
-        self, number: int, incoming: list[Value | None], done: dict[int, list[Value | None]]
-    ) -> None:
+    def _lift_span(self, number: int) -> None:
         span, block = self.shape.spans[number], self.blocks[number]
-        registers = list(incoming)
-        if self.entry_counts[number] > 1:
-            self._make_params(number)
-            for param in block.params:
-                registers[param.register] = param
-        self.registers, self.out = registers, block.insts
-        rows = self.structure.rows
-        ends = rows[span.last].kind in (Kind.JUMP, Kind.BRANCH, Kind.STATIC_BRANCH, Kind.MAY_GOTO, Kind.EXIT)
-        for i in range(span.first, span.last + (0 if ends else 1)):
-            if i not in self.structure.forbidden or self._forbid(i):
-                self._lift_insn(i)
-        if ends and span.last in self.structure.forbidden:
+        self.registers, self.out = registers, out = self._enter(number), block.insts
+        rows, insns, starts = self.structure.rows, self.insns, self.structure.starts
+        forbidden = self.structure.forbidden
+        for i in range(span.first, span.last + (not rows[span.last].ends_block)):
+            if i in forbidden and not self._forbid(i):
+                continue
+            row, insn, at = rows[i], insns[i], starts[i]
+            kind = row.kind
+            if kind is Kind.ALU:
+                registers[insn.dst] = self._lift_alu(row, insn, at)
+            elif kind is Kind.LOAD:
+                registers[insn.dst] = load = Load(row, self._read(insn.src), insn.offset, at)
+                out.append(load)
+            elif kind is Kind.STORE:
+                out.append(Store(row, self._read(insn.dst), insn.offset, self._operand(row, insn, at), at))
+            else:
+                self._lift_insn(i, row, insn, at)
+        if span.last in forbidden and rows[span.last].ends_block:
             self._forbid(span.last)
-        for successor in span.successors:
-            if self.entry_counts[successor] > 1:
-                self._make_params(successor)
-            done.setdefault(successor, registers)
         self._terminate(block, span)
 
     def _forbid(self, i: int) -> bool:
@@ -183,7 +221,7 @@ class _Lifter:
                 block.terminator = Branch(row, x, y, taken, other, at)
             case Kind.STATIC_BRANCH:
                 taken, other = edges
-                block.terminator = StaticBranch(row, taken, other, not insn.src & _NOP_FIRST, at)
+                block.terminator = StaticBranch(row, taken, other, not insn.src & NOP_FIRST, at)
             case Kind.MAY_GOTO:
                 taken, other = edges
                 block.terminator = MayGoto(taken, other, at)
@@ -206,22 +244,11 @@ class _Lifter:
     def _operand(self, row: Row, insn: Insn, at: int) -> Value:
         return self._read(insn.src) if row.uses_src else self._const(insn.imm, at)
 
-    def _lift_insn(self, i: int) -> None:
-        row, insn, at, registers = (
-            self.structure.rows[i],
-            self.insns[i],
-            self.structure.starts[i],
-            self.registers,
-        )
+    def _lift_insn(self, i: int, row: Row, insn: Insn, at: int) -> None:
+        registers = self.registers
         match row.kind:
-            case Kind.ALU:
-                registers[insn.dst] = self._lift_alu(row, insn, at)
             case Kind.WIDE:
                 registers[insn.dst] = self._lift_wide(insn, at)
-            case Kind.LOAD:
-                registers[insn.dst] = self._emit(Load(row, self._read(insn.src), insn.offset, at))
-            case Kind.STORE:
-                self._emit(Store(row, self._read(insn.dst), insn.offset, self._operand(row, insn, at), at))
             case Kind.ATOMIC:
                 self._lift_atomic(row, insn, at)
             case Kind.PACKET:
@@ -238,16 +265,21 @@ class _Lifter:
         return inst
 
     def _lift_alu(self, row: Row, insn: Insn, at: int) -> Value:
-        if row.name == "mov64 reg":
+        if row is _COPY:
             return self._read(insn.src)
-        if row.name == "mov64 imm":
+        if row is _CONSTANT:
             return self._const(insn.imm, at)
-        y = self._operand(row, insn, at) if row.uses_src or not isinstance(row.imm, int) else None
-        if row.name.startswith(("mov", "addr_space_cast")):
-            assert y is not None
-            return self._emit(Alu(row, y, y, at))
-        x = self._read(insn.dst)
-        return self._emit(Alu(row, x, x if y is None else y, at))
+        if row.reads_dst:
+            x = y = self._read(insn.dst)
+            if row.uses_src:
+                y = self._read(insn.src)
+            elif type(row.imm) is not int:
+                y = self._const(insn.imm, at)
+        else:
+            x = y = self._operand(row, insn, at)
+        alu = Alu(row, x, y, at)
+        self.out.append(alu)
+        return alu
 
     def _lift_wide(self, insn: Insn, at: int) -> Value:
         if insn.src == Wide.PLAIN.value and at not in self.structure.program.references:
@@ -296,3 +328,11 @@ class _Lifter:
     def _clobber(self) -> None:
         for register in ARGUMENT_REGISTERS:
             self.registers[register] = None
+
+
+def _pass(edge: Edge, registers: Registers) -> None:
+    """Make `edge` pass what its block wants of these registers."""
+    for param in edge.block.params:
+        value = registers[param.register]
+        assert value is not None, "structure lets only initialised registers be live"
+        edge.args.append(value)

@@ -11,29 +11,20 @@ from dataclasses import dataclass, field
 from typing import final
 
 from ir.diagnostics import Diagnostic, RejectedError
-from ir.functions import called_slot
-from ir.helpers import helper_by_id
+from ir.functions import MAY_NAME_FUNCTION, called_slot
 from ir.isa import (
-    ARGUMENT_REGISTERS,
     FRAME_POINTER,
-    R0,
-    Callee,
-    Insn,
     Kind,
     Row,
     jump_distance,
 )
-from ir.object import POISON_HELPER, FunctionInfo, Program
+from ir.object import FunctionInfo, Program
+from ir.register_flow import ALL, declared, flow_registers, writes_frame_pointer
 
 EINVAL, E2BIG, EACCES = 22, 7, 13
 MAX_FUNCTIONS = 256
 MAX_DEPTH = 8
 MAX_INSNS = 1_000_000
-
-_ENDS = (Kind.JUMP, Kind.BRANCH, Kind.STATIC_BRANCH, Kind.MAY_GOTO, Kind.EXIT)
-_ARGUMENTS = sum(1 << register for register in ARGUMENT_REGISTERS)
-_CLOBBERED = _ARGUMENTS | 1 << R0
-_ALL = (1 << 11) - 1
 
 
 @final
@@ -44,7 +35,7 @@ class Span:
     first: int
     last: int
     successors: tuple[int, ...] = ()
-    initialized: int = _ALL
+    initialized: int = ALL
     live_in: int = 0
 
 
@@ -72,9 +63,8 @@ class Shape:
 class Structure:
     """A program's rows, where each insn starts, and its functions keyed by starting slot (main first).
 
-    `effects` holds what `_effects` says of an insn, where that does not depend on the way to it. `forbidden` are insns
-    that are wrong if control gets to them, which only values tell: what they read without its being written first (a
-    mask of registers), and what to say.
+    `forbidden` are insns that are wrong if control gets to them, which only values tell: what they read without its being
+    written first (a mask of registers), and what to say.
     """
 
     program: Program
@@ -82,7 +72,6 @@ class Structure:
     starts: list[int]
     index_of: dict[int, int]
     shapes: dict[int, Shape]
-    effects: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     forbidden: dict[int, tuple[int, Diagnostic]] = field(default_factory=dict)
 
 
@@ -103,26 +92,15 @@ def analyze_structure(program: Program, entry_registers: int) -> Structure:
         _split_spans(structure, shape, problems)
     order = [] if problems else _call_order(structure, problems)
     for shape in order:
-        given = entry_registers if shape.info.start == 0 else _declared(shape.info)
-        _flow_initialized(structure, shape, given | 1 << FRAME_POINTER)
-        _flow_live(structure, shape)
+        given = entry_registers if shape.info.start == 0 else declared(shape.info)
+        flow_registers(structure, shape, given | 1 << FRAME_POINTER)
     if problems:
         raise RejectedError(problems)
     return structure
 
 
-def _declared(info: FunctionInfo) -> int:
-    """The registers that callers surely pass: those that the type of a global function says, else any may be."""
-    return ((2 << info.parameters) - 2) & _ARGUMENTS if info.is_global and info.btf_id else _ARGUMENTS
-
-
-def _problem(structure: Structure, insn: int, code: str, message: str, errno: int) -> Diagnostic:
+def problem(structure: Structure, insn: int, code: str, message: str, errno: int) -> Diagnostic:
     return Diagnostic(code, message, structure.program.location(structure.starts[insn]), errno=errno)
-
-
-def is_poison(row: Row, insn: Insn) -> bool:
-    """Whether an instruction stands where a CO-RE relocation could not be resolved."""
-    return row.callee is Callee.HELPER and insn.imm == POISON_HELPER
 
 
 def _check_size(structure: Structure, problems: list[Diagnostic]) -> None:
@@ -167,8 +145,9 @@ def _split_spans(structure: Structure, shape: Shape, problems: list[Diagnostic])
     before = len(problems)
     for i in range(shape.first, shape.end):
         row, insn = rows[i], insns[i]
-        _check_insn(structure, shape, i, problems)
-        if row.kind not in _ENDS:
+        if not row.ends_block:
+            if insn.dst == FRAME_POINTER or insn.src == FRAME_POINTER or insn.opcode in MAY_NAME_FUNCTION:
+                _check_insn(structure, shape, i, problems)
             continue
         leaders.add(i + 1)
         if row.kind is Kind.EXIT:
@@ -176,14 +155,14 @@ def _split_spans(structure: Structure, shape: Shape, problems: list[Diagnostic])
         target = index_of.get(starts[i] + 1 + jump_distance(row, insn), -1)
         if not shape.first <= target < shape.end:
             said = f"'{row.name}' jumps to slot {starts[i] + 1 + jump_distance(row, insn)}, outside function '{shape.info.name}'"
-            problems.append(_problem(structure, i, "jump-out-of-range", said, EINVAL))
+            problems.append(problem(structure, i, "jump-out-of-range", said, EINVAL))
             continue
         targets[i] = target
         leaders.add(target)
     last = rows[shape.end - 1].kind
     if last not in (Kind.EXIT, Kind.JUMP):
         said = f"control falls off the end of function '{shape.info.name}'"
-        problems.append(_problem(structure, shape.end - 1, "falls-off-end", said, EINVAL))
+        problems.append(problem(structure, shape.end - 1, "falls-off-end", said, EINVAL))
     if len(problems) > before:
         return
     firsts = sorted(leader for leader in leaders if leader < shape.end)
@@ -199,27 +178,21 @@ def _split_spans(structure: Structure, shape: Shape, problems: list[Diagnostic])
 
 def _check_insn(structure: Structure, shape: Shape, i: int, problems: list[Diagnostic]) -> None:
     row, insn = structure.rows[i], structure.program.insns[i]
-    if _writes_frame_pointer(row, insn):
-        problem = _problem(structure, i, "frame-pointer-write", "frame pointer r10 is read only", EACCES)
-        structure.forbidden[i] = 0, problem
+    if writes_frame_pointer(row, insn):
+        said = problem(structure, i, "frame-pointer-write", "frame pointer r10 is read only", EACCES)
+        structure.forbidden[i] = 0, said
     target = called_slot(insn, structure.starts[i])
     if target is None:
         return
     if target not in structure.shapes:
         problems.append(
-            _problem(structure, i, "bad-call-target", f"slot {target} is not the start of a function", EINVAL)
+            problem(structure, i, "bad-call-target", f"slot {target} is not the start of a function", EINVAL)
         )
     elif row.kind is Kind.CALL:
         shape.callees.append(target)
     else:
         structure.shapes[target].address_taken = True
         shape.callees.append(target)
-
-
-def _writes_frame_pointer(row: Row, insn: Insn) -> bool:
-    if row.kind is Kind.ATOMIC:
-        return row.fetches and insn.src == FRAME_POINTER
-    return row.kind in (Kind.ALU, Kind.WIDE, Kind.LOAD) and insn.dst == FRAME_POINTER
 
 
 def _check_reachable(structure: Structure, shape: Shape, problems: list[Diagnostic]) -> None:
@@ -232,7 +205,7 @@ def _check_reachable(structure: Structure, shape: Shape, problems: list[Diagnost
     for number, span in enumerate(shape.spans):
         if number not in seen:
             problems.append(
-                _problem(
+                problem(
                     structure, span.first, "unreachable-insn", "no path leads to this instruction", EINVAL
                 )
             )
@@ -275,144 +248,3 @@ def _call_order(structure: Structure, problems: list[Diagnostic]) -> list[Shape]
         said = f"calls nest {depth[main]} functions deep, {MAX_DEPTH} are allowed"
         problems.append(Diagnostic("call-depth", said, structure.program.location(main), errno=E2BIG))
     return order
-
-
-def _effects(structure: Structure, shape: Shape, i: int, initialized: int) -> tuple[int, int, int]:
-    """Of insn i: the registers it reads, makes unusable and initialises, as masks."""
-    known = structure.effects.get(i)
-    if known is not None:
-        return known
-    row, insn = structure.rows[i], structure.program.insns[i]
-    if row.kind is Kind.EXIT:
-        return (1 if shape.info.start == 0 or initialized & 1 else 0), 0, 0
-    if is_poison(row, insn):
-        shape.call_reads[i] = 0
-        return 0, 0, _ALL  # stands where another instruction stood, which may have written any register
-    if _writes_frame_pointer(row, insn):
-        return 0, 0, 0
-    if row.kind is Kind.CALL:
-        reads, returns = _call_effects(structure, row, insn, i, initialized)
-        shape.call_reads[i] = reads
-        return reads, _CLOBBERED, 1 if returns else 0
-    structure.effects[i] = fixed_effects(row, insn)
-    return structure.effects[i]
-
-
-def fixed_effects(row: Row, insn: Insn) -> tuple[int, int, int]:
-    """The registers (masks) that an instruction reads, makes unusable and writes; not of calls and exits."""
-    dst, src = 1 << insn.dst, (1 << insn.src if row.uses_src else 0)
-    match row.kind:
-        case Kind.ALU:
-            return src | dst if row.reads_dst else src, 0, dst
-        case Kind.WIDE:
-            return 0, 0, dst
-        case Kind.LOAD:
-            return src, 0, dst
-        case Kind.STORE:
-            return src | dst, 0, 0
-        case Kind.ATOMIC:
-            if row.meaning is None:
-                return src | dst | 1, 0, 1
-            return src | dst, 0, src if row.fetches else 0
-        case Kind.PACKET:
-            return src | 1 << 6, _ARGUMENTS, 1
-        case Kind.BRANCH:
-            return src | dst, 0, 0
-        case Kind.JUMP | Kind.STATIC_BRANCH | Kind.MAY_GOTO:
-            return 0, 0, 0
-        case Kind.EXIT | Kind.CALL:
-            raise AssertionError(f"{row.name} has effects that depend on the way to it")
-
-
-def _call_effects(structure: Structure, row: Row, insn: Insn, i: int, initialized: int) -> tuple[int, bool]:
-    if row.callee is Callee.SUBPROGRAM:
-        target = called_slot(insn, structure.starts[i])
-        assert target is not None
-        callee = structure.shapes[target]
-        return callee.reads, callee.returns
-    helper = helper_by_id(insn.imm, structure.program.type) if row.callee is Callee.HELPER else None
-    if helper is not None and not helper.is_variadic:
-        return (2 << len(helper.arguments)) - 2, True
-    reference = structure.program.references.get(structure.starts[i]) if row.callee is Callee.KFUNC else None
-    if reference is not None and reference.parameters is not None:
-        return (2 << min(reference.parameters, len(ARGUMENT_REGISTERS))) - 2, True
-    available = (2 << len(helper.arguments)) - 2 if helper is not None else 0
-    for register in ARGUMENT_REGISTERS:
-        if not initialized >> register & 1:
-            break
-        available |= 1 << register
-    return available | (1 << insn.dst if row.callee is Callee.INDIRECT else 0), True
-
-
-def _flow_initialized(structure: Structure, shape: Shape, given: int) -> None:
-    """Forward: which registers are initialised on every path; an insn that reads another one is forbidden."""
-    spans = shape.spans
-    spans[0].initialized = given
-    work = [0]
-    seen: set[int] = set()
-    while work:
-        number = work.pop()
-        known = spans[number].initialized
-        for i in range(spans[number].first, spans[number].last + 1):
-            reads, killed, made = _effects(structure, shape, i, known)
-            known = (known | reads) & ~killed | made
-        for successor in spans[number].successors:
-            met = spans[successor].initialized & known
-            if successor not in seen or met != spans[successor].initialized:
-                seen.add(successor)
-                spans[successor].initialized = met
-                work.append(successor)
-    for span in spans:
-        known = span.initialized
-        for i in range(span.first, span.last + 1):
-            reads, killed, made = _effects(structure, shape, i, known)
-            if structure.rows[i].kind is Kind.EXIT and not known & 1:
-                shape.returns = False
-            missing = reads & ~known
-            if missing:
-                register = (missing & -missing).bit_length() - 1
-                said = f"register r{register} is read before it is written"
-                problem = _problem(structure, i, "uninitialized-register", said, EACCES)
-                structure.forbidden[i] = missing, problem
-            known = (known | reads) & ~killed | made
-
-
-def _flow_live(structure: Structure, shape: Shape) -> None:
-    """Backward: which registers each span reads before writing them."""
-    spans = shape.spans
-    summary = [_summary(structure, shape, span) for span in spans]
-    before: list[list[int]] = [[] for _ in spans]
-    for number, span in enumerate(spans):
-        for successor in span.successors:
-            before[successor].append(number)
-    work = list(range(len(spans)))
-    queued = set(work)
-    while work:
-        number = work.pop()
-        queued.discard(number)
-        used, written = summary[number]
-        live_out = 0
-        for successor in spans[number].successors:
-            live_out |= spans[successor].live_in
-        live_in = used | live_out & ~written
-        if live_in != spans[number].live_in:
-            spans[number].live_in = live_in
-            for previous in before[number]:
-                if previous not in queued:
-                    queued.add(previous)
-                    work.append(previous)
-    shape.reads = _ARGUMENTS if shape.address_taken else spans[0].live_in & _ARGUMENTS
-    if shape.info.is_global and shape.info.start:
-        shape.reads |= _declared(shape.info) if shape.info.btf_id else 0
-
-
-def _summary(structure: Structure, shape: Shape, span: Span) -> tuple[int, int]:
-    """The registers a span reads before writing them, and those it writes or clobbers."""
-    used = written = 0
-    known = span.initialized
-    for i in range(span.first, span.last + 1):
-        reads, killed, made = _effects(structure, shape, i, known)
-        used |= reads & known & ~written
-        written |= killed | made
-        known = (known | reads) & ~killed | made
-    return used, written

@@ -20,7 +20,7 @@ from ir.functions import called_slot
 from ir.helpers import helper_by_id
 from ir.isa import Callee, Insn, Kind, jump_distance, row_of
 from ir.object import Program
-from ir.structure import fixed_effects
+from ir.register_flow import fixed_effects
 from ir.verify.held import Held
 from ir.verify.refusal import Refused
 from ir.verify.state import Trail

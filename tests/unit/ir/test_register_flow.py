@@ -1,0 +1,46 @@
+"""Which registers instructions are found to read and write."""
+
+from __future__ import annotations
+
+from ir.asm import assemble
+from ir.kinds import ProgramType
+from ir.lift import lift
+from ir.object import FunctionInfo, Program
+from ir.structure import analyze_structure
+from ir.validate import validate
+
+
+def forbidden(text: str) -> dict[int, list[int]]:
+    """The registers that insns of a program over raw memory read uninitialised, by number. It is lifted, too."""
+    insns = assemble(text)
+    info = FunctionInfo("p", 0, sum(insn.slots for insn in insns), is_global=True)
+    program = Program("p", "", ProgramType.UNSPEC, insns, (info,))
+    validate(lift(program, {}))
+    found = analyze_structure(program, 0b110).forbidden
+    return {i: [r for r in range(11) if mask >> r & 1] for i, (mask, _) in found.items()}
+
+
+def test_an_exchange_reads_r0_where_a_release_of_the_same_fields_does_not() -> None:
+    text = "store_release((u32 *)(r1 + 0), w2)\nw0 = cmpxchg32_32(r1 + 0, w0, w2)\nexit"
+    assert forbidden(text) == {1: [0]}
+
+
+def test_a_call_leaves_the_argument_registers_unusable_until_they_are_written() -> None:
+    assert forbidden("r6 = r1\ncall 5\nr1 = 0\nr0 += r1\nr0 += r2\nexit") == {4: [2]}
+
+
+def test_a_register_written_on_one_way_only_is_not_initialised_after_it() -> None:
+    assert forbidden("if r2 == 0 goto +1\nr3 = 1\nr0 = r3\nexit") == {2: [3]}
+
+
+def test_only_the_first_read_of_an_uninitialised_register_is_forbidden() -> None:
+    assert forbidden("if r2 == 0 goto +0\nr0 = r3\nr0 += r3\nif r2 == 1 goto +0\nr0 += r3\nexit") == {1: [3]}
+    assert forbidden("call 5\nr0 += r1\nr0 += r1\nexit") == {1: [1]}
+
+
+def test_a_call_that_declares_nothing_reads_the_argument_registers_that_are_initialised() -> None:
+    assert forbidden("r3 = 1\ncall 65000\nr0 = r1\nexit") == {2: [1]}
+
+
+def test_a_write_of_the_frame_pointer_is_forbidden_whatever_it_reads() -> None:
+    assert forbidden("r10 += r7\nr0 = 0\nexit") == {0: []}
