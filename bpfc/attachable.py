@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ir.function_model import Model
     from ir.object import Program
     from runtime.hook import ProgramHooks
+    from runtime.linker import LinkedImage
 
 
 class Attachable:
@@ -34,6 +35,14 @@ class Attachable:
     @property
     def hooks(self) -> ProgramHooks:
         """What is attached to the program's functions."""
+        raise NotImplementedError
+
+    def take_image(self, image: LinkedImage) -> None:
+        """Let static keys switch an image that was made of the program."""
+        raise NotImplementedError
+
+    def drop_image(self, image: LinkedImage) -> None:
+        """Free such an image."""
         raise NotImplementedError
 
     @cached_property
@@ -122,7 +131,7 @@ class Attachable:
     def close_attached(self) -> None:
         """Free what was made for attaching; nobody is attached any more."""
         for traced in self._traced.values():
-            traced.image.close()
+            self.drop_image(traced.image)
         self._traced.clear()
         if "extension" in self.__dict__:
             self.extension.close()

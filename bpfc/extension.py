@@ -78,7 +78,7 @@ class Extension:
     def close(self) -> None:
         """Free the code: nobody is in it any more."""
         for form in self.forms.values():
-            form.image.close()
+            self.program.drop_image(form.image)
         self.forms.clear()
 
     def _form(self, target: RunningProgram, function: str) -> Form:
@@ -111,6 +111,7 @@ class Extension:
         form = self.forms.get(key)
         if form is None:
             image = _compile(runtime, new.program, new.context, counts)
+            self.program.take_image(image)
             form = self.forms[key] = Form(self.program, new.program, image)
         return form
 

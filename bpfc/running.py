@@ -280,10 +280,24 @@ class RunningProgram(Attachable):
 
     @cached_property
     def branches(self) -> Branches:
-        """The program's static branches, live."""
+        """The program's static branches, live; those of extensions and tracers are where these are attached."""
         from bpfc.static_keys import take_branches  # late: few programs have any
 
-        return take_branches(self.runtime, self.program, self.image)
+        image = self.image if self.program.type not in _ENTERED_BY_HOOKS else None
+        return take_branches(self.runtime, self.program, image)
+
+    def take_image(self, image: LinkedImage) -> None:
+        """One more image of the program, made for what it stands for or runs around: static keys switch it, too."""
+        from bpfc.static_keys import has_branches  # late, as above
+
+        if has_branches(image):
+            self.runtime.static_keys.add_image(self.branches, image)
+
+    def drop_image(self, image: LinkedImage) -> None:
+        """Free such an image, which nobody is in any more."""
+        if "branches" in self.__dict__:
+            self.runtime.static_keys.drop_image(self.branches, image)
+        image.close()
 
     @property
     def keys(self) -> ProgramKeys:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, final
 
-from backends.native_code import Form
+from backends.native_code import Form, SiteKind
 from ir.object import Program
 from ir.static_keys import StaticKeyTable, static_branches
 from runtime.linker import LinkedImage
@@ -118,7 +118,12 @@ def start_keys(runtime: Runtime) -> StaticKeys:
     return keys
 
 
-def take_branches(runtime: Runtime, program: Program, image: LinkedImage) -> Branches:
+def has_branches(image: LinkedImage) -> bool:
+    """Whether an image has sites that static keys switch."""
+    return any(site.kind is SiteKind.STATIC for site in image.code.sites)
+
+
+def take_branches(runtime: Runtime, program: Program, image: LinkedImage | None) -> Branches:
     """Take a program's static branches in, which brings them to the state of their keys.
 
     RejectedError, UnsupportedError (EOPNOTSUPP): as the patcher refuses.

@@ -208,6 +208,7 @@ class TracedProgram:
         target = world.space.compile_target
         compiled = compile_program(source, maps, program.runtime.options, world.overridden, context, target)
         self.image: LinkedImage = link(compiled.code, world.resolve, world.pool)
+        program.take_image(self.image)
         self.address = self.image.address_of(source.name)
         self.hooks = ProgramHooks(source.name, self.image, world.space)
         self._holds = 0

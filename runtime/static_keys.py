@@ -35,11 +35,11 @@ class State(Enum):
 
 @final
 class Branches:
-    """The static branches of one program in memory, by instruction, and what each was last told.
+    """The static branches of one program, by instruction, and what each was last told.
 
     `first_forms` has every static branch of the program, also those that the compiler has deleted;
-    `length` counts the program's instructions. `sites` are those that share an instruction's number as
-    their key.
+    `length` counts the program's instructions. An instruction's sites are those that have its number as their
+    key, in every image of the program: an extension or a tracer is compiled anew for what it stands for.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Branches:
         name: str,
         length: int,
         first_forms: Mapping[int, Form],
-        image: LinkedImage,
+        image: LinkedImage | None,
         patcher: Patcher,
         polarity: Polarity = Polarity.FIRST_IS_OFF,
     ) -> None:
@@ -58,10 +58,10 @@ class Branches:
         self._forms = dict(first_forms)
         self._on = dict.fromkeys(first_forms, self._first_is_on)
         self._patcher = patcher
-        self._alone: dict[int, Together] = {}
+        self._prepared: dict[str | int, Together] = {}
         self._points: dict[int, list[PatchPoint]] = {insn: [] for insn in first_forms}
-        for point in patch_points(image, SiteKind.STATIC):
-            self._points.setdefault(point.site.key, []).append(point)
+        if image is not None:
+            self.add(image)
 
     @property
     def insns(self) -> tuple[int, ...]:
@@ -76,8 +76,32 @@ class Branches:
         """What a static branch was last told."""
         return self._on[insn]
 
-    def together(self, insns: Iterable[int]) -> Together:
-        """These branches, to be switched together."""
+    def add(self, image: LinkedImage) -> None:
+        """Take in an image of the program, whose sites are brought to what the branches were told."""
+        points = patch_points(image, SiteKind.STATIC)
+        told = [
+            point for point in points if self._on.get(point.site.key, self._first_is_on) != self._first_is_on
+        ]
+        nops = [point for point in told if point.form is Form.JUMP]
+        self._patcher.poke(nops, [point for point in told if point.form is Form.NOP])
+        for point in points:
+            self._points.setdefault(point.site.key, []).append(point)
+        self._prepared.clear()
+
+    def drop(self, image: LinkedImage) -> None:
+        """Forget the sites of an image, which is about to be closed."""
+        for insn, points in self._points.items():
+            self._points[insn] = [point for point in points if point.block is not image.block]
+        self._prepared.clear()
+
+    def prepared(self, name: str, insns: Sequence[int]) -> Together:
+        """The branches of the key `name`, to be switched together."""
+        found = self._prepared.get(name)
+        if found is None:
+            found = self._prepared[name] = self._together(insns)
+        return found
+
+    def _together(self, insns: Iterable[int]) -> Together:
         wanted = tuple(insns)
         jumps_first, nops_first = (
             [point for insn in wanted if self._forms[insn] is form for point in self._points[insn]]
@@ -88,9 +112,9 @@ class Branches:
 
     def alone(self, insn: int) -> Together:
         """One branch, to be switched by itself."""
-        found = self._alone.get(insn)
+        found = self._prepared.get(insn)
         if found is None:
-            found = self._alone[insn] = self.together((insn,))
+            found = self._prepared[insn] = self._together((insn,))
         return found
 
     def record(self, insns: Iterable[int], on: bool) -> None:
@@ -130,7 +154,7 @@ class Key:
         self.name = name
         self._lock = lock
         self._patcher = patcher
-        self._members: dict[Branches, Together] = {}
+        self._members: dict[Branches, tuple[int, ...]] = {}
         self._told: bool | None = None
 
     def __repr__(self) -> str:
@@ -140,8 +164,7 @@ class Key:
     def state(self) -> State:
         """Whether the key's branches are on; MIXED when they differ, as after one program was switched."""
         with self._lock:
-            members = self._members.values()
-            found = {one.branches.is_on(insn) for one in members for insn in one.insns}
+            found = {branches.is_on(insn) for branches, insns in self._members.items() for insn in insns}
         if len(found) > 1:
             return State.MIXED
         return State.ON if True in found or (not found and self._told) else State.OFF
@@ -157,9 +180,9 @@ class Key:
         with self._lock:
             return tuple(
                 point
-                for one in self._members.values()
-                for insn in one.insns
-                for point in one.branches.points(insn)
+                for branches, insns in self._members.items()
+                for insn in insns
+                for point in branches.points(insn)
             )
 
     def enable(self, only: Branches | None = None) -> None:
@@ -178,7 +201,8 @@ class Key:
         with self._lock:
             if only is not None and only not in self._members:
                 raise _refused("key-not-used", f"'{only.name}' does not use '{self.name}'", errno.ENOENT)
-            members = list(self._members.values()) if only is None else [self._members[only]]
+            chosen = self._members if only is None else (only,)
+            members = [branches.prepared(self.name, self._members[branches]) for branches in chosen]
             _apply(self._patcher, members, on)
             if only is None:
                 self._told = on
@@ -186,10 +210,10 @@ class Key:
     def join(self, branches: Branches, insns: Iterable[int]) -> None:
         """Add a program's branches, and bring them to the state that the key was told, if it was."""
         with self._lock:
-            member = branches.together(insns)
+            own = tuple(insns)
             if self._told is not None:
-                _apply(self._patcher, [member], self._told)
-            self._members[branches] = member
+                _apply(self._patcher, [branches.prepared(self.name, own)], self._told)
+            self._members[branches] = own
 
     def leave(self, branches: Branches) -> None:
         """Forget a program's branches; as they are, so they stay."""
@@ -220,16 +244,29 @@ class StaticKeys(Mapping[str, Key]):
         name: str,
         length: int,
         first_forms: Mapping[int, Form],
-        image: LinkedImage,
+        image: LinkedImage | None,
         keys: Mapping[str, Iterable[int]],
         polarity: Polarity = Polarity.FIRST_IS_OFF,
     ) -> Branches:
-        """Take in a program that was just linked; `keys`: which of its static branches belong to which."""
+        """Take in a program that was just linked; `keys`: which of its static branches belong to which.
+
+        Without an `image`, one that has none by itself: those that others run are added.
+        """
         with self._lock:
             branches = Branches(name, length, first_forms, image, self._patcher, polarity)
             for key, insns in keys.items():
                 self._keys[key].join(branches, insns)
             return branches
+
+    def add_image(self, branches: Branches, image: LinkedImage) -> None:
+        """Take in one more image of a program, which is brought to the state of the others."""
+        with self._lock:
+            branches.add(image)
+
+    def drop_image(self, branches: Branches, image: LinkedImage) -> None:
+        """Forget an image of a program; to be done before it is closed."""
+        with self._lock:
+            branches.drop(image)
 
     def unload(self, branches: Branches) -> None:
         """Forget a program; to be done before its image is closed. Twice is fine."""
