@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from backends import abi
 from backends.calls import NativeHelper
-from ir.context import HEADER, Argument
+from ir.context import HEADER
 from ir.core import Atomic, Load, PacketLoad, Store, Value
 from ir.helpers import HELPERS
 from ir.regions import RegionKind
-from ir.verify.values import ZERO, AreaKind, Pointer
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering
@@ -98,9 +97,8 @@ def _context_places(
     layout, regions = lowering.module.context, lowering.regions
     root, moved = regions.offset(base)
     starts = regions.context_offsets(base)
-    params = lowering.function.params
-    start = next((param for param in params if _start_of_context(lowering, param)), None)
-    is_found = bool(starts) or _start_of_context(lowering, root) is not None
+    start = lowering.checker.context()
+    is_found = bool(starts) or lowering.checker.is_context(root)
     places = frozenset(offset + place for place in starts or {moved})
     inside = frozenset(place for place in places if 0 <= place <= layout.size - size)
     if not inside:
@@ -116,17 +114,6 @@ def _context_places(
             ok = text.emit(f"or i1 {ok}, {text.eq(64, address, text.add(64, first, str(place - offset)))}")
         lowering.trap_unless(ok, abi.Trap.MEMORY, at)
     return inside or frozenset({0})
-
-
-def _start_of_context(lowering: FunctionLowering, value: Value) -> Value | None:
-    """`value` when it surely is the address of the context."""
-    starts = zip(lowering.module.main.params, lowering.module.context.arguments, strict=False)
-    if any(value is param and argument is Argument.CONTEXT for param, argument in starts):
-        return value
-    known = lowering.facts.value(value)
-    if type(known) is not Pointer or known.area.kind is not AreaKind.CONTEXT or known.is_nullable:
-        return None
-    return value if known.span == ZERO else None
 
 
 def lower_store(lowering: FunctionLowering, inst: Store) -> None:

@@ -207,10 +207,7 @@ def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> 
                     said = f"argument {number + 1} of {helper.full_name} must be a map"
                     lowering.problem("helper-argument", said, call.at)
             case ArgumentKind.CONTEXT:
-                is_context = region.kind is RegionKind.CONTEXT
-                if not is_context or lowering.regions.context_offsets(value) != {0}:
-                    said = f"argument {number + 1} of {helper.full_name} must be the context"
-                    lowering.problem("helper-argument", said, call.at)
+                _check_context(lowering, call, value, f"argument {number + 1} of {helper.full_name}")
             case ArgumentKind.FUNCTION:
                 if region.kind is not RegionKind.FUNCTION or not region.name:
                     said = f"argument {number + 1} of {helper.full_name} must be a function"
@@ -225,6 +222,24 @@ def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> 
             case _:
                 pass
     return map_
+
+
+def _check_context(lowering: FunctionLowering, call: Call, value: Value, what: str) -> None:
+    """What is the context on some ways, or comes from where its origin is not known, is compared with it at run time."""
+    checker, text = lowering.checker, lowering.text
+    if checker.is_context(value):
+        return
+    start = checker.context()
+    places = lowering.regions.context_offsets(value)
+    if (
+        lowering.regions.of(value).kind is not RegionKind.CONTEXT
+        or start is None
+        or (places and 0 not in places)
+    ):
+        lowering.problem("helper-argument", f"{what} must be the context", call.at)
+        return
+    same = text.eq(64, lowering.as_int(value), lowering.as_int(start))
+    lowering.trap_unless(same, abi.Trap.MEMORY, call.at)
 
 
 def _is_inner(lowering: FunctionLowering, value: Value) -> bool:

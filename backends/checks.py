@@ -15,7 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, final
 
 from backends import abi
-from ir.context import Pointer
+from ir.context import Pointer as Field
 from ir.core import Address, Alu, Atomic, Call, Const, Inst, Load, Param, Store, Value
 from ir.kinds import MapType
 from ir.map_layout import CPUS, DATA, layout_of, spare_elements
@@ -23,6 +23,7 @@ from ir.maps import HASHES, is_per_cpu
 from ir.object import Map, ReferenceKind
 from ir.packet_objects import OBJECTS
 from ir.regions import INNER, Region, RegionKind, constant_step, map_named
+from ir.verify.values import ZERO, AreaKind, Pointer
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering
@@ -123,9 +124,9 @@ class Checker:
         align = self._alignment(region, base, total)
         if known or self.lowering.facts.is_proved(inst):
             return align
-        if region.kind in _PACKET_KINDS and self._context() is not None and self._is_forward(base, offset):
+        if region.kind in _PACKET_KINDS and self.context() is not None and self._is_forward(base, offset):
             past = self.text.emit(f"getelementptr inbounds nuw i8, ptr {address}, i64 {size}")
-            end = self._context_pointer(Pointer.DATA_END)
+            end = self._context_pointer(Field.DATA_END)
             self.lowering.trap_unless(self.text.emit(f"icmp ule ptr {past}, {end}"), abi.Trap.MEMORY, inst.at)
             return align
         is_found = region.kind is RegionKind.MAP_VALUE and isinstance(root, Call) and root is region.origin
@@ -247,10 +248,10 @@ class Checker:
             case RegionKind.FRAME if region.name == lowering.function.name and not lowering.uses_run_stack:
                 return text.emit("ptrtoint ptr %stack to i64"), self.frame_size, ""
             case RegionKind.PACKET | RegionKind.PACKET_END | RegionKind.PACKET_META if (
-                self._context() is not None
+                self.context() is not None
             ):
-                start = text.emit(f"ptrtoint ptr {self._context_pointer(Pointer.PACKET_START)} to i64")
-                end = text.emit(f"ptrtoint ptr {self._context_pointer(Pointer.DATA_END)} to i64")
+                start = text.emit(f"ptrtoint ptr {self._context_pointer(Field.PACKET_START)} to i64")
+                end = text.emit(f"ptrtoint ptr {self._context_pointer(Field.DATA_END)} to i64")
                 return start, text.sub(64, end, start), ""
             case RegionKind.MAP_VALUE if isinstance(region.origin, Call):
                 start = text.emit(f"ptrtoint ptr {lowering.operands[region.origin]} to i64")
@@ -310,15 +311,23 @@ class Checker:
         assert map_ is not None, "lifting refuses maps that are not declared"
         return map_.value_size
 
-    def _context(self) -> Param | None:
-        for param in self.lowering.function.params:
-            is_context = self.regions.of(param).kind is RegionKind.CONTEXT
-            if is_context and self.regions.context_offsets(param) == {0}:
-                return param
-        return None
+    def context(self) -> Param | None:
+        """The parameter that surely is the address of the context, if the function has one."""
+        return next((param for param in self.lowering.function.params if self.is_context(param)), None)
 
-    def _context_pointer(self, pointer: Pointer) -> str:
-        context = self._context()
+    def is_context(self, value: Value) -> bool:
+        """Whether `value` surely is the address of the context."""
+        if self.regions.of(value).kind is not RegionKind.CONTEXT:
+            return False
+        if self.regions.context_offsets(value) == {0}:
+            return True
+        known = self.lowering.facts.value(value)
+        if type(known) is not Pointer or known.area.kind is not AreaKind.CONTEXT or known.is_nullable:
+            return False
+        return known.span == ZERO
+
+    def _context_pointer(self, pointer: Field) -> str:
+        context = self.context()
         assert context is not None
         place = self.text.step(self.lowering.operands[context], pointer.value)
         return self.text.emit(f"load ptr, ptr {place}, align 8")

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from errno import EINVAL, ENOENT
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, final
@@ -14,7 +15,7 @@ from bpfc.options import Options
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
 from ir.functions import discover_functions
 from ir.isa import Insn, decode
-from ir.kinds import ProgramType
+from ir.kinds import MapType, ProgramType
 from ir.map_loads import bind_maps
 from ir.object import Map, Object, Program
 from ir.self_compares import lower_self_compares
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ir.btf import Btf
     from runtime.platform import Platform
 
-ENOENT = 2
 ELF_MAGIC = b"\x7fELF"
 KERNEL_TYPES = "/sys/kernel/btf/vmlinux"
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
@@ -100,16 +100,38 @@ class Loaded:
             [Diagnostic("no-such-program", said, Location(file=self.object.name), errno=ENOENT)]
         )
 
-    def resize(self, name: str, max_entries: int) -> None:
-        """Give map `name` room for `max_entries`, before `start`. Raises RejectedError when there is no such map."""
+    def resize(self, name: str, max_entries: int | None = None, value_size: int | None = None) -> None:
+        """Give map `name` room for `max_entries` of `value_size` bytes, before `start`; None leaves a number as it is.
+
+        Raises RejectedError when there is no such map.
+        """
+        sizes = {"max_entries": max_entries, "value_size": value_size}
+        self._declare(name, **{field: size for field, size in sizes.items() if size is not None})
+
+    def set_inner(self, name: str, inner: Map) -> None:
+        """Let the maps that map of maps `name` holds be like `inner`, where the object does not say it.
+
+        Raises RejectedError when there is no such map, or it holds no maps.
+        """
+        if self._map(name).type not in (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS):
+            said = f"map '{name}' is no map of maps"
+            raise RejectedError(
+                [Diagnostic("no-map-of-maps", said, Location(file=self.object.name), errno=EINVAL)]
+            )
+        self._declare(name, inner=replace(inner, name=f"{name}.inner"))
+
+    def _declare(self, name: str, **changes: Any) -> None:
+        declared = replace(self._map(name), **changes)
+        self.object = replace(self.object, maps={**self.maps, name: declared})
+
+    def _map(self, name: str) -> Map:
         found = self.maps.get(name)
         if found is None:
             said = f"no map '{name}' (maps: {', '.join(self.maps) or 'none'})"
             raise RejectedError(
                 [Diagnostic("no-such-map", said, Location(file=self.object.name), errno=ENOENT)]
             )
-        maps = {**self.maps, name: replace(found, max_entries=max_entries)}
-        self.object = replace(self.object, maps=maps)
+        return found
 
     def fit(self, types: Source = KERNEL_TYPES) -> None:
         """Fit every program to a kernel's structures (CO-RE): `types` is BTF, raw or in an ELF file; by default this kernel's.

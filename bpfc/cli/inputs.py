@@ -62,9 +62,12 @@ def _with_member(name: str, whole: object, member: str, value: object) -> object
 
 
 def resize_maps(loaded: Loaded, values: Iterable[str]) -> None:
-    """`--resize NAME=N`. Raises RejectedError when there is no such map."""
-    for name, entries in _numbers(values, "--resize"):
-        loaded.resize(name, entries)
+    """`--resize NAME=N`, `NAME=N:SIZE` for values of so many bytes. Raises RejectedError when there is no such map."""
+    for name, text in assignments(values, "--resize"):
+        sizes = [read_value(part) for part in text.split(":")]
+        if len(sizes) > 2 or not all(isinstance(size, int) for size in sizes):
+            raise click.UsageError(f"--resize {name} wants N or N:SIZE, not '{text}'")
+        loaded.resize(name, *sizes)  # type: ignore[arg-type]  # numbers, as seen
 
 
 def switch_keys(loaded: Loaded, values: Iterable[str]) -> None:

@@ -85,7 +85,12 @@ class Tally:
 @click.option("--batch", is_flag=True, help="One native loop over all packets, without head and tail room.")
 @click.option("--ctx", multiple=True, metavar="FIELD=V", help="Set a context field: ingress_ifindex=3.")
 @click.option("--map", multiple=True, metavar="NAME=F.json", help="Fill a map before the run.")
-@click.option("--resize", multiple=True, metavar="NAME=N", help="Give a map room for N entries.")
+@click.option(
+    "--resize",
+    multiple=True,
+    metavar="NAME=N[:SIZE]",
+    help="Give a map room for N entries, with values of SIZE bytes.",
+)
 @click.option("--static-key", multiple=True, metavar="K=on|off", help="Switch a static key.")
 @click.option(
     "--replace", multiple=True, metavar="FUNC=OBJ:PROG", help="Put a program in a global function's place."

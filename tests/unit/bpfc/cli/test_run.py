@@ -219,3 +219,9 @@ def test_a_member_of_a_variable_is_set(bpfc: Run, debian_objects: Path) -> None:
 def test_a_map_is_given_room(bpfc_json: RunJson, objects: Path) -> None:
     said = bpfc_json("run", objects / "tc_classify.o", "--resize", "blocklist=7")
     assert said["maps"]["blocklist"]["max_entries"] == 7
+
+
+def test_a_map_is_given_larger_values(bpfc: Run, bpfc_json: RunJson, objects: Path) -> None:
+    said = bpfc_json("run", objects / "tc_classify.o", "--resize", "blocklist=7:16")
+    assert said["maps"]["blocklist"]["max_entries"] == 7
+    assert bpfc("run", objects / "tc_classify.o", "--resize", "blocklist=7:x").exit_code == 2
