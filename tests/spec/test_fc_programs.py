@@ -9,7 +9,7 @@ import pytest
 
 import bpfc
 from bpfc import Loaded, Options, RejectedError
-from bpfc.symbols import call_index, list_calls, name_for_perf, program_info, symbols_of, tag_of
+from bpfc.symbols import call_index, call_table, list_calls, name_for_perf, program_info, symbols_of, tag_of
 from ir.functions import discover_functions
 from ir.isa import Insn
 from ir.object import Program
@@ -41,8 +41,11 @@ def refusal(loaded: Loaded) -> RejectedError:
 def test_fc_01_main_calls_a_subprogram_and_is_the_first_of_two() -> None:
     with bpfc.assemble(CALL).start(FAST) as runtime:
         assert runtime["main"].run(b"").ret == 42
-        names = [symbol.name.split("_", 3)[3] for symbol in symbols_of(runtime["main"])]
-        assert names == ["main", "subprog_1"]
+        symbols = symbols_of(runtime["main"])
+        assert [symbol.name.split("_", 3)[3] for symbol in symbols] == ["main", "subprog_1"]
+        with call_table(runtime["main"]) as table:
+            assert table.names == ("main", "subprog_1")
+            assert [table[0], table[1]] == [symbol.address for symbol in symbols]
 
 
 def test_fc_02_256_functions_are_accepted_and_257_are_not() -> None:
@@ -61,8 +64,20 @@ def test_fc_03_calls_nest_8_deep_and_not_9() -> None:
 @pytest.mark.parametrize("call", ["call pc+5", "call pc-3", "call pc+1"])
 def test_fc_10_a_call_to_no_function_is_refused_before_anything_is_compiled(call: str) -> None:
     text = f"{call}\nexit\nr0 = 0 ll\nexit" if call != "call pc+1" else "call pc+2\nexit\nr0 = 0 ll\nexit"
-    error = refusal(bpfc.assemble(text))
-    assert error.errno == errno.EINVAL
+    loaded = bpfc.assemble(text)
+    with loaded.start(FAST) as runtime:
+        before = executable_memory()
+        with pytest.raises(RejectedError) as caught:
+            assert runtime["main"]
+        assert caught.value.errno == errno.EINVAL
+        assert executable_memory() == before
+    assert loaded.verify()["main"].diagnostics[0].errno == errno.EINVAL
+
+
+def executable_memory() -> list[str]:
+    """The mappings of this process that can be executed."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line.split()[0] for line in lines if "x" in line.split()[1]]
 
 
 def test_fc_11_calls_are_shown_with_distance_and_symbol() -> None:
