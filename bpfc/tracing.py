@@ -9,6 +9,7 @@ The program is compiled for the function that it is attached to: its context is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from errno import EBADF, EINVAL, EOPNOTSUPP
 from typing import TYPE_CHECKING, Final, final
@@ -159,14 +160,18 @@ class Statistics:
     def __init__(self, segments: tuple[Segment, ...], limits: Limits, space: Space) -> None:
         self._threads = threads = space.hooks.threads
         rows = [threads.stacks, *segments]
-        self._table = _SegmentTable(rows, space)
-        self.guard = threads.take_guard()
         words = [0] * (records.RECORD_SIZE // 8)
-        words[records.RECORD_GUARD // 8] = self.guard
-        words[records.RECORD_SEGMENTS // 8] = self._table.address
         words[records.RECORD_SEGMENT_COUNT // 8] = len(rows)
         words[records.RECORD_FUEL // 8] = limits.fuel
-        self.word = Word(space.hooks.records, words)
+        with ExitStack() as undo:
+            self._table = _SegmentTable(rows, space)
+            undo.callback(self._table.close)
+            self.guard = threads.take_guard()
+            undo.callback(threads.give_guard, self.guard)
+            words[records.RECORD_GUARD // 8] = self.guard
+            words[records.RECORD_SEGMENTS // 8] = self._table.address
+            self.word = Word(space.hooks.records, words)
+            undo.pop_all()
 
     @property
     def recursion_misses(self) -> int:

@@ -56,6 +56,11 @@ class FreeList:
         self.granule = granule
         self._free: list[tuple[int, int]] = [(0, size)]
 
+    @property
+    def left(self) -> int:
+        """How many bytes are free."""
+        return sum(end - start for start, end in self._free)
+
     def take(self, size: int) -> int | None:
         """The start of a range of `size` bytes that is now taken; None when none is large enough."""
         size = self._round(size)

@@ -79,6 +79,11 @@ class Threads:
         return 4 * _take(self._counts, "images in memory")
 
     @property
+    def left(self) -> tuple[int, int]:
+        """How many guards and counts are free."""
+        return len(self._guards), len(self._counts)
+
+    @property
     def has_count(self) -> bool:
         """Whether there is a free count."""
         return bool(self._counts)
