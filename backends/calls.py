@@ -13,10 +13,10 @@ from backends import abi
 from ir.context import HEADER
 from ir.core import Call, Const, Value
 from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, ResultKind, helper_by_id
+from ir.hook_objects import XDP_BUFF
 from ir.isa import Callee
 from ir.kfuncs import KFUNCS
 from ir.object import POISON_HELPER, Map
-from ir.packet_objects import XDP_BUFF
 from ir.regions import INNER, RegionKind, map_named
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Final, final
 from backends import abi
 from ir.context import Pointer as Field
 from ir.core import Address, Alu, Atomic, Call, Const, Inst, Load, Param, Store, Value
+from ir.hook_objects import object_named
 from ir.kinds import MapType
 from ir.map_layout import CPUS, DATA, layout_of, spare_elements
 from ir.maps import HASHES, is_per_cpu
 from ir.object import Map, ReferenceKind
-from ir.packet_objects import OBJECTS
 from ir.regions import INNER, Region, RegionKind, constant_step, map_named
 from ir.verify.values import ZERO, AreaKind, Pointer
 
@@ -150,10 +150,10 @@ class Checker:
                 self.lowering.problem("stack-out-of-bounds", said, at)
             return True
         if region.kind is RegionKind.OBJECT and self._is_found(region, base):
-            limit = OBJECTS[region.name].size
-            if writes or not 0 <= total <= limit - size:
+            found = object_named(region.name)
+            if (writes and not found.is_writable) or not 0 <= total <= found.size - size:
                 what = "store" if writes else "load"
-                said = f"{what} of {size} bytes at offset {total} of struct {region.name}: nothing is there for it"
+                said = f"{what} of {size} bytes at offset {total} of {region.name}: nothing is there for it"
                 self.lowering.problem("object-access", said, at)
             return True
         direct = self._direct_value(base)

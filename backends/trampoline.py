@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from backends import abi
-from backends.helpers.tracing import FLAG_RESULT
+from backends.helpers.tracing import COOKIE_SHIFT, FLAG_RESULT
 from backends.image_parts import DECLARE_PARTS, RUN_PROGRAM, fill_run
 from backends.native_code import Needs
 from backends.thread_blocks import (
@@ -51,7 +51,8 @@ class Shape:
     """What an image's code depends on. `has_run`: the function is a BPF one, whose first argument is the run.
 
     `needs`: what at least one of the programs needs. `registers` carry integer arguments, `tail_words` at most may be
-    passed on by a jump.
+    passed on by a jump. `sessions` has, for each program in the order that they run, the number of its session, -1
+    for none; it is empty when there are no sessions at all.
     """
 
     model: Model
@@ -62,6 +63,7 @@ class Shape:
     needs: Needs = Needs.ALL
     registers: int = 6
     tail_words: int = 64
+    sessions: tuple[int, ...] = ()
 
     @property
     def can_jump(self) -> bool:
@@ -96,7 +98,7 @@ class _Image:
         self.lines: list[str] = []
         self.parameters, self.slots = _parameters(shape)
         self.result = _type(shape.model.result)
-        self.words = 3 + len(self.slots)
+        self.words = 3 + len(self.slots) + 1 + max(shape.sessions, default=-1)
         self.needs_run = Needs.RUN in shape.needs
         self.needs_header = Needs.HEADER in shape.needs
         self.needs_context = bool(shape.needs & (Needs.HEADER | Needs.CONTEXT))
@@ -180,8 +182,13 @@ class _Image:
             )
         if self.shape.calls_original:
             self._do(f"%result.at = getelementptr i64, ptr %array, i64 {len(self.slots)}")
-        if self.shape.overrides:
+        if self.shape.overrides or self.shape.sessions:
             self._do("store i64 0, ptr %result.at, align 8")
+        for number in range(1 + max(self.shape.sessions, default=-1)):
+            self._do(
+                f"%cookie{number} = getelementptr i64, ptr %array, i64 {len(self.slots) + 1 + number}",
+                f"store i64 0, ptr %cookie{number}, align 8",
+            )
         if self.needs_context:
             self._fill_context()
 
@@ -263,8 +270,17 @@ class _Image:
         if self.needs_run:
             self._do("store i64 %level, ptr %level.at, align 8")
 
+    def _choose_cookie(self, number: int) -> None:
+        """Let the program find its own session's cookie."""
+        session = self.shape.sessions[number] if self.shape.sessions else -1
+        if session >= 0 and self.needs_header:
+            is_exit = number >= self.shape.entries + self.shape.overrides
+            word = len(self.slots) | FLAG_RESULT * is_exit | session << COOKIE_SHIFT
+            self._do(f"store i64 {word}, ptr %slots.at, align 8")
+
     def _run(self, number: int) -> str:
         """Run a program; its result."""
+        self._choose_cookie(number)
         if not self.shape.is_inline:
             self._do(f"%r{number} = {self._long_way(number)}")
             return f"%r{number}"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         from_bytes,
         from_insns,
         imported,
+        list_links,
         load,
         native,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "from_bytes",
     "from_insns",
     "imported",
+    "list_links",
     "load",
     "native",
 ]

@@ -3,6 +3,7 @@
 from bpfc.attaching import attach, enable_stats
 from bpfc.batch import Batch
 from bpfc.emulation import emulate
+from bpfc.links import list_links
 from bpfc.loaded import Loaded, assemble, from_bytes, from_insns, load
 from bpfc.natives import imported, native
 from bpfc.options import Options
@@ -27,6 +28,7 @@ __all__ = [
     "from_bytes",
     "from_insns",
     "imported",
+    "list_links",
     "load",
     "native",
 ]

@@ -81,9 +81,19 @@ class Attachable:
         """Run after `function` (main, if not said) of a running program, or after a ctypes function."""
         return self._attach(target, function, "fexit", cookie)
 
+    def attach_fsession(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
+        """Run before and after `function`; `bpf_session_cookie` is a word that the program keeps in between."""
+        return self._attach(target, function, "fsession", cookie)
+
     def attach_fmod_ret(self, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
         """Run before a native function that allows it; a result that is not 0 stands for the call."""
         return self._attach(target, function, "fmod_ret", cookie)
+
+    def attach_as(
+        self, kind: LinkKind, target: object, function: str | None = None, *, cookie: int = 0
+    ) -> Link:
+        """Run around `function` in one of the ways above."""
+        return self._attach(target, function, kind.value, cookie)
 
     @cached_property
     def statistics(self) -> Statistics:

@@ -8,7 +8,7 @@ from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from ir.diagnostics import Diagnostic, RejectedError
-from ir.kinds import AttachType, ProgramType
+from ir.kinds import ProgramType
 
 if TYPE_CHECKING:
     from bpfc.links import Link
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 def attach(program: RunningProgram, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
-    """Attach `program` to `target` (a running program, or a ctypes function) the way its section says.
+    """Attach `program` to `target` the way its section says: a running program, a link, or a native function.
 
-    `function` defaults to the one that the section names (`SEC("fentry/f")`). Raises RejectedError.
+    `function` defaults to the one that the section names (`SEC("fentry/f")`), or to main. Raises RejectedError.
     """
-    from bpfc.running import RunningProgram  # late: it brings the runtime in
+    from bpfc.links import ATTACH_TYPES  # late: they bring the runtime in
+    from bpfc.running import RunningProgram
 
     source = program.program
     named = function
@@ -31,16 +32,29 @@ def attach(program: RunningProgram, target: object, function: str | None = None,
         if not isinstance(target, RunningProgram):
             raise _refused(f"'{source.name}' is an extension; it replaces functions of running programs")
         return program.attach_freplace(target, named or source.attach_target)
-    match source.attach_type:
-        case AttachType.TRACE_FENTRY:
-            return program.attach_fentry(target, named, cookie=cookie)
-        case AttachType.TRACE_FEXIT:
-            return program.attach_fexit(target, named, cookie=cookie)
-        case AttachType.MODIFY_RETURN:
-            return program.attach_fmod_ret(target, cookie=cookie)
-        case _:
-            said = f"section '{source.section}' of '{source.name}' does not say how to attach it"
-            raise _refused(f"{said}; wanted fentry, fexit, fmod_ret or freplace")
+    kind = ATTACH_TYPES.get(source.attach_type) if source.attach_type is not None else None
+    if kind is None:
+        said = f"section '{source.section}' of '{source.name}' does not say how to attach it"
+        raise _refused(f"{said}; wanted fentry, fexit, fsession, fmod_ret or freplace")
+    return program.attach_as(kind, target, named, cookie=cookie)
+
+
+def attach_by_section(program: RunningProgram, target: object) -> Link:
+    """Attach `program` to the function that its section names: of a running program, or of a loaded library.
+
+    `target` is a running program, or a library as `bpfc.native` takes it. `SEC("fentry/libz.so:crc32")` names its own.
+    Raises RejectedError.
+    """
+    from bpfc.natives import native  # late: it reads libraries
+    from bpfc.running import RunningProgram
+
+    name = program.program.attach_target
+    library, _, function = name.rpartition(":")
+    if library:
+        return attach(program, native(library, function))
+    if isinstance(target, RunningProgram):
+        return attach(program, target, name or None)
+    return attach(program, native(target, name))
 
 
 @contextmanager

@@ -22,10 +22,10 @@ from backends.unit import LowerOptions
 from ir.context import ContextLayout
 from ir.diagnostics import RejectedError
 from ir.helpers import HELPERS
+from ir.hook_objects import XDP_BUFF
 from ir.isa import NOP_FIRST, Kind
 from ir.lift import lift
 from ir.object import Map, Program
-from ir.packet_objects import XDP_BUFF
 from ir.passes.fold_rodata import FoldRodata
 from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
 from ir.regions import Regions

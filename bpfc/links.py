@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Self, final
+from functools import cache
+from typing import TYPE_CHECKING, Final, Self, final
 
+from ir.kinds import AttachType
 from runtime.hook import attach_lock
 
 if TYPE_CHECKING:
@@ -20,6 +22,28 @@ class LinkKind(Enum):
     FENTRY = "fentry"
     FEXIT = "fexit"
     FMOD_RET = "fmod_ret"
+    FSESSION = "fsession"
+
+
+ATTACH_TYPES: Final = {
+    AttachType.TRACE_FENTRY: LinkKind.FENTRY,
+    AttachType.TRACE_FEXIT: LinkKind.FEXIT,
+    AttachType.MODIFY_RETURN: LinkKind.FMOD_RET,
+    AttachType.TRACE_FSESSION: LinkKind.FSESSION,
+}
+"""How sections say that a program is attached to a function."""
+
+
+def list_links() -> tuple[Link, ...]:
+    """What is attached in this process now, in the order of attaching."""
+    with attach_lock():
+        return tuple(link for link in _links() if link.is_attached)
+
+
+@cache
+def _links() -> list[Link]:
+    """The open links of this process; callers hold `attach_lock`."""
+    return []
 
 
 @final
@@ -40,6 +64,8 @@ class Link:
         self.kind, self.program, self.cookie = kind, program, cookie
         self.target, self.function = target, function
         self._detach: Callable[[], None] | None = detach
+        with attach_lock():
+            _links().append(self)
 
     @property
     def is_attached(self) -> bool:
@@ -51,6 +77,7 @@ class Link:
         with attach_lock():
             detach, self._detach = self._detach, None
             if detach is not None:
+                _links().remove(self)
                 detach()
 
     def __enter__(self) -> Self:

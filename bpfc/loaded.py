@@ -171,6 +171,7 @@ class Loaded:
         maps: Mapping[str, Any] | None = None,
         pins: str | os.PathLike[str] | None = None,
         replaces: RunningProgram | None = None,
+        traces: object = None,
     ) -> Runtime:
         """Make it run: a context manager that owns maps and code.
 
@@ -178,7 +179,9 @@ class Loaded:
         folder of the maps that the object declares pinned. RejectedError when a map is unlike its declaration.
 
         With `replaces`, the object's extensions are attached to that program, each to the function that its section names,
-        until the runtime is closed (`runtime.links`); RejectedError when one may not.
+        until the runtime is closed (`runtime.links`); RejectedError when one may not. With `traces` so are its fentry, fexit,
+        fsession and fmod_ret programs: to functions of that running program, or of a loaded library (as `bpfc.native`
+        takes it; `SEC("fentry/libz.so:crc32")` names its own).
 
         With `target`, on an emulated machine: a new one, or one that `bpfc.emulate` made; `counts` then gives results
         their machine instructions. UnsupportedError
@@ -190,11 +193,11 @@ class Loaded:
         options, limits = options or Options(), limits or Limits()
         sources = Sources(maps or {}, Path(pins) if pins is not None else None)
         if target is None:
-            return Runtime(self, options, limits, sources=sources, replaces=replaces)
+            return Runtime(self, options, limits, sources=sources, replaces=replaces, traces=traces)
         from bpfc.emulation import platform_of  # late: few emulate
 
         platform = platform_of(self.object, target, limits, counts)
-        return Runtime(self, options, limits, platform, sources, replaces)
+        return Runtime(self, options, limits, platform, sources, replaces, traces)
 
     def _globals(self, kinds: tuple[str, ...]) -> Globals:
         from bpfc.globals import Globals, find_variables, with_content  # late: values of BTF types

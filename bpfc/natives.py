@@ -12,7 +12,7 @@ from runtime.imports import import_slots, imported_address
 from runtime.imports import imported as hook_imports
 from runtime.libraries import Library, NativeSymbol, library, library_at
 from runtime.native_entry import NativeFunction, model_of_prototype
-from runtime.patchable import entry_hook_of, find_sled
+from runtime.patchable import entry_hook_of
 
 
 def native(
@@ -28,7 +28,7 @@ def native(
     symbol = found.function(function)
     model = prototype_model(found, symbol) if prototype is None else model_of_prototype(function, prototype)
     with attach_lock():
-        hook = entry_hook_of(symbol, find_sled(found, symbol))
+        hook = entry_hook_of(found, symbol)
     return NativeFunction(function, model, hook, may_override, symbol.address)
 
 

@@ -66,6 +66,7 @@ class Runtime:
         platform: Platform | None = None,
         sources: Sources | None = None,
         replaces: RunningProgram | None = None,
+        traces: object = None,
     ) -> None:
         self.loaded, self.options, self.limits = loaded, options, limits
         self.world = World(loaded.object, platform=platform, sources=sources)
@@ -77,8 +78,8 @@ class Runtime:
         self._holds = 0
         self.is_closed = False
         self.links: tuple[Link, ...] = ()
-        if replaces is not None:
-            self._replace_in(replaces)
+        if replaces is not None or traces is not None:
+            self._attach_all(replaces, traces)
 
     @property
     def maps(self) -> Mapping[str, Any]:
@@ -150,12 +151,19 @@ class Runtime:
         start = live.layout.values_offset + offset
         live.block.view[start : start + len(data)] = data
 
-    def _replace_in(self, target: RunningProgram) -> None:
-        """Attach every extension to the function that its section names; all of them or none."""
+    def _attach_all(self, replaces: RunningProgram | None, traces: object) -> None:
+        """Attach every program to the function that its section names; all of them or none."""
+        from bpfc.attaching import attach_by_section  # late: it needs this module
+        from bpfc.links import ATTACH_TYPES
+
         try:
             for name, program in self.loaded.programs.items():
-                if program.type is ProgramType.EXT and program.autoload:
-                    self.links += (self[name].attach_freplace(target, program.attach_target),)
+                if not program.autoload:
+                    continue
+                if program.type is ProgramType.EXT and replaces is not None:
+                    self.links += (self[name].attach_freplace(replaces, program.attach_target),)
+                elif program.attach_type in ATTACH_TYPES and traces is not None:
+                    self.links += (attach_by_section(self[name], traces),)
         except BaseException:
             self.close()
             raise

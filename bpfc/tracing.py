@@ -23,9 +23,9 @@ from ir.btf import Btf
 from ir.context import XDP_MD, ContextLayout
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from ir.function_model import Model, model_of, points_to, prototype_of
-from ir.kinds import AttachType, ProgramType
+from ir.hook_objects import XDP_BUFF, fit_to_objects
+from ir.kinds import ProgramType
 from ir.object import Map
-from ir.packet_objects import XDP_BUFF, fit_to_objects
 from runtime.epoch import epochs
 from runtime.execution import Segment
 from runtime.hook import ProgramHooks, attach_lock
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from bpfc.attachable import Attachable
     from bpfc.running import RunningProgram
 
-WHEN: Final = {LinkKind.FENTRY: When.ENTRY, LinkKind.FMOD_RET: When.OVERRIDE, LinkKind.FEXIT: When.EXIT}
-KINDS: Final = {
-    AttachType.TRACE_FENTRY: LinkKind.FENTRY,
-    AttachType.TRACE_FEXIT: LinkKind.FEXIT,
-    AttachType.MODIFY_RETURN: LinkKind.FMOD_RET,
+WHEN: Final = {
+    LinkKind.FENTRY: When.ENTRY,
+    LinkKind.FMOD_RET: When.OVERRIDE,
+    LinkKind.FEXIT: When.EXIT,
+    LinkKind.FSESSION: When.SESSION,
 }
 
 

@@ -49,7 +49,7 @@ class ContextLayout:
     `is_raw`: r1 points at plain memory of r2 bytes instead, and nothing is converted. `returns` is what r0 must lie in
     (a tracing program). An extension gets what the function gets that it stands for, `entry`; it answers for the program
     only if that `is_main`; callers expect r0 to be a number of `result` (bytes, signed).
-    `objects` are the structures that 64-bit fields point to, by offset (ir/packet_objects.py).
+    `objects` are the structures that 64-bit fields point to, by offset (ir/hook_objects.py).
     """
 
     name: str

@@ -42,6 +42,8 @@ _ROWS: Final = """
 0 strcspn(any, any) -> int
 0 strstr(any, any) -> int
 0 strnstr(any, any, any) -> int
+0 session_is_return(ctx) -> int
+0 session_cookie(ctx) -> mem
 0 xdp_metadata_rx_timestamp(ctx, out8) -> int
 0 xdp_metadata_rx_hash(ctx, out4, out4) -> int
 0 xdp_metadata_rx_vlan_tag(ctx, out2, out2) -> int

@@ -37,10 +37,10 @@ from ir.core import (
     operands,
 )
 from ir.helpers import HELPER_IDS, ResultKind, helper_by_id
+from ir.hook_objects import SESSION_COOKIE, object_named
 from ir.isa import Callee
 from ir.kfuncs import KFUNCS
 from ir.object import Map, ReferenceKind
-from ir.packet_objects import OBJECTS
 
 
 class RegionKind(Enum):
@@ -56,7 +56,7 @@ class RegionKind(Enum):
     MAP = "map"  # a map itself: `name`
     MAP_VALUE = "map-value"  # a value of map `name`
     FUNCTION = "function"
-    OBJECT = "object"  # a structure behind the context: `name` (ir/packet_objects.py)
+    OBJECT = "object"  # a structure behind the context: `name` (ir/hook_objects.py)
     GIVEN = "given"  # by a helper, and no part of a frame: a ring buffer's record, a kernel object
     UNKNOWN = "unknown"  # some address
 
@@ -79,6 +79,7 @@ MOST_PARTS = 4
 MOST_OFFSETS = 8
 INNER = "[]"  # after a map's name: a map found in it
 FOR_EACH_MAP_ELEM = HELPER_IDS["bpf_for_each_map_elem"]
+SESSION_COOKIE_KFUNC = "bpf_session_cookie"
 TIMER_SET_CALLBACK = HELPER_IDS["bpf_timer_set_callback"]
 _VALUE = 3  # the register in which a map's callbacks get the value
 UNKNOWN = Region(RegionKind.UNKNOWN)
@@ -271,6 +272,8 @@ class Regions:
             case Call(Callee.INDIRECT):
                 if self.module.program.tokens:
                     self._set(item, UNKNOWN)
+            case Call(Callee.KFUNC, target) if target == SESSION_COOKIE_KFUNC:
+                self._set(item, Region(RegionKind.OBJECT, SESSION_COOKIE, item))
             case Call(Callee.HELPER | Callee.KFUNC):
                 kind = self._result_kind(item)
                 if kind in _OUTSIDE:
@@ -354,7 +357,7 @@ class Regions:
         root, total = self.offset(load.base)
         total += load.offset
         if region.kind is RegionKind.OBJECT and load.row.size == 8:
-            self._set_object(load, OBJECTS[region.name].pointers.get(total))
+            self._set_object(load, object_named(region.name).pointers.get(total))
         elif isinstance(root, Frame) and load.row.size == 8:
             slot = (function.name, total)
             self._slot_loads[slot].append(load)

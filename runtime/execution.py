@@ -17,7 +17,7 @@ from typing import Final, Literal, final
 from backends import abi
 from ir.context import HEADER, ContextLayout, Pointer
 from ir.diagnostics import Diagnostic, Location, RejectedError, TrapError
-from ir.packet_objects import RXQ_OFFSET
+from ir.hook_objects import RXQ_OFFSET
 from runtime.limits import Limits
 from runtime.words import word_type
 
@@ -236,7 +236,7 @@ class Execution:
             image[HEADER + offset : HEADER + offset + size] = packed
 
     def _set_queue(self, fields: Mapping[str, int]) -> None:
-        """The packet's queue and device, as programs around this one see them (ir/packet_objects): the last 3 words."""
+        """The packet's queue and device, as programs around this one see them (ir/hook_objects): the last 3 words."""
         image = self._image()
         queue = len(image) - 24
         address = self.context_address + queue

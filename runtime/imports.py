@@ -9,7 +9,6 @@ carry addends and whose entries are 64 bits.
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from collections.abc import Iterator
 from errno import ENOENT
@@ -50,12 +49,8 @@ def import_slots(found: Library, symbol: str) -> tuple[int, ...]:
 def imported_address(found: Library, symbol: str) -> int:
     """Where a library's calls of a function go, asked of the dynamic linker. RejectedError (ENOENT)."""
     try:
-        # Safe because the library is loaded: this opens it again, in its own scope, and runs nothing.
-        handle = ctypes.CDLL(
-            None if found.is_program else str(found.path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY
-        )
-        address = ctypes.cast(getattr(handle, symbol), ctypes.c_void_p).value
-    except (OSError, AttributeError) as error:
+        address = ctypes.cast(getattr(found.stay(), symbol), ctypes.c_void_p).value
+    except AttributeError as error:
         raise _missing(f"nothing that '{found.path.name}' can reach is called '{symbol}'") from error
     assert address, "the dynamic linker found it"
     return address
@@ -63,6 +58,7 @@ def imported_address(found: Library, symbol: str) -> int:
 
 def _bind(found: Library, symbol: str, slots: tuple[int, ...]) -> None:
     """Make the pointers writable, and let those that wait for a first call (into the library's own stubs) be bound."""
+    found.stay()
     for slot in slots:
         _make_writable(slot)
         # Safe because the entry belongs to a loaded library and is writable now. A lazily bound one would be

@@ -59,6 +59,15 @@ class Library:
         except (struct.error, IndexError, ValueError) as error:
             raise _bad(path, "has broken headers") from error
 
+    def stay(self) -> ctypes.CDLL:
+        """Let the library never be unloaded: something in it was changed. It, opened again. RejectedError (ENOENT)."""
+        name = None if self.is_program else str(self.path)
+        try:
+            # Safe because the library is loaded: this counts one more user, and runs nothing.
+            return ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+        except OSError as error:
+            raise _missing(f"'{self.path}' is mapped, but was not loaded as a library") from error
+
     def function(self, name: str) -> NativeSymbol:
         """The function called `name`, exported or not. RejectedError (ENOENT, EINVAL)."""
         found = {symbol for symbol in self._functions() if symbol.name == name}

@@ -79,17 +79,22 @@ def find_sled(library: Library, function: NativeSymbol) -> Sled:
     raise _refused(function, said, "compile it with -fpatchable-function-entry=16 -falign-functions=16")
 
 
-def entry_hook_of(function: NativeSymbol, sled: Sled) -> Hook:
-    """The hook of a function at its entry, one for each. Callers hold `attach_lock`. UnsupportedError: EOPNOTSUPP, ENOMEM."""
-    found = _hooks().get(sled.site)
+def entry_hook_of(library: Library, function: NativeSymbol) -> Hook:
+    """The hook of a function at its entry, one for each. Callers hold `attach_lock`.
+
+    RejectedError as `find_sled`; UnsupportedError: EOPNOTSUPP, ENOMEM.
+    """
+    found = _hooks().get(function.address)
     if found is None:
-        found = _hooks()[sled.site] = Hook(function.name, _entry(function, sled), host_space())
+        sled = find_sled(library, function)
+        library.stay()
+        found = _hooks()[function.address] = Hook(function.name, _entry(function, sled), host_space())
     return found
 
 
 @cache
 def _hooks() -> dict[int, Hook]:
-    """The hooks of patchable entries by the addresses of their sites; for as long as the process lives."""
+    """The hooks of patchable entries by the addresses of their functions; for as long as the process lives."""
     return {}
 
 

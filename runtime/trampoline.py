@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from enum import IntEnum
 from errno import E2BIG, EBUSY
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from backends.native_code import Needs
@@ -39,6 +40,7 @@ class When(IntEnum):
     ENTRY = 0
     OVERRIDE = 1
     EXIT = 2
+    SESSION = 3  # at entry and at exit
 
 
 class Traced(Protocol):
@@ -99,7 +101,8 @@ class Trampoline:
         """Let a program run around the function. RejectedError: EBUSY, E2BIG; UnsupportedError: ENOMEM."""
         if any(found.program.identity == program.identity for found in self.links):
             raise _refused(self.hook.name, "the program is attached to it already", EBUSY)
-        if len(self.links) >= MOST_PROGRAMS:
+        taken = sum(_weight(found.when) for found in self.links)
+        if taken + _weight(when) > MOST_PROGRAMS:
             raise _refused(self.hook.name, f"{MOST_PROGRAMS} programs are attached to it already", E2BIG)
         attachment = Attachment(when, program, cookie, self.space)
         attachment.hold()
@@ -123,7 +126,7 @@ class Trampoline:
             self.links = left  # the image that runs skips the program
 
     def _switch(self, links: list[Attachment]) -> None:
-        image = Image(self, sorted(links, key=lambda attachment: attachment.when))
+        image = Image(self, links)
         try:
             self.hook.entry.arm(image.address)
         except BaseException:
@@ -144,12 +147,16 @@ class Image:
     def __init__(self, trampoline: Trampoline, attachments: list[Attachment]) -> None:
         self._space = space = trampoline.space
         self._attachments = attachments
+        runs = [
+            [attachment for attachment in attachments if attachment.when in kinds]
+            for kinds in ((When.ENTRY, When.SESSION), (When.OVERRIDE,), (When.EXIT, When.SESSION))
+        ]
         self._flag = Word(space.records)
         self._count: int | None = None
         self._image: LinkedImage | None = None
         try:
             self._count = _take_count(space)
-            self._image = space.link_image(_shape(trampoline, attachments), self._symbols(trampoline))
+            self._image = space.link_image(_shape(trampoline, runs), self._symbols(trampoline, runs))
         except BaseException:
             self._give_back()
             raise
@@ -187,7 +194,7 @@ class Image:
         self._image = self._count = None
         self._flag.close()
 
-    def _symbols(self, trampoline: Trampoline) -> dict[str, int]:
+    def _symbols(self, trampoline: Trampoline, runs: list[list[Attachment]]) -> dict[str, int]:
         assert self._count is not None, "taken before"
         found = {
             **self._space.shared,
@@ -196,7 +203,7 @@ class Image:
             "image": self._flag.address,
             "original": trampoline.hook.entry.body,
         }
-        for number, attachment in enumerate(self._attachments):
+        for number, attachment in enumerate(chain(*runs)):
             found[f"program.{number}"] = attachment.program.address
             found[f"record.{number}"] = attachment.program.record
             found[f"guard.{number}"] = attachment.program.guard
@@ -213,15 +220,25 @@ def _take_count(space: HookSpace) -> int:
     return space.threads.take_count()
 
 
-def _shape(trampoline: Trampoline, attachments: list[Attachment]) -> Shape:
-    kinds = [attachment.when for attachment in attachments]
-    counts = kinds.count(When.ENTRY), kinds.count(When.OVERRIDE), kinds.count(When.EXIT)
+def _weight(when: When) -> int:
+    """How many of the programs that may be attached an attachment counts as."""
+    return 2 if when is When.SESSION else 1
+
+
+def _shape(trampoline: Trampoline, runs: list[list[Attachment]]) -> Shape:
+    entries, overrides, exits = map(len, runs)
     needs = Needs(0)
-    for attachment in attachments:
+    sessions: dict[Attachment, int] = {}
+    for attachment in chain(*runs):
         needs |= attachment.program.needs
+        if attachment.when is When.SESSION:
+            sessions.setdefault(attachment, len(sessions))
+    numbers = tuple(sessions.get(attachment, -1) for attachment in chain(*runs)) if sessions else ()
     calling = trampoline.space.target.calling
     registers = len(calling.arguments)
-    return Shape(trampoline.model, trampoline.has_run, *counts, needs, registers, calling.tail_words)
+    counts = entries, overrides, exits
+    machine = needs, registers, calling.tail_words
+    return Shape(trampoline.model, trampoline.has_run, *counts, *machine, numbers)
 
 
 def _refused(name: str, why: str, number: int) -> RejectedError:

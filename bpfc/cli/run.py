@@ -45,6 +45,7 @@ class Request:
     resize: tuple[str, ...]
     static_key: tuple[str, ...]
     replace: tuple[str, ...]
+    attach: tuple[str, ...]
     level: str
     no_cache: bool
     arch: str | None
@@ -95,6 +96,12 @@ class Tally:
 @click.option(
     "--replace", multiple=True, metavar="FUNC=OBJ:PROG", help="Put a program in a global function's place."
 )
+@click.option(
+    "--attach",
+    multiple=True,
+    metavar="HOW:FUNC=PROG",
+    help="Run PROG, or OBJ:PROG, around a function; HOW is fentry, fexit, ...",
+)
 @level_option
 @click.option("--trace", is_flag=True, help="A line for each run; with -j a JSON object.")
 @click.option("--no-cache", is_flag=True, help="Compile, whether it was compiled before or not.")
@@ -110,6 +117,7 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: 
     PROG may be left out when there is only one. Without input it runs once, over nothing. Exit code 1: a run
     ended at a check.
     """
+    from bpfc.cli.attachments import Attachments
     from bpfc.cli.inputs import context_fields, fill_maps, resize_maps, switch_keys  # late, as what follows
     from bpfc.cli.replacements import replaced
     from bpfc.cli.run_report import report_json, report_text
@@ -126,9 +134,11 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: 
     with loaded.start(how, limits, request.arch, counts=request.arch is not None) as runtime:
         fill_maps(runtime, request.map)
         running = runtime[chosen.name]
-        with replaced(running, request.replace, how) as functions:
+        around = Attachments(running, request.attach, how)
+        with replaced(running, request.replace, how) as functions, around:
             tally = _run(terminal, running, context_fields(request.ctx), request)
-        data = {**report_json(loaded, runtime, running, tally), "replaced": functions}
+            attached = around.report()
+        data = {**report_json(loaded, runtime, running, tally), "replaced": functions, **attached}
     if terminal.speaks_json or not request.trace:
         terminal.result("bpfc.run/1", data, report_text(data, terminal.verbose > 0))
     return NO if tally.traps else OK

@@ -25,8 +25,6 @@ _UNITS: Final = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"), (1, "ns
 
 def report_json(loaded: Loaded, runtime: Runtime, running: RunningProgram, tally: Tally) -> Json:
     """Everything, for machines."""
-    btf = loaded.object.btf
-    described = {name: describe_map(btf, view) for name, view in runtime.world.maps.items()}
     ordered = sorted(tally.verdicts.items(), key=lambda item: (-item[1], item[0]))
     return {
         "program": tally.program.name,
@@ -37,15 +35,7 @@ def report_json(loaded: Loaded, runtime: Runtime, running: RunningProgram, tally
         "result": _result_json(tally.program, tally.only) if tally.only is not None else None,
         "traps": [diagnostic_json(one) for one in tally.traps[:SHOWN]],
         "printk": tally.printk,
-        "maps": {name: said for name, said in described.items() if said is not None},
-        "globals": {
-            name: {
-                "type": type_name(btf, one.type_id),
-                "section": one.section,
-                "value": runtime.globals[name],
-            }
-            for name, one in runtime.globals.variables.items()
-        },
+        **contents_json(loaded, runtime),
         "timing": {
             "level": running.compiled.level,
             "compile_ns": running.compiled.ns,
@@ -57,6 +47,23 @@ def report_json(loaded: Loaded, runtime: Runtime, running: RunningProgram, tally
             "machine_insns": tally.steps or None,
             "run_ns": tally.ns,
             "ns_per_run": round(tally.ns / tally.runs, 1) if tally.runs else 0,
+        },
+    }
+
+
+def contents_json(loaded: Loaded, runtime: Runtime) -> Json:
+    """What is in the maps and the variables of a running object."""
+    btf = loaded.object.btf
+    described = {name: describe_map(btf, view) for name, view in runtime.world.maps.items()}
+    return {
+        "maps": {name: said for name, said in described.items() if said is not None},
+        "globals": {
+            name: {
+                "type": type_name(btf, one.type_id),
+                "section": one.section,
+                "value": runtime.globals[name],
+            }
+            for name, one in runtime.globals.variables.items()
         },
     }
 
@@ -114,10 +121,31 @@ def _lines(data: Mapping[str, Any], limit: int | None) -> Iterator[str]:
     yield from _section("result", _result(data["result"]))
     yield from _section("traps", [f"{one['message']} [{one['code']}]" for one in data["traps"][:limit]])
     yield from _section("printk", _printk(data["printk"], limit))
-    lines = [line for name, said in data["maps"].items() for line in map_lines(name, said, limit)]
-    yield from _section("maps", lines)
-    yield from _section("globals", _globals(data["globals"], limit is None))
+    yield from _contents(data, "", limit)
+    yield from _section("attached", _attached(data["attached"]))
+    for path, contents in data["tracers"].items():
+        yield from _contents(contents, f" of {path}", limit)
     yield from _section("timing", [_timing(data["timing"], data["runs"])])
+
+
+def _contents(data: Mapping[str, Any], of: str, limit: int | None) -> Iterator[str]:
+    lines = [line for name, said in data["maps"].items() for line in map_lines(name, said, limit)]
+    yield from _section(f"maps{of}", lines)
+    yield from _section(f"globals{of}", _globals(data["globals"], limit is None))
+
+
+def _attached(rows: list[Mapping[str, Any]]) -> list[str]:
+    """A line for each program around a function."""
+    lines = []
+    for one in rows:
+        runs, misses = one["run_cnt"], one["recursion_misses"]
+        each = f", {show_ns(one['run_time_ns'] / runs)} each" if runs else ""
+        missed = f", {misses} skipped inside of itself" if misses else ""
+        of = f" of {one['object']}" if one["object"] is not None else ""
+        lines.append(
+            f"{one['kind']} {one['function']}: {one['program']}{of}, {runs} {_plural('run', runs)}{each}{missed}"
+        )
+    return lines
 
 
 def _section(title: str, lines: list[str]) -> Iterator[str]:

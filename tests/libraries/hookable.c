@@ -45,6 +45,11 @@ long loops(long n)
 	return sum;
 }
 
+int f(int a, unsigned long b)
+{
+	return a + b;
+}
+
 /* TR-02 */
 unsigned long six(unsigned long a, void *b, short c, int d, void *e, unsigned long f)
 {

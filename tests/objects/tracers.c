@@ -178,3 +178,33 @@ SEC("fentry/f") int second_level(__u64 *ctx)
 	exits++;
 	return 0;
 }
+
+/* A session: what it saw at entry is there at exit. */
+extern __u64 *bpf_session_cookie(void *ctx) __attribute__((section(".ksyms")));
+extern _Bool bpf_session_is_return(void *ctx) __attribute__((section(".ksyms")));
+
+__u64 kept, sum, returned;
+
+static __always_inline int session(__u64 *ctx)
+{
+	__u64 *cookie = bpf_session_cookie(ctx);
+
+	if (!bpf_session_is_return(ctx)) {
+		kept += *cookie == 0;
+		*cookie = 1000 + ctx[0];
+		return 0;
+	}
+	sum += *cookie;
+	returned = ctx[2];
+	return 0;
+}
+
+SEC("fsession/f") int keeps(__u64 *ctx)
+{
+	return session(ctx);
+}
+
+SEC("fsession/f") int keeps_too(__u64 *ctx)
+{
+	return session(ctx);
+}

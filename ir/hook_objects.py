@@ -1,4 +1,6 @@
-"""What a program that runs around an XDP program sees where a kernel has a struct xdp_buff: the context's own header.
+"""Structures that programs around functions find behind their context.
+
+What such a program sees where a kernel has a struct xdp_buff is the header of the XDP program's own context:
 
     header    0       8          16          24                40        64
               | data  | data_end | data_meta | packet_start |  | rxq     | image of struct xdp_md
@@ -7,6 +9,7 @@
     dev       | ifindex 4 |
 
 Only these members exist. Programs are fitted to them (CO-RE), so it does not matter where their own headers have them.
+A session's cookie is one word that its program has from entry to exit.
 """
 
 from __future__ import annotations
@@ -28,18 +31,19 @@ _WORD: Final = 8
 
 @final
 @dataclass(frozen=True, slots=True)
-class PacketObject:
+class HookObject:
     """A structure of `size` bytes; `members` are (offset, size), `pointers` the structures that some point to."""
 
     size: int
     members: Mapping[str, tuple[int, int]]
     pointers: Mapping[int, str]
+    is_writable: bool = False
 
 
 XDP_BUFF: Final = "xdp_buff"
 RXQ_OFFSET: Final = 40  # in the header
-OBJECTS: Final[Mapping[str, PacketObject]] = {
-    XDP_BUFF: PacketObject(
+OBJECTS: Final[Mapping[str, HookObject]] = {
+    XDP_BUFF: HookObject(
         48,
         {
             "data": (0, 8),
@@ -50,9 +54,16 @@ OBJECTS: Final[Mapping[str, PacketObject]] = {
         },
         {RXQ_OFFSET: "xdp_rxq_info"},
     ),
-    "xdp_rxq_info": PacketObject(16, {"dev": (0, 8), "queue_index": (8, 4)}, {0: "net_device"}),
-    "net_device": PacketObject(4, {"ifindex": (0, 4)}, {}),
+    "xdp_rxq_info": HookObject(16, {"dev": (0, 8), "queue_index": (8, 4)}, {0: "net_device"}),
+    "net_device": HookObject(4, {"ifindex": (0, 4)}, {}),
 }
+SESSION_COOKIE: Final = "session cookie"
+WITHOUT_TYPE: Final[Mapping[str, HookObject]] = {SESSION_COOKIE: HookObject(8, {}, {}, is_writable=True)}
+
+
+def object_named(name: str) -> HookObject:
+    """The structure that a region names."""
+    return OBJECTS.get(name) or WITHOUT_TYPE[name]
 
 
 def fit_to_objects(program: Program, local: Btf | None) -> Program:
