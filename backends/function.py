@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import chain
 from typing import Final, assert_never, final
 
 from backends import abi
@@ -29,15 +31,18 @@ from ir.core import (
     StaticBranch,
     Store,
     Value,
+    operands,
 )
 from ir.diagnostics import Diagnostic
 from ir.isa import Kind, Row, compute
 from ir.object import ReferenceKind
+from ir.passes.laws import laws_of
 
 EACCES: Final = 13
 FRAME_SIZE: Final = 512
 MAY_GOTO_BUDGET: Final = 8_388_608
 FUEL_BOUND: Final = 1 << 32
+LARGE: Final = 1500  # instructions from which on a function is better compiled in a hurry
 _DIVIDE: Final = (meaning.div, meaning.mod, meaning.sdiv, meaning.smod)
 
 
@@ -63,6 +68,12 @@ class FunctionLowering:
         self.trap_arms: list[tuple[str, int | str, str]] = []
         self.has_frame = False
         self.uses_run_stack = unit.uses_run_stack
+        self.reads: Counter[Value] = Counter()
+        # A static branch has its cost in where blocks stand, which is not decided in a hurry.
+        if not self.static and sum(len(block.insts) for block in function.blocks) >= LARGE:
+            unit.large.add(function.name)
+            self.reads.update(chain.from_iterable(map(operands, function.insts())))
+            self.reads.update(chain.from_iterable(operands(block.terminator) for block in function.blocks))
         self.checker = Checker(self)
 
     # the function as a whole
@@ -329,7 +340,10 @@ class FunctionLowering:
         if inst.row.meaning in _DIVIDE and self.facts.is_never_zero(inst.y, inst.row.bits):
             divisor = self.as_int(inst.y)
             self.text.note_nonzero(divisor if inst.row.bits == 64 else self.text.trunc(64, divisor, 32))
-        result: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
+        x, y = inst.x, inst.y
+        if self.reads[y] == 1 < self.reads[x] and laws_of(inst.row, False).is_commutative:
+            x, y = y, x  # the machine overwrites the first: better one that nobody else reads
+        result: str = compute(inst.row, self.text, self.as_int(x), self.as_int(y))
         return result
 
     def _declare_swap(self, row: Row) -> None:

@@ -34,12 +34,16 @@ SMALL: Final = 200  # instructions up to which a program is compiled into its ba
 @final
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """LLVM IR text, the external symbols it needs, and how many run-time checks and fueled loops are left in it."""
+    """LLVM IR text, the external symbols it needs, and how many run-time checks and fueled loops are left in it.
+
+    `large` are functions that are better compiled in a hurry.
+    """
 
     text: str
     externals: tuple[str, ...]
     checks: int
     fueled_loops: int
+    large: frozenset[str]
 
 
 def lower(
@@ -61,4 +65,5 @@ def lower(
         bodies.append(IN_SEGMENT)
     metadata = ['!1 = !{!"branch_weights", i32 1048575, i32 1}']
     text = "\n".join([*globals_, *declarations, *bodies, *metadata, ""])
-    return Lowered(text, (*sorted(unit.declared), *sorted(unit.globals)), unit.checks, unit.fueled)
+    externals = (*sorted(unit.declared), *sorted(unit.globals))
+    return Lowered(text, externals, unit.checks, unit.fueled, frozenset(unit.large))

@@ -75,6 +75,7 @@ class Unit:
         self.globals: set[str] = set()
         self.problems: list[Diagnostic] = []
         self.may_trap: set[str] = set()
+        self.large: set[str] = set()
         self.checks = 0
         self.fueled = 0
         self.order = _callees_first(module)

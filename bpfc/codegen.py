@@ -78,7 +78,7 @@ def generate(
     target = target or host()
     machine, parsed, lowered = _build(program, maps, options, target, overridden, context, cpu)
     if options.level != "O0":
-        machine.optimize(parsed)
+        machine.optimize(parsed, lowered.large)
     needs = Needs.ALL
     if context is not None and context.entry is None:  # a program that hooks run
         needs = needs_of(str(parsed.get_function(program.name)))
@@ -88,9 +88,9 @@ def generate(
 
 def emit(program: Program, maps: Mapping[str, Map], options: Options, target: Target, form: Form) -> bytes:
     """`program` for `target` in the form wanted, texts in UTF-8. Raises RejectedError."""
-    machine, parsed, _ = _build(program, maps, options, target, frozenset())
+    machine, parsed, lowered = _build(program, maps, options, target, frozenset())
     if options.level != "O0" and form is not Form.LOWERED:
-        machine.optimize(parsed)
+        machine.optimize(parsed, lowered.large)
     match form:
         case Form.OBJECT:
             return machine.emit_object(parsed)
