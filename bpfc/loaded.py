@@ -37,10 +37,12 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 @final
 class Loaded:
-    """What `bpfc.load` gives: an Object, and the way to run it."""
+    """What `bpfc.load` gives: an Object, and the way to run it. `source` is the ELF file that it was read from."""
 
-    def __init__(self, object: Object, static_keys: StaticKeyTable | None = None) -> None:
-        self.object = object
+    def __init__(
+        self, object: Object, static_keys: StaticKeyTable | None = None, source: bytes = b""
+    ) -> None:
+        self.object, self.source = object, source
         self.kernel: Btf | None = None
         self.static_keys = static_keys or read_static_keys(object)
 
@@ -161,6 +163,15 @@ class Loaded:
         chosen = self.programs if name is None else {name: self.program(name)}
         return verify_object(self.object, chosen, self.kernel)
 
+    def emit_bpf(self, names: Sequence[str] | None = None, options: Options | None = None) -> bytes:
+        """The object with its programs (or those named) optimized as bytecode, for Linux to load: an ELF file.
+
+        Constants are final: what they decide against is left out. Raises RejectedError, UnsupportedError.
+        """
+        from bpfc.bpf_output import emit_bpf  # late: few write objects
+
+        return emit_bpf(self, "bpfeb" if self.object.big_endian else "bpfel", names, options)
+
     def start(
         self,
         options: Options | None = None,
@@ -235,7 +246,7 @@ def load(source: Source, name: str = "") -> Loaded:
         raise UnreadableError([Diagnostic("not-elf", said, Location(file=called, offset=0))])
     from bpfc.elf.reader import read_object  # late: pyelftools
 
-    return Loaded(read_object(data, called))
+    return Loaded(read_object(data, called), source=data)
 
 
 def from_insns(

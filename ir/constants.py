@@ -44,11 +44,13 @@ User = tuple[Block, Alu | Load | Branch] | tuple[Edge, Param]
 class Constants:
     """What is constant in one function: `facts` by value, and the edges that may be `taken`.
 
-    A value without a fact may be anything.
+    A value without a fact may be anything. Nothing is known of what instructions at `opaque` slots compute.
     """
 
-    def __init__(self, function: Function, maps: Mapping[str, Map]) -> None:
-        self.function, self.maps = function, maps
+    def __init__(
+        self, function: Function, maps: Mapping[str, Map], opaque: frozenset[int] = frozenset()
+    ) -> None:
+        self.function, self.maps, self.opaque = function, maps, opaque
         self.facts: dict[Value, Fact] = {}
         self.taken: set[Edge] = set()
         self.has_folded_load = False
@@ -96,6 +98,8 @@ class Constants:
         self._visited.add(block)
         facts = self.facts
         for inst in block.insts:
+            if self.opaque and inst.at in self.opaque:
+                continue
             if type(inst) is Const:
                 facts[inst] = inst.value
                 continue

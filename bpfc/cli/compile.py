@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, final
 
 import click
 
 from bpfc.cli.dump import arch_option, emit_bytes, level_option
-from bpfc.cli.objects import select_program, with_object
+from bpfc.cli.objects import select_program, select_programs, with_object
 from bpfc.cli.root import Command
 from bpfc.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from bpfc.loaded import Loaded
+    from bpfc.options import Options
 
 EMITS: Final = ("obj", "asm", "llvm")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options of the command."""
+
+    arch: str | None
+    emit: str
+    output: str
+    level: str
+    keep_rodata: bool
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether what comes out is no text."""
+        return self.emit == "obj"
+
+    @property
+    def options(self) -> Options:
+        """How to compile."""
+        from bpfc.options import Options  # late, as everything behind a command
+
+        return Options(level=self.level, fold=not self.keep_rodata)
 
 
 @click.command(cls=Command)
@@ -24,32 +50,52 @@ EMITS: Final = ("obj", "asm", "llvm")
 @arch_option
 @click.option("--emit", type=click.Choice(EMITS), default="obj", help="What to write.  [default: obj]")
 @click.option("-o", "output", metavar="F", default="-", help="Where to; - is stdout.  [default: -]")
+@click.option("--keep-rodata", is_flag=True, help="Leave what constants decide to who loads it.")
 @level_option
-def command(
-    terminal: Terminal, loaded: Loaded, program: str | None, arch: str | None, emit: str, output: str, level: str
-) -> None:  # fmt: skip
+def command(terminal: Terminal, loaded: Loaded, program: str | None, **wanted: Any) -> None:
     """Compile a program: an ELF object, assembly text, or LLVM IR.
 
     Names that the runtime defines stay open in it: map.NAME, value.NAME, helper.ID. --set of a constant
-    specializes the code: what it decides against is left out.
+    specializes the code: what it decides against is left out. For bpfel and bpfeb, bytecode for Linux to load, all
+    programs when PROG is left out.
     """
-    if emit == "obj" and output == "-" and sys.stdout.isatty() and not terminal.speaks_json:
+    request = Request(**wanted)
+    if request.is_binary and request.output == "-" and sys.stdout.isatty() and not terminal.speaks_json:
         raise click.UsageError("an object is nothing for a terminal: name a file with -o")
+    emit = _emit_bytecode if request.arch in ("bpfel", "bpfeb") else _emit_native
+    names, code = emit(loaded, program, request)
+    called = {"program": names[0]} if len(names) == 1 else {"programs": list(names)}
+    if request.output != "-":
+        _write(request.output, code)
+        said = {**called, "emit": request.emit, "path": request.output, "bytes": len(code)}
+        if terminal.speaks_json:
+            terminal.record("bpfc.compile/1", said)
+        terminal.detail(f"wrote {len(code)} bytes to {request.output}")
+    elif terminal.speaks_json:
+        content = code if request.is_binary else code.decode()
+        terminal.record("bpfc.compile/1", {**called, "emit": request.emit, "content": content})
+    else:
+        sys.stdout.buffer.write(code)
+
+
+def _emit_native(loaded: Loaded, program: str | None, request: Request) -> tuple[tuple[str, ...], bytes]:
     from bpfc.codegen import Form  # late: llvmlite
 
     chosen = select_program(loaded, program)
-    code = emit_bytes(loaded, chosen, level, arch, Form(emit))
-    if output != "-":
-        _write(output, code)
-        said = {"program": chosen.name, "emit": emit, "path": output, "bytes": len(code)}
-        if terminal.speaks_json:
-            terminal.record("bpfc.compile/1", said)
-        terminal.detail(f"wrote {len(code)} bytes to {output}")
-    elif terminal.speaks_json:
-        content = code if emit == "obj" else code.decode()
-        terminal.record("bpfc.compile/1", {"program": chosen.name, "emit": emit, "content": content})
-    else:
-        sys.stdout.buffer.write(code)
+    return (chosen.name,), emit_bytes(loaded, chosen, request.options, request.arch, Form(request.emit))
+
+
+def _emit_bytecode(loaded: Loaded, program: str | None, request: Request) -> tuple[tuple[str, ...], bytes]:
+    from bpfc.bpf_output import bpf_text, emit_bpf
+
+    assert request.arch is not None, "which is why it is bytecode"
+    if request.emit == "obj":
+        names = tuple(one.name for one in select_programs(loaded, program))
+        return names, emit_bpf(loaded, request.arch, names, request.options)
+    if request.emit == "asm":
+        name = select_program(loaded, program).name
+        return (name,), bpf_text(loaded, request.arch, name, request.options).encode()
+    raise click.UsageError(f"--emit {request.emit} is not for {request.arch}, which is bytecode: obj or asm")
 
 
 def _write(path: str, code: bytes) -> None:

@@ -13,6 +13,7 @@ from bpfc.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from bpfc.loaded import Loaded
+    from bpfc.options import Options
     from ir.object import Program
 
 LEVELS: Final = ("auto", "O0", "O1", "O2", "O3")
@@ -122,17 +123,17 @@ def jited(
 
 def emit_text(loaded: Loaded, program: Program, level: str, arch: str | None, form: Any) -> str:
     """A program as LLVM IR or assembly text."""
-    return emit_bytes(loaded, program, level, arch, form).decode()
+    from bpfc.options import Options
+
+    return emit_bytes(loaded, program, Options(level=level), arch, form).decode()
 
 
-def emit_bytes(loaded: Loaded, program: Program, level: str, arch: str | None, form: Any) -> bytes:
+def emit_bytes(loaded: Loaded, program: Program, options: Options, arch: str | None, form: Any) -> bytes:
     """A program for machine `arch` (None: this one) in a `Form`."""
     from backends.registry import host, target_named
     from bpfc.codegen import emit
     from bpfc.compile import effective_level
-    from bpfc.options import Options
 
-    options = Options(level=level)
     options = replace(options, level=effective_level(program, options))
     return emit(program, loaded.maps, options, target_named(arch) if arch else host(), form)
 

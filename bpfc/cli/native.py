@@ -32,7 +32,7 @@ def compile_for(loaded: Loaded, program: Program, level: str, arch: str | None) 
     if arch is None or target_named(arch) == host():
         return compile_program(program, loaded.maps, Options(level=level)).code
     target = target_named(arch)
-    return parse_object(emit_bytes(loaded, program, level, arch, Form.OBJECT), target)
+    return parse_object(emit_bytes(loaded, program, Options(level=level), arch, Form.OBJECT), target)
 
 
 def key_names(loaded: Loaded, program: Program) -> dict[int, str]:

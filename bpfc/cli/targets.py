@@ -15,6 +15,7 @@ from bpfc.cli.terminal import Terminal, table
 def command(terminal: Terminal, /) -> None:
     """The machines that code can be made for, by the name that --arch takes."""
     from backends.registry import NAMES, target_named
+    from bpfc.bpf_output import BYTE_ORDERS
 
     targets = [
         {
@@ -30,5 +31,7 @@ def command(terminal: Terminal, /) -> None:
         (one["name"], one["triple"], f"{one['byte_order']}-endian", "this machine" if one["host"] else "")
         for one in targets
     ]
+    bytecode = [{"name": name, "byte_order": order} for name, order in BYTE_ORDERS.items()]
+    rows += [(one["name"], "", f"{one['byte_order']}-endian", "bytecode for Linux") for one in bytecode]
     text = "\n".join(table(rows, ("target", "triple", "byte order", "")))
-    terminal.result("bpfc.targets/1", {"targets": targets}, text)
+    terminal.result("bpfc.targets/1", {"targets": targets, "bytecode": bytecode}, text)

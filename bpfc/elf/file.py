@@ -117,6 +117,17 @@ class ElfRelocation:
 
 @final
 @dataclass(frozen=True, slots=True)
+class RelocationRow:
+    """A relocation as it stands in its table: `symbol` is the number of one."""
+
+    offset: int
+    type: int
+    symbol: int
+    addend: int | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class ElfFile:
     """A relocatable BPF file. `sections[number]` is the section with that number; section 0 is empty."""
 
@@ -187,10 +198,18 @@ def read_elf(data: bytes, name: str) -> ElfFile:
 
 def read_relocations(file: ElfFile, table: Section) -> list[ElfRelocation]:
     """The relocations of a SHT_REL or SHT_RELA section, in the order of the file. Raises UnreadableError."""
+    return [
+        ElfRelocation(row.offset, row.type, file.symbols[row.symbol], row.addend)
+        for row in relocation_rows(file, table)
+    ]
+
+
+def relocation_rows(file: ElfFile, table: Section) -> list[RelocationRow]:
+    """The same by the numbers of symbols, all of which are there. Raises UnreadableError."""
     structs, at = file.parser.structs, Location(file=file.name, section=table.name)
     row = structs.Elf_Rela if table.type == "SHT_RELA" else structs.Elf_Rel
     count = _count(table, row.sizeof(), at)
-    found: list[ElfRelocation] = []
+    found: list[RelocationRow] = []
     stream = io.BytesIO(table.data)
     try:
         for number in range(count):
@@ -203,9 +222,7 @@ def read_relocations(file: ElfFile, table: Section) -> list[ElfRelocation]:
                     at,
                 )
             found.append(
-                ElfRelocation(
-                    entry["r_offset"], entry["r_info_type"], file.symbols[symbol], entry.get("r_addend")
-                )
+                RelocationRow(entry["r_offset"], entry["r_info_type"], symbol, entry.get("r_addend"))
             )
     except _MISREAD as error:
         raise _error("bad-elf", f"malformed relocations: {error}", at) from error
