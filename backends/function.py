@@ -11,6 +11,7 @@ from backends.access import lower_atomic, lower_load, lower_packet_load, lower_s
 from backends.calls import emit_call
 from backends.checks import Checker
 from backends.control import lower_terminator
+from backends.line_table import mark_lines, scope_of
 from backends.text import Text
 from backends.unit import Unit, quote
 from ir import meaning
@@ -103,7 +104,9 @@ class FunctionLowering:
                 self._count(block)
             for inst in block.insts:
                 self.lower_inst(inst)
+                self._mark(inst.at)
             lower_terminator(self, block)
+            self._mark(block.terminator.at)
             blocks.append((block, self.text.lines))
         if self.trap_arms:
             self.unit.may_trap.add(function.name)
@@ -111,7 +114,14 @@ class FunctionLowering:
         for block, body in blocks:
             lines += [f"{self.labels[block]}:", *self._phis(block), *body]
         lines += [*self._trap_block(), "}"]
+        if self.unit.options.lines:
+            mark_lines(lines, function.info.start)
         return "\n".join(lines)
+
+    def _mark(self, slot: int) -> None:
+        """What was written since the last mark is for a slot."""
+        if self.unit.options.lines and slot >= 0:
+            mark_lines(self.text.lines, slot)
 
     def _header(self) -> str:
         function = self.function
@@ -129,7 +139,9 @@ class FunctionLowering:
             self.unit.declare("__bpfc_personality", "i32", "...")
         if function.info.is_global and not self.is_main:
             attributes += " noinline"
-        return f"define {linkage}i64 @{quote(function.name)}({', '.join(arguments)}) {attributes}{prologue}{personality} {{"
+        scope = scope_of(self.unit.order.index(function.name)) if self.unit.options.lines else ""
+        rest = f"{attributes}{prologue}{personality}{scope}"
+        return f"define {linkage}i64 @{quote(function.name)}({', '.join(arguments)}) {rest} {{"
 
     def _linkage(self) -> tuple[str, str]:
         """Linkage and entry NOP. A weak definition may be replaced by another: LLVM concludes nothing from its body."""

@@ -23,6 +23,7 @@ from backends.calls import Natives, NoNatives
 from backends.checks import IN_SEGMENT
 from backends.control import PATCHPOINT
 from backends.function import FunctionLowering
+from backends.line_table import line_metadata
 from backends.unit import Facts, LowerOptions, Unit, quote
 from ir.core import Module
 from ir.diagnostics import RejectedError
@@ -64,6 +65,9 @@ def lower(
     if unit.needs_segments:
         bodies.append(IN_SEGMENT)
     metadata = ['!1 = !{!"branch_weights", i32 1048575, i32 1}']
+    if options.lines:
+        infos = (module.functions[name].info for name in unit.order)
+        metadata += line_metadata([(info.name, info.start, info.slots) for info in infos])
     text = "\n".join([*globals_, *declarations, *bodies, *metadata, ""])
     externals = (*sorted(unit.declared), *sorted(unit.globals))
     return Lowered(text, externals, unit.checks, unit.fueled, frozenset(unit.large))

@@ -17,14 +17,16 @@ from typing import Final, NamedTuple, final
 from ir.diagnostics import Diagnostic, UnreadableError
 
 MAGIC: Final = b"bpfcode\0"
-VERSION: Final = 3
+VERSION: Final = 4
 UNDEFINED: Final = -1
+NO_SLOT: Final = -1
 
 _HEADER: Final = struct.Struct("<8sIQ16s")
-_COUNTS: Final = struct.Struct("<IIIIII")
+_COUNTS: Final = struct.Struct("<IIIIIII")
 _SECTION: Final = struct.Struct("<IQIQBBxx")
 _SYMBOL: Final = struct.Struct("<IiqQBBBx")
 _RELOCATION: Final = struct.Struct("<IQIIq")
+_LINE: Final = struct.Struct("<IQi4x")
 _SITE: Final = struct.Struct("<BBxxIQIIQq")
 
 
@@ -89,6 +91,14 @@ class Relocation(NamedTuple):
     addend: int
 
 
+class LineMark(NamedTuple):
+    """From byte `offset` of `section` on, code is for the BPF instruction at `slot` (NO_SLOT: for none), up to the next."""
+
+    section: int
+    offset: int
+    slot: int
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class PatchSite:
@@ -120,6 +130,7 @@ class NativeCode:
     relocations: tuple[Relocation, ...]
     sites: tuple[PatchSite, ...] = ()
     needs: Needs = Needs.ALL
+    lines: tuple[LineMark, ...] = ()
 
     @property
     def undefined(self) -> tuple[str, ...]:
@@ -143,6 +154,7 @@ class NativeCode:
                 len(self.symbols),
                 len(self.relocations),
                 len(self.sites),
+                len(self.lines),
                 self.needs,
             )
         ]
@@ -161,6 +173,7 @@ class NativeCode:
             )
             for s in self.sites
         ]
+        records += [_LINE.pack(*mark) for mark in self.lines]
         texts = "\0".join(strings.texts).encode()
         records += [len(texts).to_bytes(4, "little"), texts, *(section.data for section in self.sections)]
         body = b"".join(records)
@@ -173,7 +186,7 @@ def from_bytes(data: bytes) -> NativeCode:
     target, *counts, needs = _COUNTS.unpack_from(body)
     tables: list[list[tuple[int, ...]]] = []
     at = _COUNTS.size
-    for record, count in zip((_SECTION, _SYMBOL, _RELOCATION, _SITE), counts, strict=True):
+    for record, count in zip((_SECTION, _SYMBOL, _RELOCATION, _SITE, _LINE), counts, strict=True):
         end = at + record.size * count
         tables.append(list(record.iter_unpack(body[at:end])))
         at = end
@@ -203,6 +216,7 @@ def from_bytes(data: bytes) -> NativeCode:
             for kind, form, section, offset, length, function, key, target_offset in tables[3]
         ),
         Needs(needs),
+        tuple(LineMark(*mark) for mark in tables[4]),
     )
 
 

@@ -26,6 +26,7 @@ from backends.elf_object import (
     ElfSection,
     read_object,
 )
+from backends.line_table import read_lines
 from backends.native_code import UNDEFINED, NativeCode, PatchSite, Relocation, Section, SiteKind, Symbol
 from backends.static_sites import static_sites
 from backends.target import Target
@@ -76,7 +77,8 @@ def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) 
     )
     sections = tuple(_section(elf.sections[index], bytes(contents[index])) for index in kept)
     sites = [_behind_setup(site, symbols) for site in sites]
-    return NativeCode(target.name, sections, tuple(symbols), relocations, tuple(sites))
+    lines = read_lines(elf, kept)
+    return NativeCode(target.name, sections, tuple(symbols), relocations, tuple(sites), lines=lines)
 
 
 def _name(target: Target, number: int) -> str:

@@ -47,7 +47,8 @@ class NothingProved:
 @final
 @dataclass(frozen=True, slots=True)
 class LowerOptions:
-    """How to lower. `count_insns` adds up executed instructions; `site_bytes` is the target's static-branch region.
+    """How to lower. `count_insns` adds up executed instructions; `site_bytes` is the target's static-branch region;
+    `lines` gives LLVM's instructions the slots they are for.
 
     With a `prologue` (the target's entry NOP), main and global functions can be hooked and replaced while they run.
     """
@@ -56,6 +57,7 @@ class LowerOptions:
     count_insns: bool = False
     site_bytes: int = 9
     callx_helpers: frozenset[int] = frozenset()
+    lines: bool = False
     prologue: str = ""
 
 

@@ -128,6 +128,7 @@ def _build(
             options.count_insns,
             target.patching.region,
             CALLX_HELPERS,
+            options.lines,
             prologue=target.prologue if options.extensible else "",
         )
         lowered = lower(module, regions, facts, lower_options, natives)

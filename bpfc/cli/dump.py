@@ -95,12 +95,13 @@ def llvm(
 
 @command.command("jited")
 @with_object
+@_lines
 @level_option
 @arch_option
 @click.option("--symbols", is_flag=True, help="Only the symbols: offset, size, name.")
 @click.option("--llvm-asm", is_flag=True, help="LLVM's assembly text, even where capstone is installed.")
 def jited(
-    terminal: Terminal, loaded: Loaded, program: str | None, level: str, arch: str | None,
+    terminal: Terminal, loaded: Loaded, program: str | None, with_lines: bool, level: str, arch: str | None,
     symbols: bool, llvm_asm: bool,
 ) -> None:  # fmt: skip
     """The native code, disassembled by capstone (extra: dis), else LLVM's assembly text."""
@@ -113,12 +114,31 @@ def jited(
         if not llvm_asm:
             terminal.note("capstone would show the bytes too: pip install 'bpfc[dis]'")
         return
-    code = native.compile_for(loaded, one, level, arch)
+    code = native.compile_for(loaded, one, level, arch, with_lines)
     if terminal.speaks_json:
         terminal.record("bpfc.dump.jited/1", native.code_json(one, code))
+    elif symbols:
+        terminal.stream(native.symbol_lines(code))
     else:
         keys = native.key_names(loaded, one)
-        terminal.stream(native.symbol_lines(code) if symbols else native.disassemble(code, keys))
+        terminal.stream(native.disassemble(code, keys, native.source_texts(one) if with_lines else None))
+
+
+@command.command("link")
+@with_object
+@level_option
+def link(terminal: Terminal, loaded: Loaded, program: str | None, level: str) -> None:
+    """The calls of a program as linked into this process: near or far, and why."""
+    from bpfc.cli import native
+    from bpfc.options import Options
+
+    one = select_program(loaded, program)
+    with loaded.start(Options(level=level)) as runtime:
+        image = runtime[one.name].image
+        if terminal.speaks_json:
+            terminal.record("bpfc.dump.link/1", native.link_json(one, image))
+        else:
+            terminal.stream(native.link_lines(image))
 
 
 def emit_text(loaded: Loaded, program: Program, level: str, arch: str | None, form: Any) -> str:

@@ -1,4 +1,4 @@
-"""Native code as people read it: disassembled by capstone, with symbols, relocations and patch sites."""
+"""Native code as people read it: disassembled by capstone, with symbols, relocations, patch sites and lines of C."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from bpfc.cli.terminal import Json, dim
 if TYPE_CHECKING:
     from bpfc.loaded import Loaded
     from ir.object import Program
+    from runtime.link_report import CallReport
+    from runtime.linker import LinkedImage
 
 
 def can_disassemble() -> bool:
@@ -20,19 +22,17 @@ def can_disassemble() -> bool:
     return importlib.util.find_spec("capstone") is not None
 
 
-def compile_for(loaded: Loaded, program: Program, level: str, arch: str | None) -> NativeCode:
-    """The native code of a program, from the cache when it is for this host."""
-    from backends.object_reader import parse_object
+def compile_for(
+    loaded: Loaded, program: Program, level: str, arch: str | None, with_lines: bool = False
+) -> NativeCode:
+    """The native code of a program; with lines, which instruction each piece of it is for."""
     from backends.registry import host
-    from bpfc.cli.dump import emit_bytes
-    from bpfc.codegen import Form
     from bpfc.compile import compile_program
     from bpfc.options import Options
 
-    if arch is None or target_named(arch) == host():
-        return compile_program(program, loaded.maps, Options(level=level)).code
-    target = target_named(arch)
-    return parse_object(emit_bytes(loaded, program, Options(level=level), arch, Form.OBJECT), target)
+    target = target_named(arch) if arch is not None else host()
+    options = Options(level=level, lines=with_lines)
+    return compile_program(program, loaded.maps, options, target=target if target != host() else None).code
 
 
 def key_names(loaded: Loaded, program: Program) -> dict[int, str]:
@@ -44,7 +44,7 @@ def key_names(loaded: Loaded, program: Program) -> dict[int, str]:
 
 
 def code_json(program: Program, code: NativeCode) -> Json:
-    """Sections, symbols and relocations; names as in the object file that LLVM wrote."""
+    """Sections, symbols, relocations, patch sites and lines; names as in the object file that LLVM wrote."""
     return {
         "name": program.name,
         "target": code.target,
@@ -66,6 +66,22 @@ def code_json(program: Program, code: NativeCode) -> Json:
             }
             for one in code.relocations
         ],
+        "sites": [
+            {
+                "kind": one.kind.name.lower(),
+                "section": code.sections[one.section].name,
+                "offset": one.offset,
+                "length": one.length,
+                "function": code.symbols[one.function].name,
+                "form": one.first_form.name.lower(),
+                **({"insn": one.key, "target": one.target_offset} if one.kind is SiteKind.STATIC else {}),
+            }
+            for one in code.sites
+        ],
+        "lines": [
+            {"section": code.sections[section].name, "offset": offset, "insn": slot}
+            for section, offset, slot in code.lines
+        ],
     }
 
 
@@ -78,17 +94,34 @@ def symbol_lines(code: NativeCode) -> Iterator[str]:
         yield f"{'undefined':>15}  {name}"
 
 
-def disassemble(code: NativeCode, keys: Mapping[int, str] | None = None) -> Iterator[str]:
-    """Every executable section, function by function; `keys` as `key_names` says."""
+def source_texts(program: Program) -> dict[int, str]:
+    """What to say before the native code of each instruction, by slot: its line of C, else itself."""
+    from ir.asm import format_insn
+
+    texts: dict[int, str] = {}
+    for slot, insn in zip(program.starts, program.insns, strict=False):
+        source = program.location(slot).source
+        said = f"{source}: {source.text.strip()}" if source is not None else f"{slot}: {format_insn(insn)}"
+        texts[slot] = said
+    return texts
+
+
+def disassemble(
+    code: NativeCode, keys: Mapping[int, str] | None = None, sources: Mapping[int, str] | None = None
+) -> Iterator[str]:
+    """Every executable section, function by function; `keys` as `key_names` says, `sources` as `source_texts`."""
     engine = _engine(code.target)
     for number, section in enumerate(code.sections):
         if not section.is_executable:
             continue
         labels = _labels(code, number)
         notes = _notes(code, number, keys or {})
+        lines = _lines(code, number, sources or {})
         yield dim(f"; section {section.name}, {section.size} bytes, {code.target}")
         for insn in engine.disasm(section.data, 0):
             yield from labels.get(insn.address, [])
+            if insn.address in lines:
+                yield dim(f"; {lines[insn.address]}")
             said = [
                 text for at in range(insn.address, insn.address + insn.size) for text in notes.get(at, ())
             ]
@@ -97,12 +130,61 @@ def disassemble(code: NativeCode, keys: Mapping[int, str] | None = None) -> Iter
             yield f"{insn.address:6x}: {dim(insn.bytes.hex(' ').ljust(30))} {text}{note}"
 
 
+def link_lines(image: LinkedImage) -> Iterator[str]:
+    """Where the functions of an image are, then a line for each of its calls."""
+    for symbol in image.functions:
+        yield f"{symbol.address:16x} {symbol.length:6}  {symbol.name}"
+    for call in image.calls:
+        place = f"{call.function}+{_within(image, call):#x}"
+        yield f"{place:<32} {call.callee:<24} {call.distance:+#x}  {call.reach.value} ({call.why})"
+
+
+def link_json(program: Program, image: LinkedImage) -> Json:
+    """Where the functions of an image are, and its calls."""
+    return {
+        "name": program.name,
+        "target": image.target.name,
+        "functions": [
+            {"name": one.name, "address": one.address, "size": one.length} for one in image.functions
+        ],
+        "calls": [
+            {
+                "function": call.function,
+                "offset": _within(image, call),
+                "callee": call.callee,
+                "distance": call.distance,
+                "reach": call.reach.name.lower(),
+                "why": call.why,
+            }
+            for call in image.calls
+        ],
+    }
+
+
+def _within(image: LinkedImage, call: CallReport) -> int:
+    """Where a call is in its function, in bytes."""
+    return image.address + call.offset - image.address_of(call.function) if call.function else call.offset
+
+
 def _labels(code: NativeCode, section: int) -> dict[int, list[str]]:
     labels: dict[int, list[str]] = {}
     for symbol in code.symbols:
         if symbol.section == section and symbol.is_function:
             labels.setdefault(symbol.offset, []).append(f"{symbol.name}:")
     return labels
+
+
+def _lines(code: NativeCode, section: int, sources: Mapping[int, str]) -> dict[int, str]:
+    """What to say before the byte at an offset, where it is not what was said last."""
+    found: dict[int, str] = {}
+    last = ""
+    for mark in code.lines:
+        said = sources.get(mark.slot, "")
+        if mark.section == section and said:
+            if said != last:
+                found[mark.offset] = said
+            last = said
+    return found
 
 
 def _notes(code: NativeCode, section: int, keys: Mapping[int, str]) -> dict[int, list[str]]:

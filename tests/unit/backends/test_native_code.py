@@ -80,4 +80,4 @@ def test_code_of_a_later_format_names_both_formats() -> None:
     written[8] = 9
     with pytest.raises(UnreadableError) as caught:
         from_bytes(bytes(written))
-    assert "native code of format 9, this bpfc reads format 3" in str(caught.value)
+    assert "native code of format 9, this bpfc reads format 4" in str(caught.value)

@@ -117,6 +117,31 @@ def test_native_code_is_disassembled_or_shown_as_llvm_writes_it(bpfc: Run, filte
     assert "value.socket_f.bss" in disassembly
 
 
+def test_lines_of_c_stand_before_the_native_code_that_is_for_them(
+    bpfc: Run, bpfc_json: RunJson, filter: Path
+) -> None:
+    pytest.importorskip("capstone")
+    disassembly = bpfc("dump", "jited", "-S", filter).stdout
+    assert "socket_filter.c:25:" in disassembly
+    assert "return skb->len < SNAP ? skb->len : SNAP;" in disassembly
+    assert "SNAP" not in bpfc("dump", "jited", filter).stdout
+    lines = bpfc_json("dump", "jited", "-S", filter)["lines"]
+    assert {line["section"] for line in lines} == {".text"}
+    assert max(line["insn"] for line in lines) > 0
+
+
+def test_calls_are_reported_near_or_far_and_why(bpfc: Run, bpfc_json: RunJson, objects: Path) -> None:
+    said = bpfc_json("dump", "link", objects / "map_ops.o", "array")
+    names = [function["name"] for function in said["functions"]]
+    assert names[0] == "array"
+    (main, *_) = said["functions"]
+    assert main["size"] > 0
+    for call in said["calls"]:
+        assert (call["reach"], call["why"]) == ("near", "in reach")
+    text = bpfc("dump", "link", objects / "map_ops.o", "array").stdout
+    assert f"{main['size']:6}  array\n" in text
+
+
 @pytest.mark.parametrize(("emit", "start"), [("obj", ELF), ("asm", b"\t.file"), ("llvm", b"; ModuleID")])
 def test_a_program_is_compiled_to_a_file(
     bpfc: Run, filter: Path, tmp_path: Path, emit: str, start: bytes
