@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from backends import abi
 from ir.context import Pointer as Field
-from ir.core import Address, Alu, Atomic, Call, Const, Inst, Load, Param, Store, Value
+from ir.core import Address, Alu, Atomic, Call, Const, Frame, Inst, Load, Param, Store, Value
 from ir.hook_objects import object_named
 from ir.kinds import MapType
 from ir.map_layout import CPUS, DATA, layout_of, spare_elements
@@ -354,6 +354,8 @@ def _frame_size(lowering: FunctionLowering) -> int:
     """Bytes of stack the function needs: up to its lowest constant access, or all of it once an offset varies."""
     regions, function = lowering.regions, lowering.function
     lowest = 0
+    if not function.of_types(Frame):
+        return 0
     for value in chain(function.params, *((*block.params, *block.insts) for block in function.blocks)):
         if isinstance(value, Load | Store | Atomic):
             place = regions.frame_offset(value.base)

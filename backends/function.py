@@ -35,7 +35,7 @@ from ir.core import (
     operands,
 )
 from ir.diagnostics import Diagnostic
-from ir.isa import Kind, Row, compute
+from ir.isa import ROWS, Kind, compute
 from ir.object import ReferenceKind
 from ir.passes.laws import laws_of
 
@@ -44,7 +44,10 @@ FRAME_SIZE: Final = 512
 MAY_GOTO_BUDGET: Final = 8_388_608
 FUEL_BOUND: Final = 1 << 32
 LARGE: Final = 1500  # instructions from which on a function is better compiled in a hurry
-_DIVIDE: Final = (meaning.div, meaning.mod, meaning.sdiv, meaning.smod)
+_DIVISIONS: Final = {
+    row.name for row in ROWS if row.meaning in (meaning.div, meaning.mod, meaning.sdiv, meaning.smod)
+}
+_SWAPS: Final = {row.name for row in ROWS if row.kind is Kind.ALU and row.imm in (16, 32, 64)}
 
 
 @final
@@ -152,7 +155,7 @@ class FunctionLowering:
         return "weak dso_local " if is_weak else "", f" {prologue}" if prologue else ""
 
     def _prologue(self) -> None:
-        if any(isinstance(inst, Frame) for inst in self.function.insts()):
+        if self.function.of_types(Frame):
             self._frame()
         if self.module.reads_objects:
             self.text.do(f"{self.probed} = alloca i64, align 8")
@@ -226,7 +229,7 @@ class FunctionLowering:
 
     def as_int(self, value: Value) -> str:
         """`value` as an i64 operand."""
-        if isinstance(value, Const):
+        if type(value) is Const:
             return self.text.const(64, value.value)
         operand = self.operands[value]
         return self.text.emit(f"ptrtoint ptr {operand} to i64") if self.regions.is_pointer(value) else operand
@@ -299,14 +302,14 @@ class FunctionLowering:
     def lower_inst(self, inst: Inst) -> None:
         """Append the LLVM form of `inst`."""
         match inst:
+            case Alu():
+                self.operands[inst] = self._alu(inst)
             case Const():
                 pass
             case Frame():
                 self.operands[inst] = "%frame"
             case Address():
                 self.operands[inst] = self._address(inst)
-            case Alu():
-                self.operands[inst] = self._alu(inst)
             case Load():
                 self.operands[inst] = lower_load(self, inst)
             case Store():
@@ -337,28 +340,25 @@ class FunctionLowering:
 
     def _alu(self, inst: Alu) -> str:
         if self.regions.is_pointer(inst):
-            pointer, other = (inst.x, inst.y) if self.regions.is_pointer(inst.x) else (inst.y, inst.x)
-            one = self.regions.is_pointer(pointer) and not self.regions.is_pointer(other)
-            if one and inst.row.name.startswith("add64"):
-                return self.text.emit(
-                    f"getelementptr i8, ptr {self.operands[pointer]}, i64 {self.as_int(other)}"
-                )
-            if one and inst.row.name.startswith("sub64") and pointer is inst.x:
-                negated = self.text.sub(64, "0", self.as_int(other))
-                return self.text.emit(f"getelementptr i8, ptr {self.operands[pointer]}, i64 {negated}")
-            number: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
-            return self.text.emit(f"inttoptr i64 {number} to ptr")
-        self._declare_swap(inst.row)
-        if inst.row.meaning in _DIVIDE and self.facts.is_never_zero(inst.y, inst.row.bits):
-            divisor = self.as_int(inst.y)
-            self.text.note_nonzero(divisor if inst.row.bits == 64 else self.text.trunc(64, divisor, 32))
-        x, y = inst.x, inst.y
-        if self.reads[y] == 1 < self.reads[x] and laws_of(inst.row, False).is_commutative:
+            return self._address_arithmetic(inst)
+        row, x, y = inst.row, inst.x, inst.y
+        if row.name in _DIVISIONS and self.facts.is_never_zero(y, row.bits):
+            divisor = self.as_int(y)
+            self.text.note_nonzero(divisor if row.bits == 64 else self.text.trunc(64, divisor, 32))
+        elif row.name in _SWAPS:
+            self.unit.declare(f"llvm.bswap.i{row.imm}", f"i{row.imm}", f"i{row.imm}")
+        elif self.reads and self.reads[y] == 1 < self.reads[x] and laws_of(row, False).is_commutative:
             x, y = y, x  # the machine overwrites the first: better one that nobody else reads
-        result: str = compute(inst.row, self.text, self.as_int(x), self.as_int(y))
+        result: str = compute(row, self.text, self.as_int(x), self.as_int(y))
         return result
 
-    def _declare_swap(self, row: Row) -> None:
-        if isinstance(row.imm, int) and row.imm in (16, 32, 64) and row.kind is Kind.ALU:
-            bits = row.imm
-            self.unit.declare(f"llvm.bswap.i{bits}", f"i{bits}", f"i{bits}")
+    def _address_arithmetic(self, inst: Alu) -> str:
+        pointer, other = (inst.x, inst.y) if self.regions.is_pointer(inst.x) else (inst.y, inst.x)
+        one = self.regions.is_pointer(pointer) and not self.regions.is_pointer(other)
+        if one and inst.row.name.startswith("add64"):
+            return self.text.emit(f"getelementptr i8, ptr {self.operands[pointer]}, i64 {self.as_int(other)}")
+        if one and inst.row.name.startswith("sub64") and pointer is inst.x:
+            negated = self.text.sub(64, "0", self.as_int(other))
+            return self.text.emit(f"getelementptr i8, ptr {self.operands[pointer]}, i64 {negated}")
+        number: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
+        return self.text.emit(f"inttoptr i64 {number} to ptr")

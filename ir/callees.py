@@ -18,9 +18,9 @@ from ir.object import ReferenceKind
 
 def named_function(inst: Inst) -> str:
     """The function that an instruction calls or takes the address of by name, '' when it does neither."""
-    if isinstance(inst, Call) and inst.callee is Callee.SUBPROGRAM and isinstance(inst.target, str):
+    if type(inst) is Call and inst.callee is Callee.SUBPROGRAM and isinstance(inst.target, str):
         return inst.target
-    if isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION:
+    if type(inst) is Address and inst.reference.kind is ReferenceKind.FUNCTION:
         return inst.reference.name
     return ""
 
@@ -28,7 +28,7 @@ def named_function(inst: Inst) -> str:
 def callees_of(module: Module, function: Function) -> list[str]:
     """The functions that may run because of `function`, each once, in order."""
     found: dict[str, None] = {}
-    for inst in function.insts():
+    for inst in function.of_types(Call, Address):
         name = named_function(inst)
         if name:
             found[name] = None
@@ -42,7 +42,7 @@ def functions_taken(module: Module) -> list[str]:
     taken = {
         inst.reference.name
         for function in module.functions.values()
-        for inst in function.insts()
+        for inst in function.of_types(Address)
         if isinstance(inst, Address) and inst.reference.kind is ReferenceKind.FUNCTION
     }
     taken.update(token_names(module).values())

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from ir.helpers import ResultKind, helper_by_id
-from ir.isa import Callee, Kind, row_of
+from ir.isa import Callee, Kind
 from ir.kinds import ProgramType
 from ir.object import Program
 
@@ -26,8 +26,7 @@ def reads_objects(program: Program) -> bool:
     """Whether a program can have pointers to kernel objects: its type gives it some, or something that it calls does."""
     if program.type in _TYPES:
         return True
-    for slot, insn in zip(program.starts, program.insns, strict=False):
-        row = row_of(insn)
+    for slot, insn, row in zip(program.starts, program.insns, program.rows, strict=False):
         if row.kind is not Kind.CALL:
             continue
         if row.callee is Callee.HELPER:

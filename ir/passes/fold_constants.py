@@ -60,6 +60,9 @@ class _Folder:
         for block in function.reverse_postorder():  # definitions come before their uses: one sweep does
             kept: list[Inst] = []
             for inst in block.insts:
+                if type(inst) is Const:
+                    kept.append(inst)
+                    continue
                 if replaced:
                     substitute(inst, replaced)
                 better = self._fold(inst) if type(inst) is Alu else None

@@ -177,7 +177,7 @@ class _Promotion:
         kept: list[Inst] = []
         accesses, replaced = self.accesses, self.replaced
         for inst in block.insts:
-            if replaced:
+            if replaced and type(inst) is not Const:
                 substitute(inst, replaced)
             if type(inst) is Store and inst in accesses:
                 self._store(inst, state, kept)

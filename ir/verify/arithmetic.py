@@ -21,7 +21,7 @@ def compute_alu(state: State, inst: Alu, algebra: ScalarAlgebra) -> Known:
     """
     x, y = state.of(inst.x), state.of(inst.y)
     if type(x) is Scalar and type(y) is Scalar:
-        number: Scalar = compute(inst.row, algebra, x, y)
+        number = algebra.compute(inst.row, x, y)
         if state.rooms and number.mask and inst.row.name.startswith("sub"):
             return _difference(state, inst, x, y, number)
         return number

@@ -294,9 +294,8 @@ def functions_that_move_packets(module: Module) -> frozenset[str]:
     moving: set[str] = set()
     callers: dict[str, set[str]] = {}
     for name, function in module.functions.items():
-        for inst in function.insts():
-            if not isinstance(inst, Call):
-                continue
+        for inst in function.of_types(Call):
+            assert isinstance(inst, Call)
             if inst.callee is Callee.SUBPROGRAM and isinstance(inst.target, str):
                 callers.setdefault(inst.target, set()).add(name)
             elif inst.callee is Callee.HELPER and isinstance(inst.target, int):

@@ -7,7 +7,7 @@ from typing import final
 
 from ir.callees import callees_of, functions_taken
 from ir.context import Argument
-from ir.core import Atomic, Block, Branch, Call, Inst, Load, Module, Param, Store, Value
+from ir.core import Alu, Atomic, Block, Branch, Call, Const, Inst, Load, Module, Param, Store, Value
 from ir.isa import Callee
 from ir.regions import RegionKind, Regions
 from ir.verify.cost import loops_without_fuel, order_callees_first
@@ -134,6 +134,9 @@ class _Collector:
         self.world, self._ranges, self._facts, self._entries = world, ranges, facts, entries
 
     def see(self, state: State, inst: Inst) -> None:
+        kind = type(inst)
+        if kind is Alu or kind is Const:
+            return
         if isinstance(inst, Load | Store | Atomic):
             if _is_proved(self.world, self._ranges.effects, state, inst):
                 self._facts.proved.add(inst)

@@ -35,11 +35,8 @@ def live_values(function: Function, order: list[Block]) -> dict[Block, frozenset
 
 def _summary(block: Block) -> tuple[set[Value], set[Value]]:
     """The values a block uses from outside, and those it makes."""
-    made: set[Value] = set(block.params)
-    used: set[Value] = set()
-    for item in (*block.insts, block.terminator):
-        for value in operands(item):
-            if value not in made and not isinstance(value, Const):
-                used.add(value)
-        made.add(item)  # type: ignore[arg-type]  # a terminator is no value and nobody's operand
-    return used, made
+    used: set[Value] = set(operands(block.terminator))
+    for inst in block.insts:
+        used.update(operands(inst))
+    made: set[Value] = {*block.params, *block.insts}  # all of them before they are used
+    return {value for value in used - made if type(value) is not Const}, made

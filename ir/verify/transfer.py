@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from ir.algebra import Integers
+from ir.isa import Row, compute
 from ir.verify import tnum
 from ir.verify.scalar import Scalar, const, join, make, meet, narrow, unknown
 
@@ -22,12 +23,22 @@ _exact: Final = Integers()
 
 @final
 class ScalarAlgebra:
-    """`Algebra[Scalar]`; stateless."""
+    """`Algebra[Scalar]`. It remembers what ALU rows gave, for the same few Scalars come again and again."""
 
-    __slots__ = ("big_endian",)
+    __slots__ = ("_computed", "big_endian")
 
     def __init__(self, big_endian: bool = False) -> None:
         self.big_endian = big_endian
+        self._computed: dict[tuple[str, int, int], tuple[Scalar, Scalar, Scalar]] = {}
+
+    def compute(self, row: Row, x: Scalar, y: Scalar) -> Scalar:
+        """As `ir.isa.compute`. Operands are told apart by identity, and kept, so that it stays theirs."""
+        key = (row.name, id(x), id(y))
+        known = self._computed.get(key)
+        if known is None:
+            result: Scalar = compute(row, self, x, y)
+            known = self._computed[key] = (x, y, result)
+        return known[2]
 
     def const(self, bits: int, value: int) -> Scalar:
         return const(bits, value)
