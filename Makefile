@@ -5,6 +5,7 @@ VENV ?= .venv
 JOBS ?= 2
 CLANG ?= clang
 BPF_CPU ?= v3
+DEBIAN_OBJECTS := $(or $(BPFC_DEBIAN_OBJECTS),.cache/debian)
 
 BIN := $(VENV)/bin
 CORE := $(VENV)/.core
@@ -15,13 +16,18 @@ OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c)) $(BIG_ENDIAN:%=test
 MICROS := $(patsubst %.c,%.o,$(filter-out %/native.c,$(wildcard benchmarks/programs/*.c))) \
 	$(addprefix benchmarks/programs/random_,1k.o 4k.o 16k.o)
 
-.PHONY: help run test lint check bless objects bench fuzz clean
+.PHONY: help run demo test lint check bless objects bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(CORE) ## compile the sample XDP object and run it over the sample capture
 	$(BIN)/bpfc run tests/objects/xdp_stats.o --pcap tests/objects/sample.pcap
+
+demo: $(CORE) ## libxdp's dispatcher from Debian's objects: filters attached, swapped and traced while packets flow
+	@find $(DEBIAN_OBJECTS) -name xdp-dispatcher.o 2>/dev/null | grep -q . || PYTHON=$(PYTHON) tools/fetch_objects.sh $(DEBIAN_OBJECTS) \
+		|| { echo "make demo: wants the objects of Debian's package libxdp1 in $(DEBIAN_OBJECTS); apt could not fetch it" >&2; exit 1; }
+	$(BIN)/python -m tools.demo $(DEBIAN_OBJECTS)
 
 test: $(DEV) ## run every test
 	$(BIN)/python -m pytest -n $(JOBS)

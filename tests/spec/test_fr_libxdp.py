@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bpfc
+from tools.demo import DemoError, run_demo
 
 if TYPE_CHECKING:
     from bpfc.loaded import Loaded
     from bpfc.running import RunningProgram, Runtime
 
+OBJECTS = Path(__file__).parent.parent / "objects"
 PASS = 2
 UNCHANGED = 31  # what a dispatcher's slot returns while nothing replaces it
 FILTERS = ("xdpfilt_alw_tcp", "xdpfilt_dny_udp", "xdpfilt_alw_ip", "xdpfilt_dny_eth", "xdpfilt_alw_udp")
@@ -126,3 +128,24 @@ def test_xdpdump_attaches_to_a_filter_of_the_dispatcher(
         counts = [dump[name].statistics.run_cnt for name in ("trace_on_entry", "trace_on_exit")]
     assert counts == [len(PACKETS)] * 2
     assert len(set(plain)) > 1
+
+
+def test_the_demo_shows_what_it_says(debian_objects: Path) -> None:
+    """`make demo`: ten filters attached one by one, one swapped, one traced, while another thread runs packets."""
+    if next(debian_objects.rglob("xdp-dispatcher.o"), None) is None:
+        pytest.skip("no xdp-dispatcher.o among the Debian objects")
+    lines: list[str] = []
+    run_demo(debian_objects, OBJECTS / "sample.pcap", lines.append)
+    assert lines[0].startswith("xdp-dispatcher.o: 10 programs enabled; 500 packets of")
+    stages = [line for line in lines if line.endswith("as one by one")]
+    assert [line.split()[0] for line in stages] == [f"prog{number}" for number in range(10)]
+    assert "XDP_PASS  77, XDP_DROP 374, XDP_ABORTED  49" in stages[-1]
+    assert lines[11].startswith("prog8 <- xdpfilt_dny_udp  XDP_PASS  28, XDP_DROP 423, XDP_ABORTED  49")
+    assert "1000 captured" in lines[12]
+    assert lines[13] == "detached: every packet passes again"
+
+
+def test_the_demo_says_what_it_misses(tmp_path: Path) -> None:
+    with pytest.raises(DemoError) as caught:
+        run_demo(tmp_path, OBJECTS / "sample.pcap", lambda _: None)
+    assert "run tools/fetch_objects.sh (Debian's package libxdp1)" in str(caught.value)
