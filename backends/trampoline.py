@@ -11,7 +11,8 @@
       count - 1; return
 
 A function may run for long, so a retired image is freed when no thread counts itself in it. With fentry programs
-alone the original is entered by a jump and the image is left before. The original gets its arguments as they came:
+alone the original is entered by a jump and the image is left before; with only one, its guard says as much as a
+count. The original gets its arguments as they came:
 every argument that travels in integer registers is an i64 here, whatever its size.
 
 What no program needs (its run state, the context, the words before it) is not made. A thread's own words are
@@ -76,6 +77,11 @@ class Shape:
         return bool(self.overrides or self.exits) or not self.can_jump
 
     @property
+    def is_counted(self) -> bool:
+        """Whether threads count themselves in."""
+        return self.calls_original or self.programs > 1
+
+    @property
     def programs(self) -> int:
         """How many programs there are of all kinds."""
         return self.entries + self.overrides + self.exits
@@ -102,7 +108,9 @@ class _Image:
         self.needs_run = Needs.RUN in shape.needs
         self.needs_header = Needs.HEADER in shape.needs
         self.needs_context = bool(shape.needs & (Needs.HEADER | Needs.CONTEXT))
+        self.frame = self.needs_context or shape.calls_original
         self.run = "%run" if self.needs_run else "null"
+        self.ctx = "%ctx" if self.frame else "undef"
         self.kept: dict[int, str] = {}  # parameters that can be loaded again from the context
         self.label = "in"
 
@@ -120,7 +128,8 @@ class _Image:
             self._around(again)
             self._do("plain:")
         else:
-            self._count_down()
+            if shape.is_counted:
+                self._count_down()
             self._do("br label %plain", "plain:")
             for number, operand in enumerate(again):
                 if operand != untouched[number]:
@@ -152,8 +161,9 @@ class _Image:
 
     def _enter(self) -> None:
         levels = LEVELS if self.needs_run else 0
+        if self.frame:
+            self._do(f"%frame = alloca [{self.words} x i64], align 16")
         self._do(
-            f"%frame = alloca [{self.words} x i64], align 16",
             *find_block(levels),
             "br i1 %is.mine, label %known, label %search, !prof !0",
             "search:",
@@ -165,15 +175,13 @@ class _Image:
         )
         if self.needs_run:
             self._take_run()
-        self._do(
-            f"%counts = getelementptr i8, ptr %block, i64 {COUNTS}",
-            "%count.at = getelementptr i8, ptr %counts, i64 ptrtoint (ptr @count to i64)",
-            "%count = load volatile i32, ptr %count.at, align 4",
-            "%count.up = add i32 %count, 1",
-            "store volatile i32 %count.up, ptr %count.at, align 4",
-            "%array = getelementptr i64, ptr %frame, i64 2",
-            f"%ctx = getelementptr i8, ptr %array, i64 -{HEADER}",
-        )
+        if self.shape.is_counted:
+            self._count_up()
+        if self.frame:
+            self._do(
+                "%array = getelementptr i64, ptr %frame, i64 2",
+                f"%ctx = getelementptr i8, ptr %array, i64 -{HEADER}",
+            )
         if self.needs_header:
             self._do(
                 "store i64 ptrtoint (ptr @ip to i64), ptr %frame, align 8",
@@ -258,6 +266,15 @@ class _Image:
             self._do(f"{operands[-1]} = load i64, ptr {place}, align 8")
         return operands
 
+    def _count_up(self) -> None:
+        self._do(
+            f"%counts = getelementptr i8, ptr %block, i64 {COUNTS}",
+            "%count.at = getelementptr i8, ptr %counts, i64 ptrtoint (ptr @count to i64)",
+            "%count = load volatile i32, ptr %count.at, align 4",
+            "%count.up = add i32 %count, 1",
+            "store volatile i32 %count.up, ptr %count.at, align 4",
+        )
+
     def _count_down(self) -> None:
         """Stays nest, so what stood there before is what is right again."""
         self._do("store volatile i32 %count, ptr %count.at, align 4")
@@ -298,10 +315,11 @@ class _Image:
             f"go{number}:",
             f"store volatile i8 1, ptr %g{number}.at, align 1",
         )
+        given = self.run if self.needs_run else "undef"
         if self.needs_run:
             self._do(*fill_run("%run", f"@record.{number}", f"@link.{number}", f"u{number}"))
         self._do(
-            f"%c{number} = call i64 @program.{number}(ptr {self.run}, ptr %ctx)",
+            f"%c{number} = call i64 @program.{number}(ptr {given}, ptr {self.ctx})",
             f"store volatile i8 0, ptr %g{number}.at, align 1",
             f"br label %after{number}",
             f"after{number}:",
@@ -312,7 +330,7 @@ class _Image:
     def _long_way(self, number: int) -> str:
         return (
             f"call i64 @{RUN_PROGRAM}(ptr %block, ptr {self.run}, ptr @record.{number}, "
-            f"ptr @link.{number}, ptr @program.{number}, ptr %ctx)"
+            f"ptr @link.{number}, ptr @program.{number}, ptr {self.ctx})"
         )
 
     def _flag_result(self) -> None:

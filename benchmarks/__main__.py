@@ -23,6 +23,7 @@ from benchmarks.page import page
 from benchmarks.report import Report, cost_line, describe_host, row, table, to_json
 from benchmarks.speed import Peer, WrongError, find_micros, measure_speed
 from benchmarks.static_keys import measure_static_keys
+from benchmarks.tracing import measure_tracing
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -64,6 +65,7 @@ def main(given: Sequence[str] | None = None) -> int:
                 measure_calls(compiler, folder),
                 measure_static_keys(),
                 measure_extensions(),
+                measure_tracing(compiler, folder),
             ):
                 report.costs.append(cost)
                 print(cost_line(cost), flush=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, final
 
@@ -29,6 +30,16 @@ if TYPE_CHECKING:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What all images of a shape have in common."""
+
+    code: NativeCode
+    layout: Layout
+    is_counted: bool
+
+
+@final
 class HookSpace:
     """Owns what images share, for as long as its pool lives. Callers hold `attach_lock`.
 
@@ -41,7 +52,7 @@ class HookSpace:
         self.target, self.pool, self._external, self._cpu = target, pool, external, cpu
         self.threads = Threads(pool, target.byte_order)
         self.records = Records(pool, target.byte_order)
-        self._codes: dict[Shape, tuple[NativeCode, Layout]] = {}
+        self._prepared: dict[Shape, Prepared] = {}
         self._links: weakref.WeakSet[LinkRecord] = weakref.WeakSet()
         self._is_timed = False
 
@@ -58,13 +69,17 @@ class HookSpace:
         parts = {symbol.name: symbol.address for symbol in self.parts.functions}
         return {**parts, "threads": self.threads.address, "lost": self.threads.lost_address}
 
-    def link_image(self, shape: Shape, symbols: Mapping[str, int]) -> LinkedImage:
-        """An image of a shape: its code was made before, is in the object cache, or is compiled."""
-        found = self._codes.get(shape)
+    def prepare(self, shape: Shape) -> Prepared:
+        """Images of a shape: their code was made before, is in the object cache, or is compiled."""
+        found = self._prepared.get(shape)
         if found is None:
             code = self._cached(trampoline_text(shape), lambda: self._compiler.image(shape))
-            found = self._codes[shape] = code, layout_of(code, self.target)
-        return link(found[0], symbols, self.pool, layout=found[1])
+            found = self._prepared[shape] = Prepared(code, layout_of(code, self.target), shape.is_counted)
+        return found
+
+    def link(self, prepared: Prepared, symbols: Mapping[str, int]) -> LinkedImage:
+        """An image, bound to what it calls and reads."""
+        return link(prepared.code, symbols, self.pool, layout=prepared.layout)
 
     def link_record(self, cookie: int) -> LinkRecord:
         """A new record for a link."""

@@ -98,6 +98,11 @@ class Threads:
         step = BLOCK_SIZE // 4
         return any(owner and words[first + step * n] for n, owner in enumerate(self._owners))
 
+    def running(self, guard: int) -> set[int]:
+        """The numbers of the blocks whose threads run the program with that guard."""
+        view = self._table.view
+        return {n for n, owner in enumerate(self._owners) if owner and view[guard + BLOCK_SIZE * n]}
+
     def owners(self) -> int:
         """How many threads have a block."""
         return sum(owner != 0 for owner in self._owners)

@@ -153,10 +153,13 @@ class Image:
         ]
         self._flag = Word(space.records)
         self._count: int | None = None
+        self._busy: set[int] | None = None
         self._image: LinkedImage | None = None
         try:
-            self._count = _take_count(space)
-            self._image = space.link_image(_shape(trampoline, runs), self._symbols(trampoline, runs))
+            prepared = space.prepare(_shape(trampoline, runs))
+            if prepared.is_counted:
+                self._count = _take_count(space)
+            self._image = space.link(prepared, self._symbols(trampoline, runs))
         except BaseException:
             self._give_back()
             raise
@@ -171,8 +174,13 @@ class Image:
 
     @property
     def is_occupied(self) -> bool:
-        """Whether a thread counts itself in."""
-        return self._count is not None and self._space.threads.is_inside(self._count)
+        """Whether a thread counts itself in, or has not been seen outside of the one program since this is asked."""
+        threads = self._space.threads
+        if self._count is not None:
+            return threads.is_inside(self._count)
+        running = threads.running(self._attachments[0].program.guard)
+        self._busy = running if self._busy is None else self._busy & running
+        return bool(self._busy)
 
     def retire(self) -> None:
         """Free it once nobody is in it; nobody can enter it any more. Any thread may call a hooked function."""
@@ -195,10 +203,9 @@ class Image:
         self._flag.close()
 
     def _symbols(self, trampoline: Trampoline, runs: list[list[Attachment]]) -> dict[str, int]:
-        assert self._count is not None, "taken before"
         found = {
             **self._space.shared,
-            "count": self._count,
+            "count": self._count or 0,
             "ip": trampoline.address,
             "image": self._flag.address,
             "original": trampoline.hook.entry.body,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import tracing
 from benchmarks.calls import measure_calls
 from benchmarks.native import find_compiler
 
@@ -51,6 +52,19 @@ def test_calls_are_measured_near_and_far(tmp_path: Path) -> None:
     assert costs["a hash step, called near"].target == 1.05
     assert costs["a hash step, called far"].target == 1.30
     assert all(0 < cost.value < 1000 for cost in costs.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_programs_around_functions_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("CALLS", 2000), ("FEW", 20), ("MOST", 4), ("CYCLES", 8), ("TRIES", 1)):
+        monkeypatch.setattr(tracing, name, value)
+    monkeypatch.setattr(tracing, "find_spec", lambda name: None)
+    costs = {cost.name: cost for cost in tracing.measure_tracing(find_compiler("cc"), tmp_path)}
+    assert costs["an empty fentry program, over that"].target == 3.0
+    assert costs["fentry and fexit, both empty, over that"].target == 6.0
+    assert costs["4 empty programs, over that"].value > 0
+    assert len(costs) == 11
 
 
 def test_a_program_that_does_not_exist_is_bad_usage(tmp_path: Path) -> None:
