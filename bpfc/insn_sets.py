@@ -5,7 +5,8 @@ track(runtime["filter"], tracked)
 tracked.entries[0].xlated_off, tracked.entries[0].jitted_off
 
 The transformed program is the one without what read-only data rules out and without nops, as Linux makes it.
-Native places are known of static branches and of functions; they count from the start of the image.
+A native place is the first byte of code that is for the instruction, from the start of the image; an instruction
+of which nothing is left in the code has none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from bpfc.symbols import line_marks
 from ir.bytecode import Rewritten
 from ir.diagnostics import DiagnosticError
 from ir.explain import Notes
@@ -79,4 +81,8 @@ def _native_offsets(running: RunningProgram) -> dict[int, int]:
         places = [point.address - image.address for point in running.branches.points(slot)]
         if places:
             found[slot] = min(places)
+    for mark in line_marks(running):
+        place = image.layout.sections[mark.section] + mark.offset
+        if mark.slot >= 0 and mark.slot not in found:
+            found[mark.slot] = place
     return found

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
+from backends.native_code import LineMark
+from bpfc.compile import compile_program
 from ir.asm import format_insn
 from ir.functions import called_slot
 from ir.isa import WIDE_OPCODE, Kind, encode, row_of
@@ -107,6 +109,19 @@ def call_table(running: RunningProgram) -> CallTable:
     for name in names:
         table[name] = native.get(name, 0)
     return table
+
+
+def line_marks(running: RunningProgram) -> tuple[LineMark, ...]:
+    """Which instruction each piece of a running program's code is for.
+
+    A program that was compiled without lines is compiled once more with them; none, in case that gives other code.
+    """
+    code, world = running.compiled.code, running.runtime.world
+    if code.lines:
+        return code.lines
+    options, target = replace(running.runtime.options, lines=True), world.space.compile_target
+    lined = compile_program(running.program, world.declared, options, running.overridden, target=target).code
+    return lined.lines if lined.sections == code.sections else ()
 
 
 def list_calls(program: Program, addresses: dict[str, int] | None = None) -> Iterator[str]:

@@ -334,7 +334,7 @@ def test_sk_18_bad_sets_are_refused_and_a_set_has_one_program() -> None:
             with pytest.raises(RejectedError) as caught:
                 track(program, tracked, is_key)
             assert caught.value.errno == errno.EINVAL
-        tracked = frozen(3, 6)  # `exit` has no native place of its own
+        tracked = frozen(3, 2)  # `r0 = 3` is part of what `exit` became
         with pytest.raises(RejectedError) as caught:
             track(program, tracked)
         assert caught.value.errno == errno.EFAULT
@@ -344,6 +344,19 @@ def test_sk_18_bad_sets_are_refused_and_a_set_has_one_program() -> None:
         with pytest.raises(RejectedError) as caught:
             track(other["main"], unfrozen, is_key=True)
         assert caught.value.errno == errno.EBUSY
+
+
+def test_tracked_instructions_have_the_places_of_their_code() -> None:
+    text = "*(u32 *)(r10 - 4) = r2\nr0 = *(u32 *)(r10 - 4)\nr0 *= r0\nif r0 > 77 goto +1\nr0 ^= 5\nexit"
+    with bpfc.assemble(text).start(Options(level="O0")) as runtime:
+        program = runtime["main"]
+        tracked = frozen(2, 4, 5)
+        track(program, tracked)
+        places = [entry.jitted_off for entry in tracked.entries]
+        symbol = next(symbol for symbol in program.image.functions if symbol.name == "main")
+        start = symbol.address - program.image.address
+        assert all(start < place < start + symbol.length for place in places)
+        assert len({*places}) == 3
 
 
 def test_sk_19_updates_are_refused_as_specified(monkeypatch: pytest.MonkeyPatch) -> None:
