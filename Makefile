@@ -16,7 +16,7 @@ OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c)) $(BIG_ENDIAN:%=test
 MICROS := $(patsubst %.c,%.o,$(filter-out %/native.c,$(wildcard benchmarks/programs/*.c))) \
 	$(addprefix benchmarks/programs/random_,1k.o 4k.o 16k.o)
 
-.PHONY: help run demo test lint check bless objects bench fuzz clean
+.PHONY: help run demo trace test lint check bless objects bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: $(CORE) ## libxdp's dispatcher from Debian's objects: filters attached, sw
 	@find $(DEBIAN_OBJECTS) -name xdp-dispatcher.o 2>/dev/null | grep -q . || PYTHON=$(PYTHON) tools/fetch_objects.sh $(DEBIAN_OBJECTS) \
 		|| { echo "make demo: wants the objects of Debian's package libxdp1 in $(DEBIAN_OBJECTS); apt could not fetch it" >&2; exit 1; }
 	$(BIN)/python -m tools.demo $(DEBIAN_OBJECTS)
+
+trace: $(CORE) ## count what Python's zlib checks: a BPF program around crc32 of the C library's zlib
+	$(BIN)/python -m tools.demo_trace
 
 test: $(DEV) ## run every test
 	$(BIN)/python -m pytest -n $(JOBS)
