@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import click
 
 from bpfc.cli.dump import arch_option, emit_bytes, level_option
+from bpfc.cli.explain import explain_for, explain_option, explanation_json, explanation_text
 from bpfc.cli.objects import select_program, select_programs, with_object
 from bpfc.cli.root import Command
 from bpfc.cli.terminal import Terminal
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from bpfc.options import Options
 
 EMITS: Final = ("obj", "asm", "llvm")
+BYTECODE: Final = ("bpfel", "bpfeb")
 
 
 @final
@@ -31,6 +33,7 @@ class Request:
     output: str
     level: str
     keep_rodata: bool
+    explain_branches: bool
 
     @property
     def is_binary(self) -> bool:
@@ -52,6 +55,7 @@ class Request:
 @click.option("-o", "output", metavar="F", default="-", help="Where to; - is stdout.  [default: -]")
 @click.option("--keep-rodata", is_flag=True, help="Leave what constants decide to who loads it.")
 @level_option
+@explain_option
 def command(terminal: Terminal, loaded: Loaded, program: str | None, **wanted: Any) -> None:
     """Compile a program: an ELF object, assembly text, or LLVM IR.
 
@@ -62,9 +66,11 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **wanted: A
     request = Request(**wanted)
     if request.is_binary and request.output == "-" and sys.stdout.isatty() and not terminal.speaks_json:
         raise click.UsageError("an object is nothing for a terminal: name a file with -o")
-    emit = _emit_bytecode if request.arch in ("bpfel", "bpfeb") else _emit_native
+    emit = _emit_bytecode if request.arch in BYTECODE else _emit_native
     names, code = emit(loaded, program, request)
-    called = {"program": names[0]} if len(names) == 1 else {"programs": list(names)}
+    called: dict[str, object] = {"program": names[0]} if len(names) == 1 else {"programs": list(names)}
+    if request.explain_branches:
+        called |= _explain(terminal, loaded, names, request)
     if request.output != "-":
         _write(request.output, code)
         said = {**called, "emit": request.emit, "path": request.output, "bytes": len(code)}
@@ -76,6 +82,17 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **wanted: A
         terminal.record("bpfc.compile/1", {**called, "emit": request.emit, "content": content})
     else:
         sys.stdout.buffer.write(code)
+
+
+def _explain(
+    terminal: Terminal, loaded: Loaded, names: tuple[str, ...], request: Request
+) -> dict[str, object]:
+    """Say what constants decided on stderr, or give it for the JSON."""
+    arch = None if request.arch in BYTECODE else request.arch
+    found = [explain_for(loaded, loaded.program(name), request.level, arch) for name in names]
+    if not terminal.speaks_json:
+        terminal.note(explanation_text(found))
+    return {"explanations": [explanation_json(one) for one in found]}
 
 
 def _emit_native(loaded: Loaded, program: str | None, request: Request) -> tuple[tuple[str, ...], bytes]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from bpfc.cli.explain import explain_for, explain_option, explanation_json, explanation_text
 from bpfc.cli.objects import select_program, select_programs, with_object
 from bpfc.cli.root import Group
 from bpfc.cli.terminal import Terminal
@@ -38,14 +39,24 @@ def command() -> None:
 @click.option(
     "--symbols", is_flag=True, help="Calls as Linux's tools print them: call pc+40#bpf_prog_TAG_NAME."
 )
+@click.option("--live", is_flag=True, help="Only what is left once read-only data has decided its branches.")
+@explain_option
 def xlated(
-    terminal: Terminal, loaded: Loaded, program: str | None, with_lines: bool, visual: bool, symbols: bool
-) -> None:
+    terminal: Terminal, loaded: Loaded, program: str | None, with_lines: bool, visual: bool, symbols: bool,
+    live: bool, explain_branches: bool,
+) -> None:  # fmt: skip
     """The instructions, in the syntax of LLVM and the kernel's verifier."""
     from bpfc.cli.graphs import draw_xlated
     from bpfc.cli.listings import list_xlated, xlated_json
 
+    if explain_branches:
+        _explain(terminal, loaded, program, "auto", None)
+        return
     chosen = select_programs(loaded, program)
+    if live:
+        from bpfc.insn_sets import transformed  # late: few want it
+
+        chosen = [transformed(one, loaded.maps).program for one in chosen]
     if visual:
         _say(terminal, "dot", [(one, draw_xlated(one, loaded.maps)) for one in chosen])
     elif terminal.speaks_json:
@@ -66,12 +77,17 @@ def xlated(
 @click.option("--passes", metavar="PIPELINE", help="These instead of the level's: bpfc passes lists them.")
 @click.option("--pass-by-pass", is_flag=True, help="The form after each pass that changed something.")
 @click.option("--print-after", metavar="PASS", multiple=True, help="The form after this pass.")
-@click.option("--explain-branches", is_flag=True, help="Which branches read-only data decided.")
+@explain_option
 @click.option("--slots", is_flag=True, help="With the instructions that values come from.")
-def ir(terminal: Terminal, loaded: Loaded, program: str | None, **wanted: Any) -> None:
+def ir(
+    terminal: Terminal, loaded: Loaded, program: str | None, explain_branches: bool, **wanted: Any
+) -> None:
     """The SSA form, after the passes."""
     from bpfc.cli.passes_report import Request, optimize
 
+    if explain_branches:
+        _explain(terminal, loaded, program, wanted["level"], None)
+        return
     request = Request(**wanted)
     texts = [(one, optimize(one, loaded.maps, request)) for one in select_programs(loaded, program)]
     _say(terminal, "dot" if request.visual else "ir", texts)
@@ -81,13 +97,18 @@ def ir(terminal: Terminal, loaded: Loaded, program: str | None, **wanted: Any) -
 @with_object
 @level_option
 @arch_option
+@explain_option
 @click.option("--unoptimized", is_flag=True, help="As lowered, before LLVM's own passes.")
 def llvm(
-    terminal: Terminal, loaded: Loaded, program: str | None, level: str, arch: str | None, unoptimized: bool
-) -> None:
+    terminal: Terminal, loaded: Loaded, program: str | None, level: str, arch: str | None,
+    explain_branches: bool, unoptimized: bool,
+) -> None:  # fmt: skip
     """The LLVM IR."""
     from bpfc.codegen import Form
 
+    if explain_branches:
+        _explain(terminal, loaded, program, level, arch)
+        return
     form = Form.LOWERED if unoptimized else Form.LLVM
     chosen = select_programs(loaded, program)
     _say(terminal, "llvm", [(one, emit_text(loaded, one, level, arch, form)) for one in chosen])
@@ -98,16 +119,20 @@ def llvm(
 @_lines
 @level_option
 @arch_option
+@explain_option
 @click.option("--symbols", is_flag=True, help="Only the symbols: offset, size, name.")
 @click.option("--llvm-asm", is_flag=True, help="LLVM's assembly text, even where capstone is installed.")
 def jited(
     terminal: Terminal, loaded: Loaded, program: str | None, with_lines: bool, level: str, arch: str | None,
-    symbols: bool, llvm_asm: bool,
+    explain_branches: bool, symbols: bool, llvm_asm: bool,
 ) -> None:  # fmt: skip
     """The native code, disassembled by capstone (extra: dis), else LLVM's assembly text."""
     from bpfc.cli import native
     from bpfc.codegen import Form
 
+    if explain_branches:
+        _explain(terminal, loaded, program, level, arch)
+        return
     one = select_program(loaded, program)
     if llvm_asm or not (symbols or terminal.speaks_json or native.can_disassemble()):
         terminal.say(emit_text(loaded, one, level, arch, Form.ASSEMBLY))
@@ -139,6 +164,13 @@ def link(terminal: Terminal, loaded: Loaded, program: str | None, level: str) ->
             terminal.record("bpfc.dump.link/1", native.link_json(one, image))
         else:
             terminal.stream(native.link_lines(image))
+
+
+def _explain(terminal: Terminal, loaded: Loaded, program: str | None, level: str, arch: str | None) -> None:
+    """Say the explanation instead of the code."""
+    found = [explain_for(loaded, one, level, arch) for one in select_programs(loaded, program)]
+    data = {"programs": [explanation_json(one) for one in found]}
+    terminal.result("bpfc.explain/1", data, explanation_text(found))
 
 
 def emit_text(loaded: Loaded, program: Program, level: str, arch: str | None, form: Any) -> str:

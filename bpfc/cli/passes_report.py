@@ -11,8 +11,6 @@ from bpfc.codegen import PIPELINES
 from bpfc.compile import effective_level
 from bpfc.options import Options
 from ir.core import Block, Function, Module
-from ir.diagnostics import Location
-from ir.explain import Decision
 from ir.lift import lift
 from ir.object import Map, Program
 from ir.pipeline import Pass, Pipeline, format_pass, parse_pipeline
@@ -30,7 +28,6 @@ class Request:
     passes: str | None = None
     pass_by_pass: bool = False
     print_after: tuple[str, ...] = ()
-    explain_branches: bool = False
     slots: bool = False
 
 
@@ -57,30 +54,12 @@ def optimize(program: Program, maps: Mapping[str, Map], request: Request) -> str
     printer = _Printer(request)
     if request.pass_by_pass:
         printer.texts.append(f"; lifted\n{_format(module, request)}")
-    changes = _pipeline(program, request).run(module, [printer])
-    if request.explain_branches:
-        return (
-            "".join(explain(one) for one in changes.decisions) or "; no branch is decided by read-only data\n"
-        )
+    _pipeline(program, request).run(module, [printer])
     if request.visual:
         return draw_module(module, _block_texts)
     if not request.pass_by_pass and not request.print_after:
         printer.texts.append(_format(module, request))
     return "\n".join(printer.texts)
-
-
-def explain(decision: Decision) -> str:
-    """A decided branch, and the data that decided it."""
-    way = "always" if decision.is_taken else "never"
-    lines = [f"{_place(decision.at)}: branch at insn {decision.at.insn} is {way} taken"]
-    for load in decision.loads:
-        value = f"{load.map}[{load.offset:#x}], {load.size} bytes = {load.value:#x}"
-        lines.append(f"    {value}, read at {_place(load.at)}")
-    return "\n".join([*lines, ""])
-
-
-def _place(at: Location) -> str:
-    return str(at.source or f"{at.function}: insn {at.insn}")
 
 
 def _pipeline(program: Program, request: Request) -> Pipeline:

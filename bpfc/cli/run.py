@@ -14,6 +14,7 @@ import click
 from bpfc.cli.codes import NO, OK
 from bpfc.cli.dump import level_option
 from bpfc.cli.errors import diagnostic_json
+from bpfc.cli.explain import explain_for, explain_option, explanation_json, explanation_text
 from bpfc.cli.objects import select_program, with_object
 from bpfc.cli.root import Command
 from bpfc.cli.terminal import Terminal
@@ -48,6 +49,7 @@ class Request:
     attach: tuple[str, ...]
     level: str
     no_cache: bool
+    explain_branches: bool
     arch: str | None
     steps: int
 
@@ -103,6 +105,7 @@ class Tally:
     help="Run PROG, or OBJ:PROG, around a function; HOW is fentry, fexit, ...",
 )
 @level_option
+@explain_option
 @click.option("--trace", is_flag=True, help="A line for each run; with -j a JSON object.")
 @click.option("--no-cache", is_flag=True, help="Compile, whether it was compiled before or not.")
 @click.option(
@@ -139,6 +142,11 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: 
             tally = _run(terminal, running, context_fields(request.ctx), request)
             attached = around.report()
         data = {**report_json(loaded, runtime, running, tally), "replaced": functions, **attached}
+    if request.explain_branches:
+        explanation = explain_for(loaded, chosen, request.level, request.arch)
+        data = {**data, "explanation": explanation_json(explanation)}
+        if not terminal.speaks_json:
+            terminal.say(explanation_text([explanation]) + "\n")
     if terminal.speaks_json or not request.trace:
         terminal.result("bpfc.run/1", data, report_text(data, terminal.verbose > 0))
     return NO if tally.traps else OK

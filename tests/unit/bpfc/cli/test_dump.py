@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,40 @@ def test_the_form_is_printed_after_a_pass(bpfc: Run, filter: Path) -> None:
     assert said.count("program udp_or_icmp") == 1
 
 
-def test_a_branch_is_explained_by_the_constant_that_decided_it(bpfc: Run, xdp: Path) -> None:
-    first, second = bpfc("dump", "ir", xdp, "--explain-branches").stdout.splitlines()
+@pytest.mark.parametrize("form", ["ir", "xlated", "llvm", "jited"])
+def test_a_branch_is_explained_by_the_constant_that_decided_it(bpfc: Run, xdp: Path, form: str) -> None:
+    first, second, sizes = bpfc("dump", form, xdp, "--explain-branches").stdout.splitlines()
     assert first.startswith("./tests/objects/xdp_stats.c:183:6: branch at insn ")
     assert first.endswith("always taken")
-    assert second.strip().startswith("xdp_stat.rodata[0x0], 4 bytes = 0x0, read at")
+    assert second.strip().startswith(
+        "debug = 0x0 (xdp_stat.rodata+0x0, 4 bytes), read at ./tests/objects/xdp_stats.c:183"
+    )
+    assert re.fullmatch(r"\d+ of \d+ operations are left; \d+ bytes of native code, \d+ without", sizes)
+
+
+def test_what_constants_decided_is_part_of_the_json(
+    bpfc: Run, bpfc_json: RunJson, xdp: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "code.o"
+    (compiled,) = bpfc_json("compile", xdp, "-o", output, "--explain-branches")["explanations"]
+    ran = bpfc_json("run", xdp, "--explain-branches")["explanation"]
+    assert compiled == ran
+    assert [cause["variable"] for branch in ran["branches"] for cause in branch["because"]] == ["debug"]
+    assert ran["native_bytes"] < ran["native_bytes_without"]
+    assert "debug = 0x0" in bpfc("compile", xdp, "-o", output, "--explain-branches").stderr
+    assert "debug = 0x0" in bpfc("run", xdp, "--explain-branches").stdout
+
+
+def test_a_program_that_needs_its_branches_decided_is_explained(bpfc: Run, objects: Path) -> None:
+    said = bpfc("dump", "ir", objects / "globals.o", "guarded", "--explain-branches").stdout
+    assert "use_missing = 0x0 (globals.rodata+" in said
+    assert said.endswith("without, it would be refused: there is no helper 2000\n")
+
+
+def test_live_instructions_are_those_that_constants_leave(bpfc: Run, objects: Path) -> None:
+    words = ("dump", "xlated", objects / "globals.o", "guarded")
+    assert "call 2000" in bpfc(*words).stdout
+    assert "call" not in bpfc(*words, "--live").stdout
 
 
 def test_llvm_ir_is_shown_before_and_after_llvm_s_passes(bpfc: Run, filter: Path) -> None:
