@@ -13,7 +13,7 @@ import pytest
 from runtime.space import Space
 from tests.engines import EMULATED, HOST, on_machine
 
-CASES = ("test_sk_static_keys.py", "test_tr_trampolines.py")
+CASES = ("test_sk", "test_tr_tr", "test_tr_packets", "test_fr", "test_gd", "test_fc")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -21,7 +21,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     case = metafunc.definition
     if "machine" not in metafunc.fixturenames:
         return
-    is_everywhere = case.path.name in CASES and not any(
+    is_everywhere = case.path.name.startswith(CASES) and not any(
         case.get_closest_marker(name) for name in ("host_only", "no_code")
     )
     metafunc.parametrize("machine", (HOST, *EMULATED) if is_everywhere else (HOST,), indirect=True)
