@@ -38,6 +38,7 @@ from runtime.maps.errors import map_error
 from runtime.maps.gather import Sources
 from runtime.maps.slots import SlotView
 from runtime.platform import Platform
+from runtime.runs import runs
 from runtime.world import World
 
 if TYPE_CHECKING:
@@ -431,11 +432,14 @@ class RunningProgram(Attachable):
         return batch.rets
 
     def _execution(self) -> Execution:
-        execution: Execution | None = getattr(self._local, "execution", None)
-        if execution is None:
-            segments: tuple[Segment, ...] = self.runtime.world.segments()
-            allocate, limits = self._platform.allocate, self.runtime.limits
-            execution = Execution(self.layout, segments, self.program.big_endian, limits, allocate)
+        """The memory of this thread's run; a run inside of a run has its own."""
+        kept: Execution | None = getattr(self._local, "execution", None)
+        if kept is not None and kept.run_address not in runs():
+            return kept
+        segments: tuple[Segment, ...] = self.runtime.world.segments()
+        allocate, limits = self._platform.allocate, self.runtime.limits
+        execution = Execution(self.layout, segments, self.program.big_endian, limits, allocate)
+        if kept is None:
             self._local.execution = execution
         return execution
 

@@ -38,6 +38,7 @@ from runtime.world import World
 __all__ = ["EMULATED", "ENGINES", "LITTLE_ENDIAN", "Engine"]
 
 EMULATED: Final = ("x86_64", "aarch64", "riscv64", "s390x", "ppc64le")
+BIG_ENDIAN: Final = ("s390x",)
 HOST: Final = "host"
 _START: Final = Loaded.start
 _KEPT: Final = ExitStack()

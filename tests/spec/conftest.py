@@ -1,7 +1,8 @@
 """Acceptance cases run on every machine: this one, and each emulated target; the cases and what they assert are the same.
 
 `@pytest.mark.host_only("why")` is for a case about what only this process has. `@pytest.mark.no_code` is for one that
-compiles nothing or runs nothing: it is the same everywhere.
+compiles nothing or runs nothing: it is the same everywhere. `@pytest.mark.little_endian("why")` is for objects that there
+are no others of.
 """
 
 from __future__ import annotations
@@ -11,9 +12,20 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.space import Space
-from tests.engines import EMULATED, HOST, on_machine
+from tests.engines import BIG_ENDIAN, EMULATED, HOST, on_machine
 
-CASES = ("test_sk", "test_tr_tr", "test_tr_packets", "test_fr", "test_gd", "test_fc")
+CASES = (
+    "test_fc_programs.py",
+    "test_fc_stack.py",
+    "test_fr_extensions.py",
+    "test_fr_libxdp.py",
+    "test_fr_threads.py",
+    "test_fr_verification.py",
+    "test_gd_direct_values.py",
+    "test_sk_static_keys.py",
+    "test_sk_threads.py",
+    "test_tr_trampolines.py",
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -21,10 +33,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     case = metafunc.definition
     if "machine" not in metafunc.fixturenames:
         return
-    is_everywhere = case.path.name.startswith(CASES) and not any(
+    is_everywhere = case.path.name in CASES and not any(
         case.get_closest_marker(name) for name in ("host_only", "no_code")
     )
-    metafunc.parametrize("machine", (HOST, *EMULATED) if is_everywhere else (HOST,), indirect=True)
+    emulated = [
+        name for name in EMULATED if name not in BIG_ENDIAN or not case.get_closest_marker("little_endian")
+    ]
+    metafunc.parametrize("machine", (HOST, *emulated) if is_everywhere else (HOST,), indirect=True)
 
 
 @pytest.fixture(autouse=True)

@@ -312,7 +312,7 @@ def test_an_extension_takes_the_place_of_another_without_a_call_in_between(
     first = target.replace("g", extensions["returns_five"])
     stores = target.hooks.space.patcher.stores
     second = target.replace("g", extensions["returns_six"], instead_of=first)
-    assert target.hooks.space.patcher.stores == stores + 1
+    assert target.hooks.space.patcher.stores - stores <= 1  # none where the way is through a veneer
     assert (first.is_attached, second.is_attached, run(target, 130)) == (False, True, 6)
     first.close()
     assert run(target, 130) == 6
@@ -339,7 +339,7 @@ def test_refusals_say_what_would_help(
 ) -> None:
     number, said = refusal(extensions[extension], targets[program], function)
     assert number == errno.EINVAL
-    assert said.startswith(str(OBJECTS / "replacements.o"))
+    assert said.startswith(str(OBJECTS / "replacements."))
     assert remedy in said
 
 

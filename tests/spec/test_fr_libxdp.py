@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bpfc.loaded import Loaded
     from bpfc.running import RunningProgram, Runtime
 
+pytestmark = pytest.mark.little_endian("Debian builds them so")
+
 OBJECTS = Path(__file__).parent.parent / "objects"
 PASS = 2
 UNCHANGED = 31  # what a dispatcher's slot returns while nothing replaces it

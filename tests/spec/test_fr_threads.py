@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bpfc.links import Link
 from runtime.epoch import epochs
+from runtime.linker import LinkedImage
 from runtime.memory import CodeBlock, DataBlock, Pool
+from runtime.space import Space
 from tests.extensions import PACKET, run, started
 
 if TYPE_CHECKING:
     from bpfc.running import RunningProgram, Runtime
 
 CYCLES = int(os.environ.get("BPFC_FREPLACE_CYCLES", "3000"))  # the long form: 100000
+EMULATED_CYCLES = 30
 THREADS = 4
 FAR_AWAY = 0x2000_0000_0000
 NEAR = 1 << 31
@@ -35,6 +39,11 @@ def extensions() -> Iterator[Runtime]:
         yield runtime
 
 
+def cycles_on(machine: Space) -> int:
+    """How often to attach and detach."""
+    return CYCLES if machine.is_native else EMULATED_CYCLES
+
+
 class Callers:
     """Threads that call a program without a break while the block runs; `seen` are the results of each."""
 
@@ -46,7 +55,11 @@ class Callers:
 
     def _call(self, results: set[int]) -> None:
         while not self._done.is_set():
-            results.update(self._target.run_batch([PACKET] * 200, ctx=self._ctx))
+            results.update(
+                self._target.run_batch(
+                    [PACKET] * (200 if self._target.runtime.world.space.is_native else 5), ctx=self._ctx
+                )
+            )
 
     def __enter__(self) -> Callers:
         for thread in self._threads:
@@ -61,16 +74,18 @@ class Callers:
 
 @pytest.mark.slow
 def test_fr_23_under_running_threads_each_call_is_the_old_or_the_new(
-    targets: Runtime, extensions: Runtime
+    targets: Runtime, extensions: Runtime, machine: Space
 ) -> None:
     target, extension = targets["calls_f_and_g"], extensions["returns_five"]
     old, new = 100 * (7 + 1) + 3, 100 * (7 + 1) + 5
     with Callers(target, {"ingress_ifindex": 7, "rx_queue_index": 3}) as callers:
-        for _ in range(CYCLES):
+        for _ in range(cycles_on(machine)):
             extension.attach_freplace(target, "g").close()
-        link = extension.attach_freplace(target, "g")
-        assert run(target, 7, 3) == new
-        link.close()
+        while set().union(*callers.seen) != {old, new} and all(
+            results <= {old, new} for results in callers.seen
+        ):
+            with extension.attach_freplace(target, "g"):
+                assert run(target, 7, 3) == new
     assert all(results <= {old, new} for results in callers.seen)
     assert set().union(*callers.seen) == {old, new}
     assert run(target, 7, 3) == old
@@ -78,13 +93,15 @@ def test_fr_23_under_running_threads_each_call_is_the_old_or_the_new(
 
 
 @pytest.mark.slow
-def test_fr_23_main_and_two_functions_are_replaced_at_once(targets: Runtime, extensions: Runtime) -> None:
+def test_fr_23_main_and_two_functions_are_replaced_at_once(
+    targets: Runtime, extensions: Runtime, machine: Space
+) -> None:
     target = targets["calls_f_and_g"]
     jobs = [("returns_five", "g"), ("difference", "f"), ("whole_program", "calls_f_and_g")]
     legal = {100 * first + second for first in (8, 6) for second in (3, 5)} | {1}
 
     def change(name: str, function: str) -> None:
-        for _ in range(CYCLES // 10):
+        for _ in range(cycles_on(machine) // 10):
             extensions[name].attach_freplace(target, function).close()
 
     with Callers(target, {"ingress_ifindex": 7, "rx_queue_index": 3}) as callers:
@@ -111,6 +128,7 @@ class Gate:
         return 1
 
 
+@pytest.mark.host_only("threads take turns on an emulated machine; the next case does without")
 def test_fr_24_threads_inside_of_the_old_and_the_new_body_return_and_only_then_is_it_freed() -> None:
     old, new = Gate(), Gate()
     with started("extended") as targets, started("extending") as extensions:
@@ -144,6 +162,36 @@ def test_fr_24_threads_inside_of_the_old_and_the_new_body_return_and_only_then_i
         assert not form.image.block.is_open
         old.leave.set()
         assert run(target, 50) == 51
+
+
+def test_fr_24_calls_under_way_finish_where_they_began_in_the_middle_of_runs() -> None:
+    """What the case before does with threads, by runs inside of runs: threads take turns on an emulated machine."""
+    with started("extended") as targets, started("extending") as extensions:
+        links: list[Link] = []
+        images: list[LinkedImage] = []
+        results: list[int] = []
+
+        def in_old() -> int:
+            extension = extensions["waits_too"]
+            links.append(extension.attach_freplace(target, "waits"))
+            (form,) = extension.extension.forms.values()
+            images.append(form.image)
+            results.append(run(target, 50))
+            return 1
+
+        def in_new() -> int:
+            links.pop().close()
+            extensions.close()
+            epochs().collect()
+            results.append(images[0].block.is_open)
+            return 1
+
+        targets.helpers["bpf_get_prandom_u32"] = in_old
+        extensions.helpers["bpf_get_prandom_u32"] = in_new
+        target = targets["calls_waits"]
+        assert run(target, 50) == 51
+        epochs().drain(5)
+        assert (*results, images[0].block.is_open) == (True, 1051, False)
 
 
 class FarPool:
@@ -195,7 +243,8 @@ def test_fr_25_a_thread_that_sits_in_the_veneer_at_detach_gets_to_the_original_b
     target = target.runtime["calls_waits"]
     execution = target._execution()
     execution.arm(0, 0)
-    go_on = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(veneer_of(target, "waits"))
+    kinds = ctypes.c_void_p, ctypes.c_uint64
+    go_on = target.runtime.world.platform.function(veneer_of(target, "waits"), *kinds)
     link = extension.attach_freplace(target, "waits")
     assert go_on(execution.run_address, 41) == 42
     at_veneer, detached = threading.Event(), threading.Event()
@@ -218,12 +267,12 @@ def test_fr_25_a_thread_that_sits_in_the_veneer_at_detach_gets_to_the_original_b
 
 @pytest.mark.slow
 def test_fr_25_far_extensions_come_and_go_under_running_threads(
-    far: tuple[RunningProgram, RunningProgram],
+    far: tuple[RunningProgram, RunningProgram], machine: Space
 ) -> None:
     target, extension = far
     target.runtime.helpers["bpf_get_prandom_u32"] = lambda: 7
     target = target.runtime["calls_waits"]
     with Callers(target, {"ingress_ifindex": 41}) as callers:
-        for _ in range(CYCLES // 100):
+        for _ in range(max(cycles_on(machine) // 100, 3)):
             extension.attach_freplace(target, "waits").close()
     assert set().union(*callers.seen) <= {42, 48}

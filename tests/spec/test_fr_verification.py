@@ -76,6 +76,7 @@ def test_fr_08_context_fields_are_those_of_the_targets_type(targets: Runtime, ex
     assert (number, "not allowed in SCHED_CLS programs" in said) == (errno.EACCES, True)
 
 
+@pytest.mark.host_only("starts machines of its own")
 @pytest.mark.parametrize("arch", ["aarch64", "s390x"])
 def test_fr_09_a_target_that_is_not_native_code_is_refused(extensions: Runtime, arch: str) -> None:
     pytest.importorskip("unicorn")
@@ -89,6 +90,7 @@ def test_fr_09_a_target_that_is_not_native_code_is_refused(extensions: Runtime, 
         assert (number, f"runs on an emulated {arch}" in said) == (errno.EINVAL, True)
 
 
+@pytest.mark.host_only("starts machines of its own")
 def test_fr_09_an_extension_that_is_not_native_code_is_refused(targets: Runtime) -> None:
     pytest.importorskip("unicorn")
     with bpfc.load(OBJECTS / "extending.o").start(target="aarch64") as runtime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from errno import EACCES, EBUSY, EINVAL, EOPNOTSUPP, EPERM, EPROTO
 from pathlib import Path
@@ -18,12 +17,13 @@ from ir.map_loads import bind_maps, numbered
 from ir.maps import MapFlag
 from ir.object import Map
 from runtime.maps.view import MapView
+from runtime.space import Space
 
 OBJECTS = Path(__file__).parent.parent / "objects"
 ARRAY = Map("array", MapType.ARRAY, 4, 48, 1)
 FD = 3
 PACKET = bytes(64)
-GLOBALS = OBJECTS / ("globals.o" if sys.byteorder == "little" else "globals.eb.o")
+GLOBALS = OBJECTS / "globals.o"
 
 
 def assemble(text: str, map: Map = ARRAY) -> Loaded:
@@ -51,14 +51,14 @@ def wide(src: int, low: int, high: int = 0, offset: int = 0) -> bytes:
 EXIT = encode((Insn(0xB7, 0, 0, 0, 0), Insn(0x95)), False)
 
 
-def test_gd_01_a_store_at_offset_8_is_seen_by_the_host() -> None:
+def test_gd_01_a_store_at_offset_8_is_seen_by_the_host(machine: Space) -> None:
     loaded = bpfc.assemble(
         "r1 = map_value(3, 8)\nr2 = 4242\n*(u64 *)(r1 + 0) = r2\nr0 = 7\nexit", maps={FD: ARRAY}
     )
     with loaded.start() as runtime:
         assert runtime["main"].run(bytes(8)).ret == 7
         value = runtime.maps["array"][0]
-    assert value == bytes(8) + (4242).to_bytes(8, sys.byteorder) + bytes(32)
+    assert value == bytes(8) + (4242).to_bytes(8, machine.target.byte_order) + bytes(32)
 
 
 def test_gd_02_an_offset_must_lie_in_the_value() -> None:
@@ -113,11 +113,11 @@ def test_gd_06_an_index_needs_an_fd_array() -> None:
         assert runtime.maps["array"][0] == bytes(8) + b"\x05" + bytes(39)
 
 
-def test_gd_07_a_program_sees_the_initial_values_of_all_sections() -> None:
+def test_gd_07_a_program_sees_the_initial_values_of_all_sections(machine: Space) -> None:
     with bpfc.load(GLOBALS).start() as runtime:
         assert runtime["read"].run(PACKET).ret == 0
         copies = runtime.maps["copies"].live.lookup(bytes(4))
-    order = sys.byteorder
+    order = machine.target.byte_order
     pair = b"\x07" + bytes(3) + (0x12345678).to_bytes(4, order) + b"static\0\0"
     constant_pair = b"\x09" + bytes(3) + (0x9ABCDEF0).to_bytes(4, order) + b"read" + bytes(4)
     numbers = b"".join(number.to_bytes(8, order) for number in (42, 0, 24))
@@ -133,12 +133,13 @@ def test_gd_08_variables_are_memory_shared_with_the_host() -> None:
         assert program.run(PACKET).ret == 43
 
 
-def test_gd_09_read_only_data_may_change_before_the_load_only() -> None:
+def test_gd_09_read_only_data_may_change_before_the_load_only(machine: Space) -> None:
     loaded = bpfc.load(GLOBALS)
     loaded.rodata["constant"] = 99
     with loaded.start() as runtime:
         runtime["read"].run(PACKET)
-        assert runtime.maps["copies"].live.lookup(bytes(4))[16:24] == (99).to_bytes(8, sys.byteorder)
+        copies = runtime.maps["copies"].live.lookup(bytes(4))
+        assert copies[16:24] == (99).to_bytes(8, machine.target.byte_order)
         rodata = next(view for name, view in runtime.maps.items() if name.endswith(".rodata"))
         with pytest.raises(RejectedError) as caught:
             rodata[0] = rodata[0]

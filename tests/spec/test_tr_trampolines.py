@@ -17,6 +17,7 @@ import bpfc
 from ir.diagnostics import Diagnostic
 from runtime.epoch import epochs
 from runtime.memory import Pool
+from runtime.space import Space
 
 if TYPE_CHECKING:
     from bpfc.running import RunningProgram, Runtime
@@ -310,7 +311,7 @@ def test_tr_21_a_target_lives_as_long_as_its_links(tracers: Runtime) -> None:
 
 
 @pytest.mark.slow
-def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime) -> None:
+def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime, machine: Space) -> None:
     target = targets["calls_f"]
     source = bpfc.load(OBJECTS / "tracers.o")
     wrong: list[int] = []
@@ -330,7 +331,7 @@ def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime) -> N
                 cycles.append(1)
 
     with source.start() as one, source.start() as two:
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + (SECONDS if machine.is_native else 1)
         workers = [threading.Thread(target=call) for _ in range(4)]
         workers += [threading.Thread(target=hook, args=(tracers,)) for tracers in (one, two)]
         for thread in workers:
@@ -345,7 +346,7 @@ def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime) -> N
             assert isinstance(entries, int)
             assert isinstance(exits, int)
             assert entries >= exits > 0
-        assert len(cycles) > 10
+        assert len(cycles) > (10 if machine.is_native else 0)
 
 
 def test_tr_24_two_functions_at_once(targets: Runtime, tracers: Runtime) -> None:
@@ -354,7 +355,7 @@ def test_tr_24_two_functions_at_once(targets: Runtime, tracers: Runtime) -> None
 
     def hook(name: str, function: str) -> None:
         try:
-            for _ in range(50):
+            for _ in range(50 if targets.world.space.is_native else 5):
                 with tracers[name].attach_fentry(target, function):
                     assert run(target, 9, 5) == 1005
         except BaseException as error:  # noqa: BLE001  # shown by the main thread
