@@ -137,6 +137,8 @@ class FunctionLowering:
             arguments.append(f"{kind}{noalias} %a{position}")
         linkage, prologue = self._linkage()
         attributes = "nounwind" if not self.static else ""
+        if self.unit.options.lines:
+            attributes += " uwtable"
         personality = " personality ptr @__bpfc_personality" if self.static else ""
         if personality:
             self.unit.declare("__bpfc_personality", "i32", "...")

@@ -16,7 +16,7 @@ from typing import Final
 from backends.elf_object import ElfObject, ElfSection
 from backends.native_code import NO_SLOT, LineMark
 
-_SECTION: Final = ".debug_line"
+LINES: Final = ".debug_line"
 _FIRST: Final = 1 << 20  # metadata from here on is ours
 _COPY, _ADVANCE_PC, _ADVANCE_LINE, _CONST_ADD, _FIXED_ADVANCE = 1, 2, 3, 8, 9
 _END, _SET_ADDRESS = 1, 2
@@ -66,7 +66,7 @@ def read_lines(elf: ElfObject, kept: Mapping[int, int]) -> tuple[LineMark, ...]:
     """The marks of an object; `kept` is the new number of each section. None when it has no table."""
     marks: list[LineMark] = []
     for section in elf.sections:
-        if section.name == _SECTION:
+        if section.name == LINES:
             marks += _read_section(elf, section, kept)
     marks.sort(key=lambda mark: (mark.section, mark.offset))
     distinct: list[LineMark] = []

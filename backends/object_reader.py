@@ -26,9 +26,9 @@ from backends.elf_object import (
     ElfSection,
     read_object,
 )
-from backends.line_table import read_lines
+from backends.line_table import LINES, read_lines
 from backends.native_code import UNDEFINED, NativeCode, PatchSite, Relocation, Section, SiteKind, Symbol
-from backends.static_sites import static_sites
+from backends.static_sites import FRAMES, static_sites
 from backends.target import Target
 
 _CODE_ALIGNMENT: Final = 16  # patch sites are placed in words, LLVM asks for less in small code
@@ -51,9 +51,8 @@ def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) 
     """
     elf = read_object(data)
     assert elf.machine == target.machine, f"an object of machine {elf.machine} is not for {target.name}"
-    kept = {
-        index: position for position, index in enumerate(filter(lambda i: _runs(elf.sections[i]), _all(elf)))
-    }
+    wanted = [index for index in _all(elf) if _runs(elf.sections[index]) or _unwinds(elf, index, target)]
+    kept = {index: position for position, index in enumerate(wanted)}
     contents = {index: bytearray(elf.sections[index].data) for index in kept}
     symbols, numbers = _symbols(elf, kept)
     branches = static_sites(elf, target, numbers, kept, jumps_first)
@@ -95,6 +94,20 @@ def _all(elf: ElfObject) -> range:
 
 def _runs(section: ElfSection) -> bool:
     return bool(section.flags & ALLOC) and section.size > 0 and not section.name.startswith(_DROPPED)
+
+
+def _unwinds(elf: ElfObject, index: int, target: Target) -> bool:
+    """Whether a section tells debuggers how frames unwind: kept beside lines, where it is about code that is kept."""
+    section = elf.sections[index]
+    if section.name != FRAMES or not any(one.name == LINES for one in elf.sections):
+        return False
+    return all(
+        type in target.numbers
+        and target.numbers[type] in target.relocations
+        and elf.symbols[symbol].section
+        and _runs(elf.sections[elf.symbols[symbol].section])
+        for _, type, symbol, _ in section.relocations
+    )
 
 
 def _section(section: ElfSection, data: bytes) -> Section:

@@ -24,7 +24,7 @@ from backends.native_code import Form, PatchSite, SiteKind
 from backends.target import Target
 
 _STACK_MAPS: Final = ".llvm_stackmaps"
-_FRAMES: Final = ".eh_frame"
+FRAMES: Final = ".eh_frame"
 _TABLES: Final = ".gcc_except_table"
 _OMITTED: Final = 0xFF
 _ULEB128: Final = 0x01
@@ -137,7 +137,7 @@ def _function_tables(elf: ElfObject) -> dict[tuple[int, int], tuple[ElfSection, 
     """
     found: dict[tuple[int, int], tuple[ElfSection, int]] = {}
     for section in elf.sections:
-        if section.name != _FRAMES:
+        if section.name != FRAMES:
             continue
         by_offset: dict[int, tuple[int, int]] = {}
         for offset, _, symbol, addend in section.relocations:

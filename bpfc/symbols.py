@@ -20,6 +20,8 @@ from ir.functions import called_slot
 from ir.isa import WIDE_OPCODE, Kind, encode, row_of
 from ir.object import FunctionInfo, Program, ReferenceKind
 from runtime.call_table import CallTable
+from runtime.debug_file import DebugFunction, DebugImage, DebugLine, symbol_file
+from runtime.gdb import Announced
 from runtime.perf_map import write_perf_map
 
 if TYPE_CHECKING:
@@ -121,7 +123,11 @@ def line_marks(running: RunningProgram) -> tuple[LineMark, ...]:
         return code.lines
     options, target = replace(running.runtime.options, lines=True), world.space.compile_target
     lined = compile_program(running.program, world.declared, options, running.overridden, target=target).code
-    return lined.lines if lined.sections == code.sections else ()
+    parts, same = ({n: s for n, s in enumerate(c.sections) if s.is_executable} for c in (lined, code))
+    if [*parts.values()] != [*same.values()]:
+        return ()
+    numbers = dict(zip(parts, same, strict=True))
+    return tuple(mark._replace(section=numbers[mark.section]) for mark in lined.lines)
 
 
 def list_calls(program: Program, addresses: dict[str, int] | None = None) -> Iterator[str]:
@@ -155,6 +161,34 @@ def name_for_perf(running: RunningProgram, path: Path | None = None) -> None:
     """Add the program's functions to /tmp/perf-PID.map, under their symbols."""
     names = {info.name: symbol_name(running.program, info) for info in running.program.functions}
     write_perf_map(running.image, lambda name: names.get(name, name), path)
+
+
+def name_for_gdb(running: RunningProgram) -> Announced:
+    """Show gdb the program: its functions under their symbols, lines of C, and how frames unwind, if it has lines.
+
+    To be closed before the program is: `with name_for_gdb(rt["filter"]): ...`. Start with `Options(lines=True)`.
+    """
+    image, program = running.image, running.program
+    code, sections = image.code, image.layout.sections
+    names = {info.name: symbol_name(program, info) for info in program.functions}
+    native = {f.name for f in image.functions}
+    functions = [DebugFunction(names.get(f.name, f.name), f.address, f.length) for f in image.functions]
+    lines: list[DebugLine] = []
+    first = {image.address_of(info.name): info.start for info in program.functions if info.name in native}
+    for mark in line_marks(running):
+        place = image.address + sections[mark.section] + mark.offset
+        slot = first.get(place, mark.slot)
+        source = program.location(slot).source if slot >= 0 else None
+        lines.append(DebugLine(place, source.file if source else "", source.line if source else 0))
+    number = next((n for n, section in enumerate(code.sections) if section.name == ".eh_frame"), None)
+    frames, frames_at = b"", 0
+    if number is not None:
+        frames = image.block.read(sections[number], code.sections[number].size)
+        frames_at = image.address + sections[number]
+    end = max(f.address + f.length for f in image.functions)
+    lines.sort(key=lambda line: line.address)
+    shown = DebugImage(image.address, end, functions, lines, frames, frames_at)
+    return Announced(symbol_file(shown, image.target))
 
 
 def _names_a_map(program: Program, slot: int) -> bool:

@@ -380,8 +380,13 @@ def _low_arena() -> int:
 @cache
 def near_pool() -> Pool:
     """The pool of this process, for all that says no other; it lives as long as the process."""
+    return Pool(protection=wanted_protection())
+
+
+def wanted_protection() -> Protection:
+    """How the code of this process is protected: BPFC_PUBLISH=rwx asks for one mapping."""
     is_both = os.environ.get("BPFC_PUBLISH") == "rwx"
-    return Pool(protection=Protection.WRITE_EXECUTE if is_both else Protection.WRITE_XOR_EXECUTE)
+    return Protection.WRITE_EXECUTE if is_both else Protection.WRITE_XOR_EXECUTE
 
 
 def _out_of_memory(message: str) -> UnsupportedError:
