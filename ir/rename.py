@@ -51,6 +51,7 @@ def remove_trivial_params(function: Function) -> bool:
             if edge.args:
                 entering.setdefault(edge.block, []).append(edge)
     replaced: dict[Value, Value] = {}
+    same: dict[Value, list[Value]] = {}
     receivers: dict[Value, list[tuple[Block, int]]] | None = None
     work = [(block, position) for block in entering for position in range(len(block.params))]
     work.reverse()
@@ -65,7 +66,11 @@ def remove_trivial_params(function: Function) -> bool:
         replaced[param] = value
         if receivers is None:
             receivers = _receivers(entering)
-        work += receivers.get(param, ())
+        # Those that received what is now known to be this one have to be looked at again, too.
+        members = [*same.pop(param, ()), param]
+        same.setdefault(value, []).extend(members)
+        for member in members:
+            work += receivers.get(member, ())
     if not replaced:
         return False
     drop_params(function, replaced)

@@ -16,7 +16,7 @@ def step_of(state: State, arg: Value, param: Value) -> int | None:
         if fact.symbol is not param or fact.is_nullable or type(known) is not Pointer:
             return None
         return fact.offset if known.span.umax + fact.offset < 1 << 63 and fact.span.smin >= 0 else None
-    symbol, offset = state.symbol(arg)
+    symbol, offset = state.symbol(arg, folds=False)
     if symbol is param:
         return offset
     if type(arg) is Alu and arg.row.name == "add64 reg" and param in (arg.x, arg.y):

@@ -360,6 +360,8 @@ class Walk:
         """The caller's state after a function returned in state `done`."""
         assert done.outer is not None
         state = done.outer.copy()
+        for symbol in done.lent:
+            state.lent.pop(symbol, None)
         state.held, state.trail, state.exact = done.held, done.trail, done.exact
         if done.packet is not state.packet:
             state.packet = None
@@ -391,7 +393,9 @@ class Walk:
                     "reference-leak", f"exit with a {objects[0].kind} that holds a reference", value
                 )
             state.held = state.held.with_objects(state.held.objects - set(objects))
+        state.give_back()
         left = State(state.packet, state.limits)
+        left.lent = state.lent
         left.held, left.outer, left.trail, left.exact = state.held, state.outer, state.trail, state.exact
         left.known = {limit: state.of(limit) for limit in state.limits}
         left.known[RESULT] = known

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from ir.core import Alu, Block, Branch, Const, Function, Param, Value
+from ir.core import Alu, Block, Branch, Const, Function, Param, Store, Value
 from ir.dominators import Dominators
 
 _STEPS: Final = frozenset(("add", "sub", "rsh", "div", "and"))
@@ -48,6 +48,22 @@ class Loop:
                     pairs = zip(self.head.params, edge.args, strict=True)
                     found.update(param for param, arg in pairs if _is_step(arg, param))
         return frozenset(found)
+
+    def stepped(self) -> frozenset[Value]:
+        """What a constant is added to before a back-edge or a store: a counter may be kept on the stack meanwhile."""
+        sums = [
+            edge_arg
+            for latch in self.latches
+            for edge in latch.edges()
+            if edge.block is self.head
+            for edge_arg in edge.args
+        ]
+        sums += [inst.value for block in self.blocks for inst in block.insts if type(inst) is Store]
+        return frozenset(
+            value.x
+            for value in sums
+            if type(value) is Alu and type(value.y) is Const and value.row.name.startswith(("add", "sub"))
+        )
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import final
 
@@ -31,12 +32,13 @@ class Outline:
             if loop.is_natural
         }
         for loop in self.loops.heads.values():
-            counters = loop.counters()
+            counters = loop.counters() | loop.stepped()
             for block in loop.blocks if counters else ():
                 if block is not loop.head:
                     self.live[block] |= counters
         self.own: dict[Block, set[Value]] = {block: self.loops.renewed(block) for block in self.order}
         self._slots: dict[tuple[object, int], Param] = {}
+        self._made: dict[Block, list[tuple[int, Param]]] = {}
 
     def slot(self, block: Block, offset: int) -> Param:
         """What stands for the value that the ways into `block` keep at a stack offset."""
@@ -44,7 +46,12 @@ class Outline:
         if symbol is None:
             symbol = self._slots[block, offset] = Param(-1)
             self.own[block].add(symbol)
+            self._made.setdefault(block, []).append((offset, symbol))
         return symbol
+
+    def slots_made(self, block: Block) -> Sequence[tuple[int, Param]]:
+        """The stack offsets that have a symbol at `block`, and the symbols."""
+        return self._made.get(block, ())
 
     def slots_of(self, block: Block) -> partial[Param]:
         """`slot` for one block."""

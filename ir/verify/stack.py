@@ -7,9 +7,9 @@ from typing import Literal
 from ir.core import Const, Value
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, const
-from ir.verify.state import State
+from ir.verify.state import State, pointer_room, without_symbol
 from ir.verify.subject import FRAME_SIZE
-from ir.verify.values import ANY, Area, Known, Pointer
+from ir.verify.values import Area, Known, Pointer
 
 
 def own_or_outer(state: State, own: Area, frame: Area, frames: tuple[Area, ...]) -> State | None:
@@ -95,8 +95,8 @@ def _bytes_of(keeper: State, place: int, size: int, big_endian: bool) -> bytes |
     return bytes(found)
 
 
-def note_store(keeper: State, state: State, place: int, size: int, value: Value) -> None:
-    """Remember that `value` (of `state`) was stored at `place`."""
+def note_store(keeper: State, state: State, place: int, size: int, value: Value, symbol: Value) -> None:
+    """Remember that `value` (of `state`) was stored at `place`; `symbol` stands for it in a caller's state."""
     known = state.of(value)
     if type(known) is Pointer:
         if size != 8:
@@ -105,9 +105,18 @@ def note_store(keeper: State, state: State, place: int, size: int, value: Value)
         if known.mask:
             return
         value = Const(known.value & ((1 << 8 * size) - 1))
-    keeper.stack[place] = (size, value)
-    if keeper is not state and type(value) is not Const:
-        keeper.known[value] = known if known is not ANY else ANY
+    if keeper is state or type(value) is Const:
+        keeper.stack[place] = (size, value)
+        return
+    # The value's name means something else in every call, so the caller gets one of its own.
+    keeper.forget_symbol(symbol)
+    keeper.stack[place] = (size, symbol)
+    keeper.known[symbol] = without_symbol(known, symbol)
+    state.lent[symbol] = value
+    room = pointer_room(state, known) if type(known) is Pointer else None
+    if room is not None and type(known) is Pointer and known.area.length in keeper.limits:
+        assert known.area.length is not None
+        keeper.rooms[symbol, known.area.length] = room
 
 
 def frame_place(pointer: Pointer, offset: int) -> int | None:

@@ -8,6 +8,7 @@ packet   the area that a packet pointer loaded here points into
 limits   the lengths that offsets are compared with
 held     references, locks and the like, which somebody has to give up
 outer    the state of the caller, suspended at its call
+lent     symbol -> value: what stands in callers' stack slots because this call stored it there
 trail    the branches taken on the way, latest first
 marks    the visits of loop heads that led here, latest only
 exact    whether it is that of one path: nothing was lost by joining
@@ -59,6 +60,7 @@ class State:
         "exact",
         "held",
         "known",
+        "lent",
         "limits",
         "marks",
         "outer",
@@ -77,6 +79,7 @@ class State:
         self.limits = limits
         self.held = NOTHING_HELD
         self.outer: State | None = None
+        self.lent: dict[Value, Value] = {}
         self.trail: Trail | None = None
         self.marks: frozenset[object] = frozenset()
         self.exact = True
@@ -90,6 +93,7 @@ class State:
         new.rooms = self.rooms.copy()
         new.held = self.held
         new.outer = self.outer
+        new.lent = self.lent.copy() if self.lent else {}
         new.trail = self.trail
         new.marks = self.marks
         new.exact = self.exact
@@ -108,14 +112,17 @@ class State:
         found = self.known.get(value, ANY)
         return found if type(found) is Scalar else ANY
 
-    def symbol(self, value: Value) -> tuple[Value | None, int]:
-        """`value` as symbol + constant, exactly (the sum does not wrap); (None, c) for the constant c."""
+    def symbol(self, value: Value, folds: bool = True) -> tuple[Value | None, int]:
+        """`value` as symbol + constant, exactly (the sum does not wrap); (None, c) for the constant c.
+
+        Unless it `folds`, values that are known to be a constant are symbols all the same.
+        """
         total = 0
         for _ in range(_CHAIN):
             if type(value) is Const:
                 return None, total + value.value
             known = self.known.get(value, ANY)
-            if type(known) is Scalar and not known.mask:
+            if folds and type(known) is Scalar and not known.mask:
                 return None, total + known.value
             other = self.alias.get(value)
             if other is None and type(value) is Alu:
@@ -176,6 +183,30 @@ class State:
         if symbol is not None and symbol is not length and room > self.rooms.get((symbol, length), -_U64):
             self.rooms[symbol, length] = room
 
+    def forget_symbol(self, symbol: Value) -> None:
+        """`symbol` is about to stand for something else: express by other means what it was used for."""
+        for value, known in self.known.items():
+            if type(known) is Pointer and known.symbol is symbol:
+                self.known[value] = Pointer(known.area, value, 0, known.span, known.is_nullable)
+        for key in [key for key in self.rooms if key[0] is symbol]:
+            del self.rooms[key]
+        for value in [value for value, place in self.alias.items() if place[0] is symbol]:
+            del self.alias[value]
+
+    def give_back(self) -> None:
+        """Tell the callers what is known by now of what stands in their stack slots."""
+        for symbol, value in self.lent.items():
+            fact = self.known.get(value)
+            if fact is None:
+                continue
+            holder = self
+            while holder.outer is not None:
+                if symbol in holder.outer.known:
+                    holder.outer = holder.outer.copy()
+                    holder.outer.known[symbol] = without_symbol(fact, symbol)
+                    break
+                holder = holder.outer
+
     def forget_packets(self) -> None:
         """The packet may have moved: nothing is known of pointers into it, here and in the callers."""
         for value, known in self.known.items():
@@ -223,6 +254,13 @@ class State:
             del self.stack[offset]
 
 
+def without_symbol(fact: Known, symbol: Value) -> Known:
+    """What `fact` says of a value, said of `symbol`, without naming other symbols."""
+    if type(fact) is Pointer and fact.symbol is not None:
+        return Pointer(fact.area, symbol, 0, fact.span, fact.is_nullable)
+    return fact
+
+
 def _is_of_packet(area: Area) -> bool:
     """Whether a pointer into `area` points into a packet, perhaps through a dynptr of it."""
     if area.kind in (AreaKind.PACKET, AreaKind.PACKET_META):
@@ -256,6 +294,11 @@ def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slo
     for limit in limits:
         if limit in known:
             keep[limit] = known[limit]
+    for symbol, value in state.lent.items():
+        if value not in own:
+            new.lent[symbol] = value
+            if value in known:
+                keep[value] = known[value]
     symbols = set(keep)
     for value, fact in keep.items():
         if type(fact) is Pointer and fact.symbol is not None:
@@ -317,6 +360,7 @@ def join_states(a: State, b: State, slot: Slot) -> State:
     new.held, new.trail, new.exact = a.held, a.trail, False
     new.marks = a.marks if a.marks is b.marks else a.marks | b.marks
     new.outer = _join_outer(a.outer, b.outer, slot)
+    new.lent = {symbol: value for symbol, value in a.lent.items() if b.lent.get(symbol) is value}
     known, other = new.known, b.known
     merged: list[tuple[Value, Value, Value]] = []
     for value, fact in a.known.items():
@@ -392,6 +436,9 @@ def covers_state(a: State, b: State, own: Collection[Value] = ()) -> bool:
             return False
     for value, alias in a.alias.items():
         if b.alias.get(value) != alias:
+            return False
+    for symbol, lent in a.lent.items():
+        if b.lent.get(symbol) is not lent:
             return False
     if a.outer is not None and b.outer is not None and not covers_state(a.outer, b.outer, own):
         return False

@@ -146,7 +146,8 @@ class Steps:
         low, high = pointer.span.smin + inst.offset, pointer.span.smax + inst.offset + size
         keeper = write_frame(state, self.frame, self.frames, pointer.area, low, high)
         if keeper is not None and not pointer.span.mask:
-            note_store(keeper, state, low, size, inst.value)
+            symbol = self.subject.stack_symbol(pointer.area, low, size)
+            note_store(keeper, state, low, size, inst.value, symbol)
 
     def _check_stored(self, state: State, pointer: Pointer, inst: Store) -> None:
         """A kernel pointer in a map is only stored through bpf_kptr_xchg, or when it is NULL or untrusted."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Final, final
 
 from ir.btf import Btf
-from ir.core import Function, Module
+from ir.core import Function, Module, Param
 from ir.helper_sets import allowed_helpers
 from ir.kinds import MapType, ProgramType
 from ir.object import Map
@@ -54,6 +54,7 @@ class Subject:
         self._areas: dict[Hashable, Area] = {}
         self._special: dict[str, tuple[SpecialField, ...]] = {}
         self._functions: dict[Area, tuple[str, ...]] = {}
+        self._symbols: dict[tuple[Area, int, int], Param] = {}
         self._writable: dict[int, tuple[tuple[int, int], ...]] = {}
 
     @cached_property
@@ -93,6 +94,10 @@ class Subject:
     def functions_in(self, area: Area) -> tuple[str, ...]:
         """The functions that a `function_area` was made of."""
         return self._functions[area]
+
+    def stack_symbol(self, frame: Area, place: int, size: int) -> Param:
+        """What stands, in the state of a caller, for what a function stored in the caller's frame."""
+        return self._symbols.setdefault((frame, place, size), Param(-1))
 
     def map_area(self, map_: Map) -> Area:
         """A map itself."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from ir.core import Block, Branch, Call, Edge, Function, MayGoto, Param
+from ir.core import Block, Branch, Call, Edge, Function, MayGoto, Param, Value
 from ir.isa import Callee
 from ir.verify.distance import halves, step_of
 from ir.verify.loops import Loop
@@ -21,6 +21,7 @@ from ir.verify.state import State
 from ir.verify.values import Pointer
 
 _MOST_TRIPS: Final = 1 << 24
+_NO_PACE: Final = (1 << 70, -(1 << 70))
 
 
 @final
@@ -55,11 +56,18 @@ class Visits:
         self._may_goto.add(block)
 
     def note_step(self, head: Block, state: State, edge: Edge) -> None:
-        """A back-edge is taken: see by how much each parameter moves."""
+        """A back-edge is taken: see by how much each parameter moves, and each stack slot."""
         paces = self._paces.setdefault(head, {})
         spans = self._spans.setdefault(head, {})
-        for param, arg in zip(head.params, edge.args, strict=True):
-            known = paces.get(param, (1 << 70, -(1 << 70)))
+        pairs = [*zip(head.params, edge.args, strict=True)]
+        for offset, symbol in self.outline.slots_made(head):
+            stored = state.stack.get(offset)
+            if stored is None:
+                paces[symbol] = None
+            else:
+                pairs.append((symbol, stored[1]))
+        for param, arg in pairs:
+            known = paces.get(param, _NO_PACE)
             if known is None:
                 continue
             step = step_of(state, arg, param)
@@ -72,11 +80,9 @@ class Visits:
                 paces[param] = None
                 continue
             paces[param] = min(known[0], step), max(known[1], step)
-            before = state.of(param)
-            span = before.span if type(before) is Pointer else before
-            assert type(span) is Scalar
-            low, high = spans.get(param, (span.umin, span.umax))
-            spans[param] = min(low, span.umin), max(high, span.umax)
+            low, high = _span_before(state, param, arg, step)
+            before = spans.get(param, (low, high))
+            spans[param] = min(low, before[0]), max(high, before[1])
 
     def is_bounded(self, head: Block) -> bool:
         """Whether the back-edges to `head` are taken only so often each time its loop is entered."""
@@ -123,6 +129,16 @@ class Visits:
         latch = self.outline.loops.heads[block].latches[-1]
         refused.at, refused.function = latch.terminator.at, function.name
         raise refused
+
+
+def _span_before(state: State, param: Param, arg: Value, step: int) -> tuple[int, int]:
+    """The range of `param`, which is `arg` a `step` before: of both, what is better known."""
+    before, after = state.of(param), state.of(arg)
+    span = before.span if type(before) is Pointer else before
+    assert type(span) is Scalar
+    if type(after) is not Scalar:
+        return span.umin, span.umax
+    return max(span.umin, after.umin - step), min(span.umax, after.umax - step)
 
 
 def find_cycle(graph: dict[object, set[object]]) -> object | None:
