@@ -8,6 +8,7 @@ their caller.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -38,6 +39,7 @@ MAX_DEPTH: Final = 8
 _JOINS_BEFORE_WIDENING: Final = 2
 _JOINS_WITH_THRESHOLDS: Final = 10
 _MOST_LOSSY: Final = 6
+_MOST_RECENT: Final = 16
 
 RESULT: Final = Param(0)
 """Stands for r0 in the state at a function's exit."""
@@ -59,7 +61,8 @@ class Visit:
     """A state kept at a block. `base`: what arrived from outside of the loop; `joins`: how often it grew.
 
     `before`: the visit of a loop head that led here, if one. `clamped`: the counters of the loop that are
-    bounded by how often it can go round.
+    bounded by how often it can go round. `round`: at the head of a loop whose rounds are kept apart, that of the loop
+    around it and the number of this one. `number` orders visits by when they were made.
     """
 
     block: Block
@@ -69,6 +72,8 @@ class Visit:
     is_pending: bool = False
     clamped: frozenset[Param] = frozenset()
     before: object = None
+    round: object = None
+    number: int = 0
 
 
 class Witness(Protocol):
@@ -126,6 +131,7 @@ class Walk:
         self.groups: dict[Param, Group] = {}
         self.visits = Visits(self.outline)
         self._kept: dict[Block, dict[object, list[Visit]]] = {}
+        self._recent: dict[Block, deque[Visit]] = {}
         self._pending: dict[Block, list[Visit]] = {}
         self._queue: list[int] = []
         self.exits: list[State] = []
@@ -214,10 +220,12 @@ class Walk:
             self.visits.note_step(block, state, edge)
             if self.explorer.effort.clamps and not self._restrict(block, new):
                 return
-        kept = self._kept.setdefault(block, {}).setdefault(_holding(new), [])
+        round_ = self._round(block, new, is_back)
+        kept = self._kept.setdefault(block, {}).setdefault((_holding(new), round_), [])
         own = outline.own[block]
         unrolls = is_back and not self.explorer.effort.clamps
-        for visit in kept:
+        recent = self._recent.setdefault(block, deque(maxlen=_MOST_RECENT))
+        for visit in kept if self.explorer.effort.clamps else (*kept, *recent):
             if covers_state(visit.state, new, own):
                 if unrolls and _is_before(visit, new) and not covers_state(new, visit.state, own):
                     continue
@@ -225,10 +233,31 @@ class Walk:
                     self.visits.note_arrival(new.marks, visit, is_back)
                 return
         visit = self._place(block, new, kept, is_back)
+        if not visit.joins:
+            visit.round = round_
+            recent.append(visit)
         if is_head:
             self.visits.note_arrival(new.marks, visit, is_back)
             visit.state.marks = frozenset((visit,))
         self._schedule(visit)
+
+    def _round(self, block: Block, new: State, is_back: bool) -> object:
+        """The rounds of the loops around `block` that `new` is of; they are kept apart where counters are not bounded."""
+        if self.explorer.effort.clamps:
+            return None
+        loop = self.outline.loops.innermost.get(block)
+        starts = loop is not None and loop.head is block and not is_back
+        if starts:
+            loop = loop.parent if loop is not None else None
+        if loop is None:
+            return (None, 0) if starts else None
+        rounds = {_round_of(mark, loop.head) for mark in new.marks}
+        found = rounds.pop() if len(rounds) == 1 else None
+        if starts:
+            return found, 0
+        if is_back and isinstance(found, tuple):
+            return found[0], found[1] + 1
+        return found
 
     def _restrict(self, head: Block, new: State) -> bool:
         """On coming back to `head`, counters are within what was said there; False when that cannot be."""
@@ -267,13 +296,13 @@ class Walk:
         return into
 
     def _keep(self, block: Block, new: State, kept: list[Visit], is_back: bool) -> Visit:
-        visit = Visit(block, new, None if is_back else new)
+        visit = Visit(block, new, None if is_back else new, number=self.explorer.states)
         if visit.base is not None and block in self.outline.loops.heads:
             visit.state = new.copy()
             self._clamp(visit)
         kept.append(visit)
-        if len(new.marks) == 1:
-            visit.before = next(iter(new.marks))
+        if new.marks:
+            visit.before = min(new.marks, key=_number_of)
         return visit
 
     def _grow(self, visit: Visit, new: State, is_back: bool) -> None:
@@ -479,6 +508,18 @@ def _merge_groups(old: Group | None, new: Group, param: Param) -> Group:
     if old is None or old is new:
         return new
     return {each: (join(first, new[each][0]), step) for each, (first, step) in old.items() if each in new}
+
+
+def _number_of(mark: object) -> int:
+    assert isinstance(mark, Visit)
+    return mark.number
+
+
+def _round_of(mark: object, head: Block) -> object:
+    """The round of the loop with that head that the visit `mark` is of, None when of none."""
+    while isinstance(mark, Visit) and mark.block is not head:
+        mark = mark.before
+    return mark.round if isinstance(mark, Visit) else None
 
 
 def _is_before(visit: Visit, state: State) -> bool:

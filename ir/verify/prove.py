@@ -37,6 +37,7 @@ _UNDECIDED: Final = frozenset(("too-complex", "unbounded-loop"))
 EFFORTS: Final = (
     Effort(width=1, steps=200_000, clamps=True),
     Effort(width=8, steps=100_000, clamps=True),
+    Effort(width=2, steps=200_000, clamps=False),
     Effort(width=128, steps=100_000, clamps=False),
 )
 
