@@ -29,7 +29,7 @@ from ir.object import Map, Program
 from ir.passes.fold_rodata import FoldRodata
 from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
 from ir.regions import Regions
-from ir.stack_depth import check_stack
+from ir.stack_depth import check_stack, frame_sizes
 from ir.verify.facts import analyze
 from ir.verify.result import check_result
 from runtime.host_helpers import HOST_HELPERS
@@ -114,7 +114,9 @@ def _build(
     """A machine for `target`, the program as its LLVM module, and what lowering has to say."""
     with _uncollected():
         module = lift(program, maps, context)
-        if len(module.functions) > 1 and (problems := check_stack(module, Regions(module))):
+        if len(module.functions) > 1 and (
+            problems := check_stack(module, frame_sizes(module, Regions(module)))
+        ):
             raise RejectedError(problems)
         pipeline = PIPELINES[options.level]
         (pipeline if options.fold else pipeline.without(FoldRodata)).run(module)

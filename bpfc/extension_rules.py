@@ -20,8 +20,6 @@ from ir.kinds import ProgramType
 from ir.lift import lift
 from ir.object import FunctionInfo, Map, Program
 from ir.packet_changes import functions_that_change_packets
-from ir.regions import Regions
-from ir.stack_depth import check_stack
 from ir.type_match import Match, match_functions
 from ir.verify.prove import verify
 
@@ -161,9 +159,6 @@ def _prove(extension: Attachable, program: Program, context: ContextLayout, targ
     """Verify the extension: its target may have been proved safe, and carries no checks that it stays so."""
     loaded = extension.runtime.loaded
     module = lift(program, extension.runtime.world.declared, context)
-    problems = check_stack(module, Regions(module))
-    if problems:
-        raise RejectedError(problems)
     kernel = loaded.kernel or target.runtime.loaded.kernel
     report = verify(module, loaded.object.license, loaded.object.btf, kernel)
     if not report.is_accepted:

@@ -7,16 +7,14 @@ report.raise_for_status()            # RejectedError: the first reason, with its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import final
 
 from ir.btf import Btf
-from ir.diagnostics import Diagnostic, RejectedError
+from ir.diagnostics import RejectedError
 from ir.lift import lift
 from ir.object import Object, Program
-from ir.regions import Regions
-from ir.stack_depth import check_stack
 from ir.verify.explain import explain_structure
 from ir.verify.prove import Report, verify
 
@@ -59,12 +57,6 @@ def verify_program(source: Object, program: Program, kernel: Btf | None = None) 
     try:
         module = lift(program, source.maps)
     except RejectedError as error:
-        return Report(program.name, _explained(program, error.diagnostics), 0, 0, 0, 0)
-    report = verify(module, source.license, source.btf, kernel)
-    if report.is_accepted and (problems := check_stack(module, Regions(module))):
-        return replace(report, diagnostics=_explained(program, problems))
-    return report
-
-
-def _explained(program: Program, found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
-    return tuple(explain_structure(program, diagnostic) for diagnostic in found)
+        explained = tuple(explain_structure(program, found) for found in error.diagnostics)
+        return Report(program.name, explained, steps=0, states=0, tries=0, ns=0)
+    return verify(module, source.license, source.btf, kernel)

@@ -75,7 +75,8 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
     if row.is_atomic and kind in _NOT_ATOMIC:
         raise Refused("bad-atomic", f"{what} to {area}", base)
     if kind is AreaKind.FRAME:
-        _check_frame(state, pointer, offset, size, what, base)
+        _check_frame(pointer, offset, size, what, base)
+        subject.note_stack(area, pointer.span.smin + offset)
     elif kind is AreaKind.PACKET or kind is AreaKind.PACKET_META:
         _check_packet(subject, state, pointer, offset, size, writes, what, base)
     elif kind is AreaKind.MAP_VALUE:
@@ -86,7 +87,7 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
         check_bounds(state, pointer, offset, size, what, base)
     elif kind in _SOCKETS:
         _check_socket(pointer, offset, size, writes, what, base)
-    elif kind in (AreaKind.BTF, AreaKind.PERCPU, AreaKind.MAP):
+    elif kind in (AreaKind.BTF, AreaKind.MAP):
         check_object(subject, pointer, offset, size, writes, what, base)
     elif kind is not AreaKind.ARENA:
         raise Refused("bad-access", f"{what} through a pointer to a {area}", base)
@@ -103,7 +104,7 @@ def load(subject: Subject, state: State, pointer: Pointer, row: Row, offset: int
         return _load_context(subject, state, pointer.span.value + offset, row, inst)
     if area.kind is AreaKind.MAP_VALUE:
         return _load_map_value(subject, pointer, row, offset, inst)
-    if area.kind in (AreaKind.BTF, AreaKind.PERCPU, AreaKind.MAP):
+    if area.kind in (AreaKind.BTF, AreaKind.MAP):
         return load_object(subject, state, pointer, row, offset, inst)
     return plain_range(row)
 
@@ -124,7 +125,7 @@ def check_bounds(state: State, pointer: Pointer, offset: int, size: int, what: s
     raise Refused("out-of-bounds", said, base, _range_hint(pointer))
 
 
-def _check_frame(state: State, pointer: Pointer, offset: int, size: int, what: str, base: Value) -> None:
+def _check_frame(pointer: Pointer, offset: int, size: int, what: str, base: Value) -> None:
     low, high = pointer.span.smin + offset - FRAME_SIZE, pointer.span.smax + offset - FRAME_SIZE
     if low < -FRAME_SIZE or high + size > 0:
         where = f"stack offset {low}" if low == high else f"stack offsets {low}..{high}"

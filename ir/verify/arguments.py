@@ -269,6 +269,7 @@ def check_memory(
         if low < 0 or high > FRAME_SIZE:
             said = f"{what} at stack offset {low - FRAME_SIZE}, outside [-{FRAME_SIZE}, 0)"
             raise Refused("stack-out-of-bounds", said, value)
+        steps.subject.note_stack(area, low)
         if state.held.objects_in(area, low, high):
             raise Refused("stack-object", f"{what} of an object that the kernel keeps on the stack", value)
     elif area.kind in (AreaKind.PACKET, AreaKind.PACKET_META):

@@ -124,6 +124,15 @@ def _learn_offsets(state: State, value: Value, learned: Pointer) -> None:
 def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: Pointer) -> State | None:
     new = state.copy()
     test = test_of(branch.row)
+    if test.relation is Relation.EQ and test.bits == 64 and taken != test.is_negated:
+        # Equal to what is not NULL.
+        for value, fact, other in ((branch.x, x, y), (branch.y, y, x)):
+            if (
+                fact.is_nullable
+                and not other.is_nullable
+                and not (fact.area.is_object and other.area.is_object)
+            ):
+                _learn_null(new, value, fact, False)
     x, y = _as_metadata(state, x, y), _as_metadata(state, y, x)
     length = x.area.length
     if x.area is not y.area or not x.area.is_single or test.bits != 64 or test.relation not in _ORDERS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from ir.btf_types import Struct
 from ir.core import Call
 from ir.helpers import Helper, ResultKind, helper_by_id
 from ir.isa import Kind, row_of
@@ -280,9 +281,22 @@ def _result(subject: Subject, state: State, call: Call, helper: Helper, passed: 
     if kind is ResultKind.BTF_POINTER:
         return _object(subject, call, helper, passed)
     if kind is ResultKind.PERCPU_POINTER:
-        pointer = state.of(call.args[0])
-        return Pointer(pointer.area, None, 0, pointer.span, nullable) if type(pointer) is Pointer else ANY
+        return _this_cpu(subject, state, call, nullable)
     return _exchanged(subject, state, call, passed)
+
+
+def _this_cpu(subject: Subject, state: State, call: Call, nullable: bool) -> Known:
+    """A per-CPU variable, or what a per-CPU pointer points to, as it is on one CPU."""
+    pointer = state.of(call.args[0])
+    if type(pointer) is not Pointer:
+        return ANY
+    area, kernel = pointer.area, subject.kernel
+    if area.kind is not AreaKind.PERCPU or kernel is None:
+        return Pointer(area, None, 0, pointer.span, nullable)
+    if isinstance(kernel.type(area.type_id), Struct):
+        return start_of(object_area(subject, (call, area), area.type_id, Trust.PLAIN), nullable)
+    size = kernel.size_of(area.type_id)
+    return start_of(subject.area((call, area), AreaKind.MEMORY, area.name, size, writable=False), nullable)
 
 
 _SOCKET_RESULTS: Final = {

@@ -13,9 +13,8 @@ from typing import Final, final
 from ir.btf import Btf
 from ir.core import Function, Module
 from ir.diagnostics import Diagnostic
-from ir.regions import Regions
 from ir.stack_depth import check_stack
-from ir.verify.explain import explain
+from ir.verify.explain import explain, explain_structure
 from ir.verify.explore import Effort, Explorer, Witness
 from ir.verify.global_functions import arguments_of, entry_of
 from ir.verify.outline import Outline
@@ -84,7 +83,8 @@ def verify(
         explorer = Explorer(subject, effort, outlines, witness() if witness is not None else None)
         try:
             prove_main(explorer)
-            found = tuple(check_stack(module, Regions(module), explorer.through)) if explorer.through else ()
+            problems = check_stack(module, subject.stack_used, explorer.through)
+            found = tuple(explain_structure(module.program, problem) for problem in problems)
             is_final = bool(found)
         except Refused as refused:
             if not found or refused.code != "too-complex":

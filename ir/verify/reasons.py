@@ -61,6 +61,7 @@ _PROOF: Final[Mapping[str, Reason]] = {
     "bad-size": Reason("call", "bound the size before the call, from below and above"),
     "call-depth": Reason("call", "inline a function, or call fewer from each other", E2BIG),
     "global-function": Reason("call", "return a number and pass what the function's type says", EINVAL),
+    "unknown-symbol": Reason("call", "declare it __ksym __weak, and test that it is there", EINVAL),
     "indirect-call": Reason(
         "call", "call through a table of functions in read-only data, at a proved index", EINVAL
     ),

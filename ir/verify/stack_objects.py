@@ -22,6 +22,7 @@ def start_object(
     """Put a new object where `value`, a stack pointer, points."""
     pointer = _place(state, value, size, kind)
     low = pointer.span.value
+    steps.subject.note_stack(pointer.area, low)
     for found in state.held.objects_in(pointer.area, low, low + size):
         if found.is_owned:
             raise Refused("object-overwritten", f"a {found.kind} that is in use is overwritten", value)

@@ -12,6 +12,7 @@ from ir.kinds import MapType, ProgramType
 from ir.object import ReferenceKind
 from ir.verify.access import UNSIGNED, check_access, load, plain_range
 from ir.verify.arithmetic import compute_alu
+from ir.verify.kernel_symbols import kernel_symbol
 from ir.verify.refusal import Refused
 from ir.verify.scalar import const
 from ir.verify.stack import note_store, own_or_outer, read_slot, write_frame
@@ -107,8 +108,7 @@ class Steps:
         return Pointer(subject.global_area(map_), None, reference.offset, const(64, reference.offset))
 
     def _kernel_symbol(self, inst: Address) -> Known:
-        area = self.subject.area(("ksym", inst.reference.name), AreaKind.BTF, inst.reference.name)
-        return start_of(area, inst.reference.is_weak)
+        return kernel_symbol(self.subject, inst.reference)
 
     def _load(self, state: State, inst: Load) -> Known:
         row = inst.row

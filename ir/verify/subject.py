@@ -51,6 +51,7 @@ class Subject:
         self.algebra = ScalarAlgebra(program.big_endian)
         self.context: ContextRules | None = rules_of(program.type, program.attach_type)
         self.helpers = allowed_helpers(program.type, program.attach_type, program.attach_target)
+        self.stack_used: dict[str, int] = {}
         self._areas: dict[Hashable, Area] = {}
         self._special: dict[str, tuple[SpecialField, ...]] = {}
         self._functions: dict[Area, tuple[str, ...]] = {}
@@ -94,6 +95,12 @@ class Subject:
     def functions_in(self, area: Area) -> tuple[str, ...]:
         """The functions that a `function_area` was made of."""
         return self._functions[area]
+
+    def note_stack(self, frame: Area, low: int) -> None:
+        """Byte `low` of a function's frame, from its lowest, is used."""
+        used = FRAME_SIZE - low
+        if used > self.stack_used.get(frame.name, 0):
+            self.stack_used[frame.name] = used
 
     def stack_symbol(self, frame: Area, place: int, size: int) -> Param:
         """What stands, in the state of a caller, for what a function stored in the caller's frame."""

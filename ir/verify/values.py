@@ -124,6 +124,11 @@ class Area:
             case _:
                 return f"{self.kind.value} {self.name}".strip()
 
+    @property
+    def is_object(self) -> bool:
+        """Whether it is a kernel object, which a pointer to may turn out to be NULL in spite of its type."""
+        return self.kind is AreaKind.BTF
+
     def lives_by(self, other: Area) -> bool:
         """Whether the end of `other` is the end of this one."""
         area: Area | None = self
