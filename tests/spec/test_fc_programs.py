@@ -10,8 +10,9 @@ import pytest
 import bpfc
 from bpfc import Loaded, Options, RejectedError
 from bpfc.symbols import call_index, call_table, list_calls, name_for_perf, program_info, symbols_of, tag_of
+from ir.diagnostics import DiagnosticError
 from ir.functions import discover_functions
-from ir.isa import Insn
+from ir.isa import Insn, encode
 from ir.object import Program
 
 OBJECT = Path(__file__).parent.parent / "objects" / "static_keys.o"
@@ -72,6 +73,33 @@ def test_fc_10_a_call_to_no_function_is_refused_before_anything_is_compiled(call
         assert caught.value.errno == errno.EINVAL
         assert executable_memory() == before
     assert loaded.verify()["main"].diagnostics[0].errno == errno.EINVAL
+
+
+EXIT, ZERO = Insn(0x95), Insn(0xB7, 0, 0, 0, 0)
+BAD_CALLS = {
+    **{f"source {source}": Insn(0x85, 0, source, 0, 1) for source in range(3, 16)},
+    "a destination": Insn(0x85, 1, 1, 0, 1),
+    "an offset": Insn(0x85, 0, 1, 1, 1),
+    "callx with a source": Insn(0x8D, 1, 1, 0, 0),
+    "callx with an offset": Insn(0x8D, 1, 0, 1, 0),
+    "callx with an immediate": Insn(0x8D, 1, 0, 0, 1),
+    "callx of the 32-bit class": Insn(0x8E, 1, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_fields_that_a_call_does_not_have_are_einval(name: str) -> None:
+    with pytest.raises(DiagnosticError) as caught:
+        bpfc.from_bytes(encode((BAD_CALLS[name], EXIT, ZERO, EXIT)))
+    assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("distances", [(-1,), (1, -3), (1, 1, -5)])
+def test_recursion_is_e2big(distances: tuple[int, ...]) -> None:
+    insns = [insn for distance in distances for insn in (Insn(0x85, 0, 1, 0, distance), EXIT)]
+    loaded = bpfc.from_bytes(encode(tuple(insns)))
+    assert loaded.verify()["main"].diagnostics[0].errno == errno.E2BIG
+    assert refusal(loaded).errno == errno.E2BIG
 
 
 def executable_memory() -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 import bpfc
+from ir.kinds import MapType, ProgramType
+from ir.object import Map
 
 
 def chain(main: int, callee: int) -> bpfc.Loaded:
@@ -53,3 +55,31 @@ def test_frames_that_are_not_in_one_chain_are_not_added() -> None:
     """
     with bpfc.assemble(text).start() as runtime:
         assert runtime["main"].run(b"").ret == 2
+
+
+def tail_calling(main: int) -> bpfc.Loaded:
+    """Main uses some stack and calls a function that tail-calls, into a table that holds nothing."""
+    text = f"""
+        *(u64 *)(r10 - {main}) = 1
+        call sub
+        exit
+    sub:
+        r2 = map_fd(3)
+        r3 = 0
+        call 12
+        r0 = 5
+        exit
+    """
+    table = Map("programs", MapType.PROG_ARRAY, 4, 4, 1)
+    return bpfc.assemble(text, type=ProgramType.XDP, maps={3: table})
+
+
+def test_a_function_that_tail_calls_may_have_less_than_256_bytes_above_it() -> None:
+    fitting = tail_calling(240)
+    assert fitting.verify().ok
+    with fitting.start() as runtime:
+        assert runtime["main"].run(bytes(64)).ret == 5
+    refused = tail_calling(256)
+    assert refused.verify()["main"].diagnostics[0].errno == 13
+    with refused.start() as runtime, pytest.raises(bpfc.RejectedError, match="256 bytes of callers' stack"):
+        runtime["main"]
