@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from backends import abi
 from ir.context import HEADER
-from ir.core import Call, Const, Value
+from ir.core import Call, Const, Load, Value
 from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, ResultKind, helper_by_id
 from ir.hook_objects import XDP_BUFF
 from ir.isa import Callee
@@ -313,14 +313,15 @@ def _indirect(lowering: FunctionLowering, call: Call) -> str:
     lowering.spill_fuel()
     arms: list[tuple[str, str]] = []
     _switch_tokens(lowering, call, target, done, arms)
-    for name in lowering.unit.entry_taken:
+    is_from_table = _is_from_table(lowering, call.target)
+    for name in lowering.unit.entry_taken if not is_from_table else ():
         address = text.emit(f"ptrtoint ptr @{lowering.quoted(name)} to i64")
         yes, no = text.name("is"), text.name(lowering.label.split(".")[0] + ".")
         text.do(f"br i1 {text.eq(64, target, address)}, label %{yes}, label %{no}")
         lowering.start_block(yes)
         _call_taken(lowering, call, name, done, arms)
         lowering.start_block(no)
-    for helper in HELPERS.values():
+    for helper in HELPERS.values() if not is_from_table else ():
         simple = all(argument.kind is ArgumentKind.ANYTHING for argument in helper.arguments)
         if simple and helper.result.kind is ResultKind.INTEGER and helper.id in lowering.unit.callx_helpers:
             _indirect_helper(lowering, call, target, helper, done, arms)
@@ -333,6 +334,15 @@ def _indirect(lowering: FunctionLowering, call: Call) -> str:
     lowering.reload_fuel()
     lowering.propagate_trap()
     return result
+
+
+def _is_from_table(lowering: FunctionLowering, target: Value) -> bool:
+    """Whether the value was loaded from read-only data with tables of functions: it is a token or nothing to call."""
+    if not isinstance(target, Load):
+        return False
+    region = lowering.regions.of(target.base)
+    found = map_named(lowering.module, region.name) if region.kind is RegionKind.MAP_VALUE else None
+    return found is not None and bool(found.tables)
 
 
 def _switch_tokens(
