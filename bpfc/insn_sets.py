@@ -22,6 +22,7 @@ from ir.lift import lift
 from ir.object import Map, Program
 from ir.passes.fold_rodata import FoldRodata
 from ir.passes.hardwire_branches import hardwire_branches
+from ir.passes.promote_stack import PromoteStack
 from ir.static_keys import static_branches
 from runtime.insn_set import DELETED, InsnSet
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 def transformed(program: Program, maps: Mapping[str, Map]) -> Rewritten:
     """The program without dead code and nops, and where its slots went. Raises RejectedError."""
     notes: Notes = []
-    FoldRodata().run(lift(program, maps), notes)
+    module = lift(program, maps)
+    PromoteStack().run(module, notes)
+    FoldRodata().run(module, notes)
     decided = {note.at.insn: note.is_taken for note in notes if note.at.insn is not None}
     return hardwire_branches(program, decided)
 

@@ -270,7 +270,8 @@ def from_insns(
     program = Program(name, "", type, insns, functions, tokens=tokens, big_endian=big_endian)
     bound = bind_maps(program, maps or {}, fd_array)
     table = declare((bound,), {key: {name: slots} for key, slots in (keys or {}).items()})
-    return Loaded(Object(name, {name: bound}, {map.name: map for map in (maps or {}).values()}), table)
+    declared = {map.name: map for map in (maps or {}).values()}
+    return Loaded(Object(name, {name: bound}, declared, big_endian=big_endian), table)
 
 
 def from_bytes(

@@ -11,7 +11,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
-from errno import EBADF, EBUSY, EPERM
+from errno import EBADF, EBUSY
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
@@ -34,7 +34,6 @@ from runtime.helpers import LlvmHelper, UserHelper
 from runtime.hook import ProgramHooks, attach_lock
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
-from runtime.maps.errors import map_error
 from runtime.maps.gather import Sources
 from runtime.maps.slots import SlotView
 from runtime.platform import Platform
@@ -146,11 +145,7 @@ class Runtime:
         return bytes(live.block.view[start : start + live.declared.value_size])
 
     def _write(self, map: str, offset: int, data: bytes) -> None:
-        live = self.world.live[map]
-        if live.is_frozen:
-            raise map_error(live.declared, EPERM)
-        start = live.layout.values_offset + offset
-        live.block.view[start : start + len(data)] = data
+        self.world.live[map].write(offset, data)
 
     def _attach_all(self, replaces: RunningProgram | None, traces: object) -> None:
         """Attach every program to the function that its section names; all of them or none."""

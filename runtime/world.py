@@ -50,14 +50,14 @@ class World:
     ) -> None:
         self.cpus = cpus or os.cpu_count() or 1
         self.platform: Platform = platform or HostPlatform()
-        self.declared: Mapping[str, Map] = {
+        self._declared: Mapping[str, Map] = {
             name: _completed(declared, self.cpus) for name, declared in source.maps.items()
         }
         self.pool, self.space = self.platform.pool, self.platform.space
         self.helpers = HelperTable()
         host = self.platform.operations
         self.live: dict[str, LiveMap] = gather(
-            self.declared, self.pool, host, self.cpus, sources or Sources()
+            self._declared, self.pool, host, self.cpus, sources or Sources()
         )
         self.maps: Mapping[str, View] = {name: view_of(live, source.btf) for name, live in self.live.items()}
         self._by_address = {view.live.address: view for view in self.maps.values()}
@@ -78,6 +78,11 @@ class World:
     def overridden(self) -> frozenset[int]:
         """The helpers that are called on the host because the user has their own."""
         return self.helpers.ids
+
+    @property
+    def declared(self) -> Mapping[str, Map]:
+        """The maps as programs compiled now see them: what is read-only to them and frozen has the content it has."""
+        return {name: _as_it_is(declared, self.live[name]) for name, declared in self._declared.items()}
 
     def map_at(self, address: int) -> View | None:
         """The map whose block is at `address`."""
@@ -190,6 +195,17 @@ class World:
         self._callbacks.close()
         if not self.platform.is_shared:
             self.platform.close()
+
+
+def _as_it_is(declared: Map, live: LiveMap) -> Map:
+    """`declared` with the content of its one value where that can't change any more, and only there."""
+    if not live.is_frozen or not (declared.is_read_only or declared.flags & MapFlag.RDONLY_PROG):
+        return replace(declared, is_read_only=False) if declared.is_read_only else declared
+    if declared.type is not MapType.ARRAY or declared.max_entries != 1:
+        return declared
+    start = live.layout.values_offset
+    content = bytes(live.block.view[start : start + declared.value_size])
+    return replace(declared, initial=content, is_read_only=True)
 
 
 def _completed(declared: Map, cpus: int) -> Map:

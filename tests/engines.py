@@ -6,6 +6,7 @@ programs of a session: to make one takes longer than to run one. `on_machine` le
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
@@ -22,15 +23,20 @@ from bpfc.conformance import ENGINES as PLUGIN_ENGINES
 from bpfc.conformance import Engine
 from bpfc.loaded import Loaded, Source, from_insns
 from bpfc.options import Options
-from bpfc.running import Runtime
+from bpfc.running import RunningProgram, Runtime
 from ir.context import RAW
+from ir.interpreter import Environment
+from ir.interpreter import Machine as Interpreter
 from ir.isa import Insn, decode
-from ir.object import Object
+from ir.maps import MapFlag
+from ir.object import Object, Reference, ReferenceKind
+from ir.segments import Memory, Segment, make_segment
 from ir.self_compares import lower_self_compares
 from runtime.epoch import epochs
-from runtime.execution import Execution
+from runtime.execution import Execution, RunResult
 from runtime.limits import Limits
 from runtime.linker import link
+from runtime.maps.live import LiveMap
 from runtime.platform import Platform
 from runtime.space import Space, host_space
 from runtime.world import World
@@ -40,6 +46,7 @@ __all__ = ["EMULATED", "ENGINES", "LITTLE_ENDIAN", "Engine"]
 EMULATED: Final = ("x86_64", "aarch64", "riscv64", "s390x", "ppc64le")
 BIG_ENDIAN: Final = ("s390x",)
 HOST: Final = "host"
+INTERPRETER: Final = "interpreter"
 _START: Final = Loaded.start
 _KEPT: Final = ExitStack()
 
@@ -58,12 +65,16 @@ def world_of(name: str) -> World:
 
 @contextmanager
 def on_machine(name: str) -> Iterator[Space]:
-    """While inside, objects start on the machine `name` where nothing else is said: `HOST`, or an emulated one.
+    """While inside, objects start on the machine `name` where nothing else is said: `HOST`, the interpreter, or an emulated one.
 
     Programs that tests assemble are then in its byte order, and NAME.o is NAME.eb.o on big-endian ones.
     """
     if name == HOST:
         yield host_space()
+        return
+    if name == INTERPRETER:
+        with on_interpreter() as space:
+            yield space
         return
     require_emulator(name)
     machine = machine_of(name)
@@ -98,6 +109,61 @@ def on_machine(name: str) -> Iterator[Space]:
             patch.setattr(bpfc, name, function)
         yield machine.space
     epochs().drain(10)
+
+
+@contextmanager
+def on_interpreter() -> Iterator[Space]:
+    """While inside, runs are interpreted: on the memory, maps and host helpers of the compiled program."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunningProgram, "run", _interpret)
+        yield host_space()
+
+
+def _interpret(
+    running: RunningProgram, data: object = b"", ctx: Mapping[str, int] | None = None
+) -> RunResult:
+    world, program = running.runtime.world, running.program
+    execution = running._execution()
+
+    def interpreted(run: int, *arguments: int) -> int:
+        big_endian = program.big_endian
+        segments = [
+            make_segment(live.address, live.block.view, name, None if not _is_constant(live) else False)
+            for name, live in world.live.items()
+        ]
+        segments.append(_host_segment(execution._packet, "the packet"))
+        context = _host_segment(execution._context, "the context")
+        machine = Interpreter(
+            program,
+            Memory([*segments, context], big_endian),
+            Environment({1: lookup, 7: lambda *_: 7}, resolve=resolve),
+            None if execution.layout.is_raw else context,
+        )
+        return machine.run(*arguments).ret
+
+    def resolve(reference: Reference) -> int:
+        kind = "map" if reference.kind is ReferenceKind.MAP else "value"
+        address = world.resolve(f"{kind}.{reference.name}")
+        assert address is not None
+        return address + (reference.offset if kind == "value" else 0)
+
+    def lookup(machine: Interpreter, map: int, key: int, *_: int) -> int:
+        view = world.map_at(map)
+        assert view is not None
+        return view.live.locate(bytes(machine.memory.view(key, view.live.key_size)))
+
+    with world.entered(execution):
+        return execution.run(interpreted, bytes(data), ctx or {})  # type: ignore[call-overload]  # as RunningProgram.run
+
+
+def _is_constant(live: LiveMap) -> bool:
+    return bool(live.declared.flags & MapFlag.RDONLY_PROG)
+
+
+def _host_segment(memory: ctypes.Array[Any], name: str) -> Segment:
+    address, size = ctypes.addressof(memory), ctypes.sizeof(memory)
+    # Safe because the run that owns the memory outlives the interpreter's.
+    return make_segment(address, (ctypes.c_uint8 * size).from_address(address), name)
 
 
 def require_emulator(target: str) -> None:

@@ -180,9 +180,11 @@ class LiveMap:
     def freeze(self) -> None:
         """From now on the host may not change the map.
 
-        RejectedError with EBUSY when it is frozen already, or mapped writable.
+        RejectedError with EBUSY when it is frozen already, or mapped writable; with EPERM when the host may not write.
         """
         with self._writing:
+            if self.declared.flags & MapFlag.RDONLY:
+                raise map_error(self.declared, EPERM, "was created read-only for the host")
             if self.is_frozen:
                 raise map_error(self.declared, EBUSY, "is frozen already")
             if self._writable_mappings:
@@ -225,6 +227,12 @@ class LiveMap:
             )
         with self._changing():
             self.host.of(self.declared.type, "put")(self.address, index, handle, content)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Change bytes of the first value. RejectedError (EPERM) when it is frozen."""
+        start = self.layout.values_offset + offset
+        with self._changing():
+            self.block.view[start : start + len(data)] = data
 
     def share(self) -> LiveMap:
         """The same map for one more owner: the memory goes when every owner has closed it."""

@@ -2,7 +2,7 @@
 
 `@pytest.mark.host_only("why")` is for a case about what only this process has. `@pytest.mark.no_code` is for one that
 compiles nothing or runs nothing: it is the same everywhere. `@pytest.mark.little_endian("why")` is for objects that there
-are no others of.
+are no others of. Those of `INTERPRETED` run in the interpreter too.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.space import Space
-from tests.engines import BIG_ENDIAN, EMULATED, HOST, on_machine
+from tests.engines import BIG_ENDIAN, EMULATED, HOST, INTERPRETER, on_machine
 
+INTERPRETED = ("test_gd_direct_values.py",)
 CASES = (
     "test_fc_programs.py",
     "test_fc_stack.py",
@@ -21,7 +22,7 @@ CASES = (
     "test_fr_libxdp.py",
     "test_fr_threads.py",
     "test_fr_verification.py",
-    "test_gd_direct_values.py",
+    *INTERPRETED,
     "test_sk_static_keys.py",
     "test_sk_threads.py",
     "test_tr_trampolines.py",
@@ -39,7 +40,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     emulated = [
         name for name in EMULATED if name not in BIG_ENDIAN or not case.get_closest_marker("little_endian")
     ]
-    metafunc.parametrize("machine", (HOST, *emulated) if is_everywhere else (HOST,), indirect=True)
+    machines: tuple[str, ...] = (HOST, *emulated) if is_everywhere else (HOST,)
+    if is_everywhere and case.path.name in INTERPRETED:
+        machines = (HOST, INTERPRETER, *emulated)
+    metafunc.parametrize("machine", machines, indirect=True)
 
 
 @pytest.fixture(autouse=True)
