@@ -5,19 +5,20 @@ track(runtime["filter"], tracked)
 tracked.entries[0].xlated_off, tracked.entries[0].jitted_off
 
 The transformed program is the one without what read-only data rules out and without nops, as Linux makes it.
-A native place is the first byte of code that is for the instruction, from the start of the image; an instruction
-of which nothing is left in the code has none.
+A native place is the first byte of code that is for the instruction, from the start of the image, or for the next
+one of its block that left some; an instruction has none when that is nowhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bpfc.symbols import line_marks
 from ir.bytecode import Rewritten
 from ir.diagnostics import DiagnosticError
 from ir.explain import Notes
+from ir.isa import Kind, row_of
 from ir.lift import lift
 from ir.object import Map, Program
 from ir.passes.fold_rodata import FoldRodata
@@ -25,6 +26,7 @@ from ir.passes.hardwire_branches import hardwire_branches
 from ir.passes.promote_stack import PromoteStack
 from ir.static_keys import static_branches
 from runtime.insn_set import DELETED, InsnSet
+from runtime.maps.insn_array import InsnArrayView
 
 if TYPE_CHECKING:
     from bpfc.running import RunningProgram
@@ -38,6 +40,19 @@ def transformed(program: Program, maps: Mapping[str, Map]) -> Rewritten:
     FoldRodata().run(module, notes)
     decided = {note.at.insn: note.is_taken for note in notes if note.at.insn is not None}
     return hardwire_branches(program, decided)
+
+
+_LEAVES: Final = (Kind.JUMP, Kind.BRANCH, Kind.STATIC_BRANCH, Kind.MAY_GOTO, Kind.EXIT)
+
+
+def bind_arrays(running: RunningProgram) -> None:
+    """Make the instruction arrays that a program refers to its own. RejectedError as `track`."""
+    maps = running.runtime.world.maps
+    for name in sorted({reference.name for reference in running.program.references.values()}):
+        view = maps.get(name)
+        if isinstance(view, InsnArrayView):
+            track(running, view.tracked)
+            view.show()
 
 
 def track(running: RunningProgram, tracked: InsnSet, is_key: bool = False) -> None:
@@ -73,7 +88,24 @@ def _delete(tracked: InsnSet, slot: int) -> None:
 
 
 def _native_offsets(running: RunningProgram) -> dict[int, int]:
-    """The first native place of what has one, by slot."""
+    """The native place of what has one, by slot; of what left no code itself, that of what comes next.
+
+    A constant, or a copy, is code of who uses it: execution is there when it goes on behind.
+    """
+    found = _own_offsets(running)
+    program = running.program
+    following: int | None = None
+    for slot, insn in reversed([*zip(program.starts, program.insns, strict=False)]):
+        if row_of(insn).kind in _LEAVES:
+            following = None
+        following = found.get(slot, following)
+        if following is not None:
+            found[slot] = following
+    return found
+
+
+def _own_offsets(running: RunningProgram) -> dict[int, int]:
+    """The first byte of code that is for an instruction, by slot."""
     image = running.image
     found = {
         info.start: image.address_of(info.name) - image.address

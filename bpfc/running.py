@@ -268,6 +268,11 @@ class RunningProgram(Attachable):
         has_branches = any(site.kind is SiteKind.STATIC for site in self.compiled.code.sites)
         if has_branches:
             assert self.branches.is_open, "taken in just now"
+        declared = self.runtime.world.declared
+        if any(map_.type is MapType.INSN_ARRAY for map_ in declared.values()):
+            from bpfc.insn_sets import bind_arrays  # late: few programs have any
+
+            bind_arrays(self)
 
     @cached_property
     def compiled(self) -> Compiled:

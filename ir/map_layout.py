@@ -137,7 +137,7 @@ def key_bytes(map: Map) -> int:
 def layout_of(map: Map, cpus: int = 1) -> MapLayout:
     """The layout of a map's block for programs that see `cpus` cpus."""
     stride = align(value_bytes(map), 8)
-    if map.type in (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.STRUCT_OPS):
+    if map.type in (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.STRUCT_OPS, MapType.INSN_ARRAY):
         return _array(map, stride, cpus)
     if map.type in CELLS:
         return _array(replace(map, max_entries=1), stride, cpus)

@@ -113,6 +113,7 @@ _HELPERS_OF: Final[Mapping[MapType, tuple[str, ...]]] = {
     _M.INODE_STORAGE: ("inode_storage_get", "inode_storage_delete"),
     _M.TASK_STORAGE: ("task_storage_get", "task_storage_delete"),
     _M.CGRP_STORAGE: ("cgrp_storage_get", "cgrp_storage_delete"),
+    _M.INSN_ARRAY: (),
 }
 _WRITERS: Final = frozenset(("map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem"))
 _SIZED_RESULTS: Final = frozenset(

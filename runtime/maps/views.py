@@ -5,6 +5,7 @@ from __future__ import annotations
 from ir.btf import Btf
 from ir.kinds import MapType
 from ir.maps import CELLS, SLOT_ARRAYS
+from runtime.maps.insn_array import InsnArrayView
 from runtime.maps.live import LiveMap
 from runtime.maps.ring import RingView, UserRingView
 from runtime.maps.slots import MapOfMapsView, SlotView
@@ -24,6 +25,8 @@ def view_of(live: LiveMap, btf: Btf | None = None) -> View:
             return UserRingView(live, btf)
         case type if type in CELLS:
             return CellView(live, btf)
+        case MapType.INSN_ARRAY:
+            return InsnArrayView(live, btf)
         case MapType.HASH_OF_MAPS:
             return MapOfMapsView(live, btf)
         case type if type in SLOT_ARRAYS:
