@@ -49,6 +49,7 @@ RETVAL: Final = 128
 
 STACK_SIZE: Final = 65536  # 8 frames of 512 bytes for each of 8 levels of indirect calls, and as much again
 
+SEED: Final = 0x9E37_79B9_7F4A_7C15  # where random numbers start
 SEGMENT_WRITABLE: Final = 1
 TAIL_CALL_LIMIT: Final = 33
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import final
 
-from backends.image_parts import PARTS_TEXT
 from backends.machine import Level, Machine
 from backends.native_code import NativeCode
 from backends.object_reader import parse_object
@@ -23,9 +22,9 @@ class ImageCompiler:
         """The image of a shape."""
         return self._compile(trampoline_text(shape))
 
-    def parts(self) -> NativeCode:
-        """What images share."""
-        return self._compile(PARTS_TEXT)
+    def text(self, text: str) -> NativeCode:
+        """Text that is neither an image nor for one alone."""
+        return self._compile(text)
 
     def _compile(self, text: str) -> NativeCode:
         module = self._machine.parse(text)

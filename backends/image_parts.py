@@ -1,4 +1,4 @@
-"""What images share: finding a thread's block, running a program with care, time. Compiled once a process.
+"""What images share: running a program with care, time, and what threads do seldom. Compiled once a process.
 
     run_program    the long way to run one program: when it is switched off, timed, or running already on this thread,
                    and in images of many programs
@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 from backends import abi
-from backends.thread_blocks import SEARCH_BLOCK_TEXT, STACK_TOP
+from backends.thread_blocks import STACK_TOP
+from backends.thread_parts import GIVE_CPU, TAKE_CPU, thread_parts_text
 
 # A program's record, then that of a link; byte offsets.
 RECORD_GUARD, RECORD_SEGMENTS, RECORD_SEGMENT_COUNT, RECORD_FUEL = 0, 8, 16, 24
@@ -22,7 +23,8 @@ LINK_SIZE: Final = 16
 MODE_OFF, MODE_TIMED = 1, 2
 
 RUN_PROGRAM: Final = "bpfc.run_program"
-DECLARE_PARTS: Final = f"""@lost = external global i64
+DECLARE_PARTS: Final = f"""declare i32 @{TAKE_CPU}(ptr)
+declare void @{GIVE_CPU}(ptr)
 declare i64 @{RUN_PROGRAM}(ptr, ptr, ptr, ptr, ptr, ptr)
 """
 
@@ -65,7 +67,13 @@ def _field(base: str, offset: int) -> str:
 
 _FILL: Final = "\n  ".join(fill_run("%run", "%record", "%link", "r"))
 
-PARTS_TEXT: Final = f"""{SEARCH_BLOCK_TEXT}
+
+def parts_text(is_hosted: bool) -> str:
+    """The functions that images call; `is_hosted` as `thread_parts_text`."""
+    return thread_parts_text(is_hosted) + _PARTS
+
+
+_PARTS: Final = f"""
 define internal i64 @bpfc.now() noinline cold nounwind {{
   %ts = alloca [2 x i64], align 16
   %done = call i32 @clock_gettime(i32 1, ptr %ts)

@@ -52,7 +52,8 @@ class Needs(IntFlag):
     RUN = 1  # its run state
     CONTEXT = 2  # the content of its context
     HEADER = 4  # what stands before the context, which helpers read
-    ALL = 7
+    CPU = 8  # the processor's number in its run state
+    ALL = 15
 
 
 class Section(NamedTuple):

@@ -38,6 +38,7 @@ from backends.thread_blocks import (
     SEARCH_BLOCK,
     find_block,
 )
+from backends.thread_parts import GIVE_CPU, TAKE_CPU
 from ir.context import HEADER
 from ir.function_model import Model, Value
 
@@ -105,7 +106,7 @@ class _Image:
         self.parameters, self.slots = _parameters(shape)
         self.result = _type(shape.model.result)
         self.words = 3 + len(self.slots) + 1 + max(shape.sessions, default=-1)
-        self.needs_run = Needs.RUN in shape.needs
+        self.needs_run = bool(shape.needs & (Needs.RUN | Needs.CPU))
         self.needs_header = Needs.HEADER in shape.needs
         self.needs_context = bool(shape.needs & (Needs.HEADER | Needs.CONTEXT))
         self.frame = self.needs_context or shape.calls_original
@@ -210,6 +211,21 @@ class _Image:
             "%deeper = add i64 %level, 1",
             "store i64 %deeper, ptr %level.at, align 8",
         )
+        if Needs.CPU in self.shape.needs:
+            self._do(f"%cpu.at = getelementptr i8, ptr %run, i64 {abi.CPU}")
+            self._take_cpu()
+
+    def _take_cpu(self) -> None:
+        """The processor's number: that of the run that called, or one for as long as programs run."""
+        name = f"%{self._name('cpu')}"
+        if self.shape.has_run:
+            self._do(
+                f"{name}.from = getelementptr i8, ptr %p0, i64 {abi.CPU}",
+                f"{name} = load i32, ptr {name}.from, align 4",
+            )
+        else:
+            self._do(f"{name} = call i32 @{TAKE_CPU}(ptr %block)")
+        self._do(f"store i32 {name}, ptr %cpu.at, align 4")
 
     def _fill_context(self) -> None:
         for number, (parameter, value, part) in enumerate(self.slots):
@@ -282,10 +298,14 @@ class _Image:
     def _level_up(self) -> None:
         if self.needs_run:
             self._do("store i64 %deeper, ptr %level.at, align 8")
+        if Needs.CPU in self.shape.needs:
+            self._take_cpu()
 
     def _level_down(self) -> None:
         if self.needs_run:
             self._do("store i64 %level, ptr %level.at, align 8")
+        if Needs.CPU in self.shape.needs and not self.shape.has_run:
+            self._do(f"call void @{GIVE_CPU}(ptr %block)")
 
     def _choose_cookie(self, number: int) -> None:
         """Let the program find its own session's cookie."""

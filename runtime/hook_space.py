@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, final
 
-from backends.image_parts import PARTS_TEXT
+from backends.image_parts import parts_text
 from backends.native_code import NativeCode
 from backends.target import Target
+from backends.thread_parts import THREAD_GONE
 from backends.trampoline import Shape, trampoline_text
 from runtime.cache import ObjectCache, toolchain
 from runtime.layout import Layout, layout_of
@@ -50,6 +51,7 @@ class HookSpace:
         self, target: Target, pool: Pool, external: Callable[[str], int | None], cpu: str | None
     ) -> None:
         self.target, self.pool, self._external, self._cpu = target, pool, external, cpu
+        self.is_hosted = cpu is None
         self.threads = Threads(pool, target.byte_order)
         self.records = Records(pool, target.byte_order)
         self._prepared: dict[Shape, Prepared] = {}
@@ -59,15 +61,19 @@ class HookSpace:
     @cached_property
     def parts(self) -> LinkedImage:
         """The functions that images call."""
-        code = self._cached(PARTS_TEXT, lambda: self._compiler.parts())
-        found = {"threads": self.threads.address, "lost": self.threads.lost_address}
-        return link(code, lambda name: found.get(name) or self._external(name), self.pool)
+        text = parts_text(self.is_hosted)
+        code = self._cached(text, lambda: self._compiler.text(text))
+        found = self.threads.symbols
+        made = link(code, lambda name: found.get(name) or self._external(name), self.pool)
+        if self.is_hosted:
+            self.threads.watch_ends(made.address_of(THREAD_GONE))
+        return made
 
     @cached_property
     def shared(self) -> dict[str, int]:
         """The symbols that all images are bound to."""
         parts = {symbol.name: symbol.address for symbol in self.parts.functions}
-        return {**parts, "threads": self.threads.address, "lost": self.threads.lost_address}
+        return {**parts, **self.threads.symbols}
 
     def prepare(self, shape: Shape) -> Prepared:
         """Images of a shape: their code was made before, is in the object cache, or is compiled."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, final
 
+from backends import abi
+
 DEFAULT_FUEL: Final = 1 << 32
 
 
@@ -17,5 +19,5 @@ class Limits:
     """
 
     fuel: int = DEFAULT_FUEL
-    seed: int = 0x9E37_79B9_7F4A_7C15
+    seed: int = abi.SEED
     steps: int = 0

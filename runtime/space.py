@@ -21,7 +21,10 @@ from runtime.memory import Pool, near_pool
 from runtime.patch import Patcher, patcher
 
 _C_LIBRARY: Final = frozenset(
-    {"memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime", "getpid", "process_vm_readv"}
+    {
+        *("memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime", "getpid", "process_vm_readv"),
+        *("pthread_setspecific", "sched_yield"),
+    }
 )
 
 

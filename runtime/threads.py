@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import heapq
+import os
 import struct
 from errno import ENOMEM
 from typing import Final, Literal, final
@@ -20,9 +22,9 @@ from backends.thread_blocks import (
     RUNS,
     STACK_TOP,
 )
+from backends.thread_parts import CPU_LINE
 from ir.diagnostics import Diagnostic, UnsupportedError
 from runtime.execution import Segment
-from runtime.limits import Limits
 from runtime.memory import Pool
 
 _WORD: Final = 8
@@ -36,29 +38,45 @@ class Threads:
         self._order = "<" if order == "little" else ">"
         self._table = pool.allocate_data(BLOCKS * BLOCK_SIZE)
         self._stacks = pool.allocate_data(BLOCKS * LEVELS * abi.STACK_SIZE)
-        self._lost = pool.allocate_data(_WORD)
+        self._words_of_all = pool.allocate_data(2 * _WORD)  # lost, key
+        cpus = os.cpu_count() or 1
+        self._cpus = pool.allocate_data(CPU_LINE * (cpus + 1))
+        struct.pack_into(f"{self._order}I", self._cpus.view, 0, cpus)
         self._guards = list(range(MOST_GUARDS))
         self._counts = list(range(MOST_COUNTS))
         self._owners = self._table.view.cast("Q")[OWNER // _WORD :: BLOCK_SIZE // _WORD]
         self._words = self._table.view.cast("I")
-        for block in range(BLOCKS):
-            for level in range(LEVELS):
-                self._prepare(block, level)
+        for level in range(LEVELS):
+            self._prepare(0, level)  # where a thread pointer of 0 leads, which looks as if it had claimed it
 
     @property
-    def address(self) -> int:
-        """Where the first block is."""
-        return self._table.address
+    def symbols(self) -> dict[str, int]:
+        """What code knows of the blocks, by name."""
+        words = self._words_of_all.address
+        stacks, cpus = self._stacks.address, self._cpus.address
+        return {
+            "threads": self._table.address,
+            "stacks": stacks,
+            "cpus": cpus,
+            "lost": words,
+            "key": words + _WORD,
+        }
 
-    @property
-    def lost_address(self) -> int:
-        """Where images count the calls that ran no program."""
-        return self._lost.address
+    def watch_ends(self, gone: int) -> None:
+        """Let native function `gone` run when a thread of this process ends that has a block, with the block."""
+        libc = ctypes.CDLL(None)
+        key = ctypes.c_uint32()
+        libc.pthread_key_create.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+        # Safe because the function is of an image that lives as long as the process.
+        if libc.pthread_key_create(ctypes.byref(key), gone):
+            said = "the C library has no key left that tells when threads end"
+            raise UnsupportedError([Diagnostic("too-many-hooks", said, errno=ENOMEM)])
+        struct.pack_into("=I", self._words_of_all.view, _WORD, key.value)
 
     @property
     def lost(self) -> int:
         """How many calls ran no program, because there was no block or no run state for their thread."""
-        (count,) = struct.unpack_from(f"{self._order}Q", self._lost.view)
+        (count,) = struct.unpack_from(f"{self._order}Q", self._words_of_all.view)
         return int(count)
 
     @property
@@ -94,14 +112,12 @@ class Threads:
 
     def is_inside(self, offset: int) -> bool:
         """Whether some thread counts a stay at `offset`. In either byte order, for only 0 is asked for."""
-        words, first = self._words, (COUNTS + offset) // 4
-        step = BLOCK_SIZE // 4
-        return any(owner and words[first + step * n] for n, owner in enumerate(self._owners))
+        return any(self._words[(COUNTS + offset) // 4 :: BLOCK_SIZE // 4].tobytes())
 
     def running(self, guard: int) -> set[int]:
         """The numbers of the blocks whose threads run the program with that guard."""
-        view = self._table.view
-        return {n for n, owner in enumerate(self._owners) if owner and view[guard + BLOCK_SIZE * n]}
+        guards = self._table.view[guard::BLOCK_SIZE].tobytes()
+        return {n for n, value in enumerate(guards) if value} if any(guards) else set()
 
     def owners(self) -> int:
         """How many threads have a block."""
@@ -112,7 +128,7 @@ class Threads:
         top = self._stacks.address + (block * LEVELS + level + 1) * abi.STACK_SIZE
         word = f"{self._order}Q"
         struct.pack_into(word, self._table.view, start + STACK_TOP, top)
-        struct.pack_into(word, self._table.view, start + abi.RNG, Limits().seed)
+        struct.pack_into(word, self._table.view, start + abi.RNG, abi.SEED)
 
 
 def _take(free: list[int], what: str) -> int:

@@ -317,13 +317,18 @@ def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime, mach
     wrong: list[int] = []
     cycles: list[int] = []
 
+    def goes_on() -> bool:
+        """For some seconds, and on a slow or busy machine until there was something of a storm."""
+        now = time.monotonic()
+        return now < end or (len(cycles) < 12 and now < end + 60)
+
     def call() -> None:
-        while time.monotonic() < end:
+        while goes_on():
             rets = target.run_batch([PACKET] * 32, ctx={"ingress_ifindex": 2, "rx_queue_index": 3})
             wrong.extend(ret for ret in rets if ret != 5)
 
     def hook(tracers: Runtime) -> None:
-        while time.monotonic() < end:
+        while goes_on():
             with (
                 tracers["on_entry"].attach_fentry(target, "f"),
                 tracers["on_exit"].attach_fexit(target, "f"),
@@ -345,8 +350,9 @@ def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime, mach
             entries, exits = tracers.globals["entries"], tracers.globals["exits"]
             assert isinstance(entries, int)
             assert isinstance(exits, int)
-            assert entries >= exits > 0
-        assert len(cycles) > (10 if machine.is_native else 0)
+            assert entries >= exits
+        assert len(cycles) > 10
+        assert any(tracers.globals["exits"] for tracers in (one, two))
 
 
 def test_tr_24_two_functions_at_once(targets: Runtime, tracers: Runtime) -> None:
