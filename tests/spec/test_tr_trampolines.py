@@ -17,7 +17,6 @@ import bpfc
 from ir.diagnostics import Diagnostic
 from runtime.epoch import epochs
 from runtime.memory import Pool
-from runtime.space import Space
 
 if TYPE_CHECKING:
     from bpfc.running import RunningProgram, Runtime
@@ -311,7 +310,7 @@ def test_tr_21_a_target_lives_as_long_as_its_links(tracers: Runtime) -> None:
 
 
 @pytest.mark.slow
-def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime, machine: Space) -> None:
+def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime) -> None:
     target = targets["calls_f"]
     source = bpfc.load(OBJECTS / "tracers.o")
     wrong: list[int] = []
@@ -320,7 +319,8 @@ def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime, mach
     def goes_on() -> bool:
         """For some seconds, and on a slow or busy machine until there was something of a storm."""
         now = time.monotonic()
-        return now < end or (len(cycles) < 12 and now < end + 60)
+        had_one = len(cycles) > 10 and all(tracers.globals["exits"] for tracers in (one, two))
+        return now < end or (not had_one and now < end + 60)
 
     def call() -> None:
         while goes_on():
@@ -336,7 +336,7 @@ def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime, mach
                 cycles.append(1)
 
     with source.start() as one, source.start() as two:
-        end = time.monotonic() + (SECONDS if machine.is_native else 1)
+        end = time.monotonic() + SECONDS
         workers = [threading.Thread(target=call) for _ in range(4)]
         workers += [threading.Thread(target=hook, args=(tracers,)) for tracers in (one, two)]
         for thread in workers:
@@ -350,9 +350,8 @@ def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime, mach
             entries, exits = tracers.globals["entries"], tracers.globals["exits"]
             assert isinstance(entries, int)
             assert isinstance(exits, int)
-            assert entries >= exits
+            assert entries >= exits > 0
         assert len(cycles) > 10
-        assert any(tracers.globals["exits"] for tracers in (one, two))
 
 
 def test_tr_24_two_functions_at_once(targets: Runtime, tracers: Runtime) -> None:
