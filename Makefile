@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+TIME ?= 30m
 CLANG ?= clang
 BPF_CPU ?= v3
 DEBIAN_OBJECTS := $(or $(BPFC_DEBIAN_OBJECTS),.cache/debian)
@@ -16,7 +17,7 @@ OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c)) $(BIG_ENDIAN:%=test
 MICROS := $(patsubst %.c,%.o,$(filter-out %/native.c,$(wildcard benchmarks/programs/*.c))) \
 	$(addprefix benchmarks/programs/random_,1k.o 4k.o 16k.o)
 
-.PHONY: help run demo trace test lint check bless objects bench fuzz clean
+.PHONY: help run demo trace test lint check bless objects bench fuzz plants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,8 +64,12 @@ benchmarks/programs/random_%.o:
 bench: $(DEV) ## measure, as ratios within one run
 	$(BIN)/python -m benchmarks
 
-fuzz: $(DEV) ## run the property tests for long
+fuzz: $(DEV) ## run the property tests for long, then a campaign over all oracles (TIME=30m)
 	$(BIN)/python -m pytest tests/property -n $(JOBS) --hypothesis-profile=fuzz
+	$(BIN)/bpfc fuzz all -j $(JOBS) --time $(TIME) --dir .cache/fuzz-$$(date +%s)
+
+plants: $(DEV) ## plant every bug that campaigns must find, and look for it
+	BPFC_PLANTS=all $(BIN)/python -m pytest -n $(JOBS) tests/unit/bpfc/testing/test_plants.py
 
 clean: ## remove everything that git does not keep, the .venv included
 	rm -rf .venv build dist *.egg-info .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from bpfc.loaded import Loaded
@@ -12,6 +13,7 @@ from bpfc.running import Runtime
 from bpfc.testing.case import LICENSE, Case
 from bpfc.testing.reference import FUEL, Observed, Outcome
 from ir.diagnostics import TrapError
+from ir.isa import decode, encode
 from ir.kinds import MapType
 from ir.object import Object
 from runtime.limits import Limits
@@ -20,10 +22,20 @@ LIMITS: Final = Limits(fuel=FUEL, steps=50_000_000)
 
 
 def load(case: Case) -> Loaded:
-    """The case as a loaded object."""
-    assert case.program is not None, "a case of instructions"
-    big_endian = case.program.big_endian
-    return Loaded(Object("case", {case.program.name: case.program}, case.maps, LICENSE, big_endian))
+    """The case as a loaded object: its instructions decoded from bytes, its hash maps made larger and resized."""
+    program = case.program
+    assert program is not None, "a case of instructions"
+    insns = decode(encode(program.insns, program.big_endian), program.big_endian)
+    maps = {
+        name: replace(map_, max_entries=map_.max_entries + 3) if map_.type is MapType.HASH else map_
+        for name, map_ in case.maps.items()
+    }
+    programs = {program.name: replace(program, insns=insns)}
+    loaded = Loaded(Object("case", programs, maps, LICENSE, program.big_endian))
+    for name, map_ in case.maps.items():
+        if map_.type is MapType.HASH:
+            loaded.resize(name, map_.max_entries)
+    return loaded
 
 
 @contextmanager

@@ -78,26 +78,29 @@ class Store:
 
 @final
 class World:
-    """Maps, random numbers and packet of a case, between runs and during one."""
+    """Maps, random numbers and packet of a case, between runs and during one; all addresses `shift` further on."""
 
-    def __init__(self, case: Case, flipped: frozenset[int] = frozenset(), trace: Trace | None = None) -> None:
+    def __init__(
+        self, case: Case, flipped: frozenset[int] = frozenset(), trace: Trace | None = None, shift: int = 0
+    ) -> None:
         assert case.program is not None, "a case of instructions"
         self.program = case.program
         self.layout = layout_of(self.program.type)
         self.memory = Memory(big_endian=self.program.big_endian)
         self.flipped, self.trace = flipped, trace
         self.stores: dict[str, Store] = {}
+        self._packet_base = PACKET_BASE + shift
         self._rng = SEED
         self._packet: Segment | None = None
         self._buffer = bytearray()
         self._start = self._end = 0
         self._context = make_segment(
-            CONTEXT_BASE, bytearray(HEADER + self.layout.size), "the context", self.layout.size > 0
+            CONTEXT_BASE + shift, bytearray(HEADER + self.layout.size), "the context", self.layout.size > 0
         )
         if not self.layout.is_raw:
             self.memory.add(self._context)
         for number, (name, map_) in enumerate(case.maps.items(), 1):
-            store = self.stores[name] = Store(map_, MAPS_BASE + (number << 24))
+            store = self.stores[name] = Store(map_, MAPS_BASE + shift + (number << 24))
             if map_.type is MapType.ARRAY:
                 initial = map_.initial or bytes(map_.value_size)
                 for index in range(map_.max_entries):
@@ -124,7 +127,7 @@ class World:
         }
 
     def _arguments(self, data: bytes) -> tuple[int, ...]:
-        return (PACKET_BASE + HEAD_ROOM if data else 0, len(data)) if self.layout.is_raw else ()
+        return (self._packet_base + HEAD_ROOM if data else 0, len(data)) if self.layout.is_raw else ()
 
     def _prepare(self, data: bytes) -> Segment | None:
         """Lay the packet out and point the context at it."""
@@ -147,11 +150,11 @@ class World:
         self._start, self._end = start, end
         if end > start:
             view = memoryview(self._buffer)[start:end]
-            self._packet = make_segment(PACKET_BASE + start, view, "the packet")
+            self._packet = make_segment(self._packet_base + start, view, "the packet")
             self.memory.add(self._packet)
         order = "<" if self.memory.order == "little" else ">"
         for pointer, place in ((Pointer.DATA, start), (Pointer.DATA_META, start), (Pointer.DATA_END, end)):
-            struct.pack_into(order + "Q", self._context.data, pointer.value, PACKET_BASE + place)
+            struct.pack_into(order + "Q", self._context.data, pointer.value, self._packet_base + place)
 
     def _observe(self, run: Callable[[], int]) -> Outcome:
         try:
@@ -268,11 +271,18 @@ class World:
         return 0
 
 
-def interpret(case: Case, flipped: frozenset[int] = frozenset(), trace: Trace | None = None) -> Observed:
+def interpret(
+    case: Case, flipped: frozenset[int] = frozenset(), trace: Trace | None = None, shift: int = 0
+) -> Observed:
     """Every run of a case by the interpreter."""
-    world = World(case, flipped, trace)
+    world = World(case, flipped, trace, shift)
     runs = [world.interpret(data) for data in case.inputs]
     return Observed(tuple(outcome for outcome, _ in runs), world.contents(), sum(insns for _, insns in runs))
+
+
+def shows_addresses(case: Case) -> bool:
+    """Whether what the case does depends on where its memory is: then nobody need do the same."""
+    return interpret(case) != interpret(case, shift=1 << 36)
 
 
 def evaluate(case: Case, module: Module, flipped: frozenset[int] = frozenset()) -> Observed:

@@ -391,7 +391,7 @@ STATEMENTS: Final[Mapping[str, tuple[Statement, int]]] = {
     "ends": (ends, 2),
     "kept": (kept, 2),
     "lookup": (lookup, 2),
-    "update": (update, 1),
+    "update": (update, 2),
     "globals": (globals_, 3),
     "if": (if_, 4),
     "loop": (loop, 2),
@@ -523,11 +523,11 @@ def _key(author: Author) -> None:
     """r2 points at a key that is mostly one of a few."""
     random = author.random
     if random.random() < 0.5:
-        author.put("st32", R10, offset=-8, imm=random.randrange(5))
+        author.put("st32", R10, offset=-8, imm=random.randrange(9))
     else:
         register = random.choice((R8, R9))
         author.put("mov64 reg", R0, register)
-        author.put("and64 imm", R0, imm=random.choice((1, 3, 7)))
+        author.put("and64 imm", R0, imm=random.choice((3, 7, 15)))
         author.put("stx32", R10, R0, -8)
     author.put("mov64 reg", R2, R10)
     author.put("add64 imm", R2, imm=-8)

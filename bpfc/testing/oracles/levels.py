@@ -1,4 +1,4 @@
-"""Native code does the same at every level: O0 has nothing that optimizes, O2 everything."""
+"""Native code does the same at O0, where nothing optimizes, and O2, where everything does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from bpfc.testing.case import Case
 from bpfc.testing.differences import difference
 from bpfc.testing.native import run
 from bpfc.testing.oracle import Finding, Oracle, Surroundings, Tally
+from bpfc.testing.reference import shows_addresses
 
 STYLE: Final = Style(size=8, inputs=96)
 
@@ -19,16 +20,15 @@ def draw(seed: int) -> Case:
 
 
 def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | None:
-    """Compare each level with O0."""
+    """Compare O2 with O0."""
     wanted = run(case, "O0")
     tally.ran(case, len(case.inputs))
-    for level in ("O2",):
-        found = run(case, level)
-        tally.ran(case, len(case.inputs))
-        differs = difference(wanted, found)
-        if differs:
-            return Finding(ORACLE.name, differs[0], level, differs[1])
-    return None
+    found = run(case, "O2")
+    tally.ran(case, len(case.inputs))
+    differs = difference(wanted, found)
+    if differs is None or shows_addresses(case):
+        return None
+    return Finding(ORACLE.name, differs[0], "", differs[1])
 
 
 ORACLE: Final = Oracle("levels", "O0 and O2 give the same", draw, judge)

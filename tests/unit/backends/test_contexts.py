@@ -43,3 +43,32 @@ def test_a_context_pointer_that_was_moved_on_one_way_reaches_nothing_but_the_con
         assert program.run(bytes(64), {"ingress_ifindex": 7, "egress_ifindex": 5}).ret == 5
         with pytest.raises(TrapError, match="outside the memory"):
             program.run(bytes(64), {"ingress_ifindex": 1})
+
+
+PASSED_ON = """
+    r6 = r1
+    *(u64 *)(r10 - 16) = r6
+    r7 = 2
+again:
+    r1 = r10
+    r1 += -8
+    call fill
+    r6 = *(u64 *)(r10 - 16)
+    r1 = r6
+    call reads
+    r7 += -1
+    if r7 != 0 goto again
+    exit
+fill:
+    *(u64 *)(r1 + 0) = 7
+    r0 = 0
+    exit
+reads:
+    r0 = *(u32 *)(r1 + 12)
+    exit
+"""
+
+
+def test_a_function_reads_the_context_that_its_caller_kept_on_the_stack() -> None:
+    with bpfc.assemble(PASSED_ON, type=ProgramType.XDP).start() as runtime:
+        assert runtime["main"].run(bytes(64), {"ingress_ifindex": 9}).ret == 9

@@ -1,0 +1,157 @@
+"""One shard of a campaign, in a process of its own: `python -m bpfc.testing.shard`, its order as JSON on stdin.
+
+Before a case is executed it is written down, so that whoever started the shard knows what it died of. What is
+done is told on stdout as it goes, a JSON object a line:
+
+    {"next": seed, "tally": {...}}     everything before `next` is done, this is what it came to since the last line
+    {"find": {...}}                    a find, reduced
+    {"done": true}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TextIO, final
+
+from bpfc.testing.case import to_json
+from bpfc.testing.coverage import Coverage
+from bpfc.testing.finds import Find
+from bpfc.testing.oracle import Oracle, Surroundings, Tally, judge
+from bpfc.testing.plants import planted
+from bpfc.testing.reduce import reduce
+from bpfc.testing.registry import ORACLES
+
+MOST_REDUCED: Final = 4  # finds of one signature that a shard reduces; later ones are counted
+COVERED_EVERY: Final = 64  # one of how many cases is traced for coverage
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Judge seeds first..first+count-1, each by the oracle whose turn it is, until `seconds` are over.
+
+    `known` signatures are not told again. `place` is where the current case is written down; `plant` the bug to plant.
+    """
+
+    oracles: tuple[str, ...]
+    first: int
+    count: int
+    place: str
+    seconds: float = 3600.0
+    archs: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    plant: str = ""
+
+
+def turns(oracles: tuple[Oracle, ...]) -> tuple[Oracle, ...]:
+    """The order in which oracles take turns, by their shares."""
+    rounds = range(max(oracle.share for oracle in oracles))
+    return tuple(oracle for number in rounds for oracle in oracles if oracle.share > number)
+
+
+def run(order: Order, out: TextIO) -> None:
+    """Do what `order` says."""
+    taking_turns = turns(tuple(ORACLES[name] for name in order.oracles))
+    surroundings = Surroundings(order.archs)
+    finds = _Finds(order, out, surroundings)
+    coverage = Coverage()
+    rows: set[str] = set()
+    end = time.monotonic() + order.seconds
+    current = os.open(order.place, os.O_RDWR | os.O_CREAT, 0o600)
+    seed = order.first
+    while seed < order.first + order.count and time.monotonic() < end:
+        oracle = taking_turns[seed % len(taking_turns)]
+        case, tally = oracle.draw(seed), Tally()
+        _write_down(current, oracle.name, to_json(case))
+        with coverage if seed % COVERED_EVERY == 0 and oracle.name == "claims" else nullcontext():
+            finding = judge(oracle, case, tally, surroundings)
+        if finding is not None:
+            finds.add(oracle, case, finding)
+        seed += 1
+        tally.rows -= rows
+        rows |= tally.rows
+        # After every case, so that nothing is lost when the next one kills the process.
+        _tell(out, seed, tally, finds, coverage)
+    _say(out, {"done": True})
+    os.close(current)
+
+
+def _write_down(file: int, oracle: str, case: dict[str, Any]) -> None:
+    data = json.dumps({"oracle": oracle, "case": case}).encode()
+    os.pwrite(file, data, 0)
+    os.ftruncate(file, len(data))
+
+
+def read_current(place: Path) -> tuple[str, dict[str, Any]] | None:
+    """What a shard was at, by what it wrote down."""
+    try:
+        said = json.loads(place.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return said["oracle"], said["case"]
+
+
+@final
+class _Finds:
+    """Tells finds, the first ones of each signature reduced."""
+
+    def __init__(self, order: Order, out: TextIO, surroundings: Surroundings) -> None:
+        self._order, self._out, self._surroundings = order, out, surroundings
+        self._times: dict[str, int] = {}
+        self.repeated: dict[str, int] = {}
+
+    def add(self, oracle: Oracle, case: Any, finding: Any) -> None:
+        """Reduce a find and tell it, unless it is known."""
+        coarse = finding.signature
+        self._times[coarse] = self._times.get(coarse, 0) + 1
+        if self._times[coarse] > MOST_REDUCED:
+            self.repeated[coarse] = self.repeated.get(coarse, 0) + 1
+            return
+        small, finding = reduce(oracle, case, finding, self._surroundings)
+        if finding.signature in self._order.known:
+            self.repeated[finding.signature] = self.repeated.get(finding.signature, 0) + 1
+            return
+        find = Find.of(finding, small, case.seed, self._surroundings.archs)
+        _say(self._out, {"find": find.to_json()})
+
+
+def _tell(out: TextIO, seed: int, tally: Tally, finds: _Finds, coverage: Coverage) -> None:
+    said = {
+        "cases": tally.cases,
+        "native": tally.native,
+        "steps": tally.steps,
+        "accepted": tally.accepted,
+        "outcomes": dict(tally.outcomes),
+        "programs": sorted(tally.programs),
+        "rows": sorted(tally.rows),
+        "repeated": finds.repeated,
+        "branches": coverage.taken(),
+    }
+    finds.repeated = {}
+    _say(out, {"next": seed, "tally": said})
+
+
+def _say(out: TextIO, said: dict[str, Any]) -> None:
+    out.write(json.dumps(said) + "\n")
+    out.flush()
+
+
+def main() -> int:
+    """Read an order, do it."""
+    said = json.loads(sys.stdin.read())
+    for name in ("oracles", "archs", "known"):
+        said[name] = tuple(said[name])
+    order = Order(**said)
+    with planted(order.plant) if order.plant else nullcontext():
+        run(order, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

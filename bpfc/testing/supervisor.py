@@ -1,0 +1,194 @@
+"""Starts a shard's process, reads what it tells, and goes on when it dies: a crash is a find, and costs one case.
+
+`supervise(order)` is what an executor runs, here or on another machine: it takes and gives plain values.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final, final
+
+from bpfc.testing.case import from_json
+from bpfc.testing.finds import Find
+from bpfc.testing.oracle import Finding, Surroundings
+from bpfc.testing.plants import planted
+from bpfc.testing.reduce import SECONDS, death, reduce
+from bpfc.testing.registry import ORACLES
+from bpfc.testing.shard import read_current
+
+SILENT_FOR: Final = 120.0  # seconds without a word after which a shard hangs
+_MOST_DEATHS: Final = 40
+_COUNTED: Final = ("cases", "native", "steps", "accepted")
+
+
+def supervise(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Do an order (the fields of shard.Order but `place`) to its end; what it came to:
+
+    {first, next, done, totals: {name: number}, programs: [digest], finds: [find], repeated: {signature: times}}
+    """
+    return _Supervisor(order).run()
+
+
+def reduce_apart(said: Mapping[str, Any], plant: str) -> dict[str, Any]:
+    """Reduce a find whose case kills its process; each attempt in a child of its own."""
+    find = Find.from_json(said)
+    oracle = ORACLES[find.finding.oracle]
+    with planted(plant) if plant else nullcontext():
+        case, finding = reduce(
+            oracle, find.case, find.finding, Surroundings(find.archs), seconds=SECONDS, isolated=True
+        )
+    return Find(finding, case, find.seed, find.archs, find.versions).to_json()
+
+
+@final
+class _Supervisor:
+    def __init__(self, order: Mapping[str, Any]) -> None:
+        self.order = dict(order)
+        self.first: int = order["first"]
+        self.last: int = order["first"] + order["count"]
+        self.next = self.first
+        self.totals: Counter[str] = Counter()
+        self.programs: set[str] = set()
+        self.finds: list[dict[str, Any]] = []
+        self.repeated: Counter[str] = Counter()
+        self.signatures: set[str] = set()  # of deaths
+        self.begin = time.monotonic()
+        self.deaths = 0
+
+    def run(self) -> dict[str, Any]:
+        """Start processes until all seeds are done or time is over."""
+        is_done = False
+        with tempfile.TemporaryDirectory(prefix="bpfc-fuzz-") as folder:
+            place = Path(folder) / "current"
+            while not is_done and self.next < self.last and self.deaths < _MOST_DEATHS:
+                is_done = self._process(place)
+        return {
+            "first": self.first,
+            "next": self.next,
+            "done": self.next >= self.last,
+            "totals": dict(self.totals),
+            "programs": sorted(self.programs),
+            "finds": self.finds,
+            "repeated": dict(self.repeated),
+        }
+
+    def _process(self, place: Path) -> bool:
+        """One process; whether it came to its end."""
+        left = self.order.get("seconds", 3600.0) - (time.monotonic() - self.begin)
+        if left <= 0:
+            return True
+        order = {**self.order, "first": self.next, "count": self.last - self.next, "seconds": left}
+        command = [sys.executable, "-m", "bpfc.testing.shard"]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            process.stdin.write(json.dumps({**order, "place": str(place)}).encode())
+            process.stdin.close()
+            is_done = self._listen(process)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            errors = process.stderr.read().decode(errors="replace")
+            status = process.wait()
+            process.stdout.close()
+            process.stderr.close()
+        if is_done:
+            return True
+        self._died(place, status, errors)
+        return False
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> bool:
+        """Take in what the process tells; whether it told that it is done."""
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        rest = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while selector.select(SILENT_FOR):
+                chunk = process.stdout.read()
+                if not chunk:
+                    return False
+                *lines, rest = (rest + chunk).split(b"\n")
+                ends = [self._line(json.loads(line)) for line in lines]
+                if any(ends):
+                    return True
+        return False
+
+    def _line(self, said: Mapping[str, Any]) -> bool:
+        if "find" in said:
+            self.finds.append(said["find"])
+        if "tally" in said:
+            self._add(said["tally"])
+            self.next = said["next"]
+        return "done" in said
+
+    def _add(self, tally: Mapping[str, Any]) -> None:
+        for name in _COUNTED:
+            self.totals[name] += tally[name]
+        for name, times in tally["outcomes"].items():
+            self.totals[f"outcome:{name}"] += times
+        for row in tally["rows"]:
+            self.totals[f"row:{row}"] += 1
+        for way in tally["branches"]:
+            self.totals[f"branch:{way}"] += 1
+        self.programs.update(tally["programs"])
+        self.repeated.update(tally["repeated"])
+
+    def _died(self, place: Path, status: int, errors: str) -> None:
+        """The process ended without saying so: its current case is a find, and the next process begins after it."""
+        self.deaths += 1
+        current = read_current(place)
+        if current is None:
+            raise RuntimeError(f"a shard did not start (status {status}): {errors[-2000:]}")
+        oracle, said = current
+        case = from_json(said)
+        finding = death(oracle, -status) if status < 0 else _broken(oracle, status, errors)
+        self.totals["crashes"] += 1
+        self.totals["cases"] += 1
+        self.next = case.seed + 1
+        if finding.signature in self.order.get("known", ()) or finding.signature in self.signatures:
+            self.repeated[finding.signature] += 1
+            return
+        self.signatures.add(finding.signature)
+        find = Find.of(finding, case, case.seed, tuple(self.order.get("archs", ())))
+        self.finds.append(_reduced(find, self.order.get("plant", "")) if status < 0 else find.to_json())
+
+
+def _broken(oracle: str, status: int, errors: str) -> Finding:
+    last = errors.strip().splitlines()[-1] if errors.strip() else ""
+    return Finding(oracle, "exit", str(status), f"the process ended with status {status}: {last}")
+
+
+def _reduced(find: Find, plant: str) -> dict[str, Any]:
+    """The find, reduced in a process of its own, as it is where that does not work."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "bpfc.testing.supervisor"],
+            input=json.dumps({"find": find.to_json(), "plant": plant}).encode(),
+            capture_output=True,
+            timeout=4 * SECONDS,
+            check=True,
+        )
+        return dict(json.loads(done.stdout))
+    except (subprocess.SubprocessError, ValueError):
+        return find.to_json()
+
+
+if __name__ == "__main__":
+    given = json.load(sys.stdin)
+    json.dump(reduce_apart(given["find"], given["plant"]), sys.stdout)

@@ -1,0 +1,40 @@
+"""`bpfc fuzz`: a campaign, its report, a find replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from bpfc.cli.fuzz import seconds_of
+
+Run = Callable[..., Result]
+
+
+def test_a_campaign_reports_what_it_did_and_is_gone_on_with(bpfc: Run, tmp_path: Path) -> None:
+    folder = str(tmp_path / "campaign")
+    done = bpfc("-j", "fuzz", "claims", "--cases", "20", "-j", "1", "--dir", folder)
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["cases"] == 20
+    again = bpfc("fuzz", "claims", "--cases", "20", "-j1", "--dir", folder)
+    assert again.exit_code == 2
+    assert "--resume" in again.stderr
+    assert bpfc("fuzz", "--json", "claims", "--cases", "30", "-j1", "--resume", folder).exit_code == 0
+    report = json.loads(bpfc("fuzz", "report", folder, "-j").stdout)
+    assert (report["cases"], report["finds"], report["schema"]) == (30, [], "bpfc.fuzz/1")
+
+
+def test_what_is_no_campaign_folder_or_find_is_said_so(bpfc: Run, tmp_path: Path) -> None:
+    assert bpfc("fuzz", "everything").exit_code == 2
+    assert bpfc("fuzz", "report", str(tmp_path)).exit_code == 2
+    file = tmp_path / "find.json"
+    file.write_text("{}")
+    assert bpfc("fuzz", "replay", str(file)).exit_code == 3
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1.5m", 90), ("1h", 3600), ("7", 7)])
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
