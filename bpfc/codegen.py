@@ -76,7 +76,7 @@ def generate(
     """Compile `program` for any processor of `target`, or for just this host when None. Raises RejectedError."""
     cpu = target.cpu if target is not None else None
     target = target or host()
-    machine, parsed, lowered = _build(program, maps, options, target, overridden, context, cpu)
+    machine, parsed, lowered = build(program, maps, options, target, overridden, context, cpu)
     if options.level != "O0":
         machine.optimize(parsed, lowered.large)
     needs = Needs.ALL
@@ -88,7 +88,7 @@ def generate(
 
 def emit(program: Program, maps: Mapping[str, Map], options: Options, target: Target, form: Form) -> bytes:
     """`program` for `target` in the form wanted, texts in UTF-8. Raises RejectedError."""
-    machine, parsed, lowered = _build(program, maps, options, target, frozenset())
+    machine, parsed, lowered = build(program, maps, options, target, frozenset())
     if options.level != "O0" and form is not Form.LOWERED:
         machine.optimize(parsed, lowered.large)
     match form:
@@ -102,7 +102,7 @@ def emit(program: Program, maps: Mapping[str, Map], options: Options, target: Ta
             assert_never(form)
 
 
-def _build(
+def build(
     program: Program,
     maps: Mapping[str, Map],
     options: Options,

@@ -30,6 +30,7 @@ as constants. Numbers are in the order of the machine that runs the program; MAG
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -206,6 +207,17 @@ def pack_header(map: Map, layout: MapLayout, cpus: int, seed: int, byte_order: s
         0,
         0,
     )
+
+
+def first_bytes(map: Map, cpus: int, seed: int, byte_order: str) -> Iterator[tuple[int, bytes]]:
+    """What a new block holds that is not zero, by its offsets; `byte_order` is struct's < or >."""
+    layout = layout_of(map, cpus)
+    yield 0, pack_header(map, layout, cpus, seed, byte_order)
+    for cpu, number in enumerate(spare_elements(map, cpus)):
+        place = layout.spares_offset + cpu * LINE + SPARE_ELEMENT
+        yield place, struct.pack(byte_order + "I", number)
+    if map.initial is not None:
+        yield layout.values_offset, map.initial
 
 
 def align(number: int, multiple: int) -> int:

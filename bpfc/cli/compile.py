@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bpfc.loaded import Loaded
     from bpfc.options import Options
 
-EMITS: Final = ("obj", "asm", "llvm")
+EMITS: Final = ("obj", "so", "asm", "llvm")
 BYTECODE: Final = ("bpfel", "bpfeb")
 
 
@@ -34,11 +34,12 @@ class Request:
     level: str
     keep_rodata: bool
     explain_branches: bool
+    cpus: int
 
     @property
     def is_binary(self) -> bool:
         """Whether what comes out is no text."""
-        return self.emit == "obj"
+        return self.emit in ("obj", "so")
 
     @property
     def options(self) -> Options:
@@ -54,14 +55,17 @@ class Request:
 @click.option("--emit", type=click.Choice(EMITS), default="obj", help="What to write.  [default: obj]")
 @click.option("-o", "output", metavar="F", default="-", help="Where to; - is stdout.  [default: -]")
 @click.option("--keep-rodata", is_flag=True, help="Leave what constants decide to who loads it.")
+@click.option(
+    "--cpus", metavar="N", type=click.IntRange(1), default=1, help="Values of a key in per-cpu maps."
+)
 @level_option
 @explain_option
 def command(terminal: Terminal, loaded: Loaded, program: str | None, **wanted: Any) -> None:
-    """Compile a program: an ELF object, assembly text, or LLVM IR.
+    """Compile programs: an ELF object, a shared library, assembly text, or LLVM IR.
 
-    Names that the runtime defines stay open in it: map.NAME, value.NAME, helper.ID. --set of a constant
-    specializes the code: what it decides against is left out. For bpfel and bpfeb, bytecode for Linux to load, all
-    programs when PROG is left out.
+    C programs link against the object, or load the library: bpfc_aot.h has the tables of programs and maps in it. All
+    programs when PROG is left out; LLVM IR is of one, as bpfc's own runtime takes it. --set of a constant specializes
+    the code: what it decides against is left out. For bpfel and bpfeb, bytecode for Linux to load.
     """
     request = Request(**wanted)
     if request.is_binary and request.output == "-" and sys.stdout.isatty() and not terminal.speaks_json:
@@ -96,10 +100,18 @@ def _explain(
 
 
 def _emit_native(loaded: Loaded, program: str | None, request: Request) -> tuple[tuple[str, ...], bytes]:
-    from bpfc.codegen import Form  # late: llvmlite
+    from backends.registry import host, target_named  # late: llvmlite, as what follows
 
-    chosen = select_program(loaded, program)
-    return (chosen.name,), emit_bytes(loaded, chosen, request.options, request.arch, Form(request.emit))
+    if request.emit == "llvm":
+        from bpfc.codegen import Form
+
+        chosen = select_program(loaded, program)
+        return (chosen.name,), emit_bytes(loaded, chosen, request.options, request.arch, Form.LLVM)
+    from bpfc.aot import emit_aot
+
+    names = tuple(one.name for one in select_programs(loaded, program))
+    target = target_named(request.arch) if request.arch else host()
+    return names, emit_aot(loaded, names, target, request.emit, request.options, request.cpus)
 
 
 def _emit_bytecode(loaded: Loaded, program: str | None, request: Request) -> tuple[tuple[str, ...], bytes]:

@@ -312,12 +312,8 @@ def create(declared: Map, pool: Pool, host: Operations, cpus: int = 1, seed: int
         raise RejectedError([problem])
     layout = layout_of(declared, cpus)
     block = allocate(pool, layout.size, layout.mirrored)
-    header = map_layout.pack_header(declared, layout, cpus, seed, "<" if host.order == "little" else ">")
-    block.view[: len(header)] = header
-    for cpu, number in enumerate(map_layout.spare_elements(declared, cpus)):
-        place = layout.spares_offset + cpu * map_layout.LINE + map_layout.SPARE_ELEMENT
-        block.view[place : place + 4] = number.to_bytes(4, host.order)
-    if declared.initial is not None:
-        start = layout.values_offset
-        block.view[start : start + len(declared.initial)] = declared.initial
+    for start, content in map_layout.first_bytes(
+        declared, cpus, seed, "<" if host.order == "little" else ">"
+    ):
+        block.view[start : start + len(content)] = content
     return LiveMap(declared, block, host, cpus)
