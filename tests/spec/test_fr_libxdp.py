@@ -132,6 +132,7 @@ def test_xdpdump_attaches_to_a_filter_of_the_dispatcher(
     assert len(set(plain)) > 1
 
 
+@pytest.mark.host_only("the demo starts processes of its own")
 def test_the_demo_shows_what_it_says(debian_objects: Path) -> None:
     """`make demo`: ten filters attached one by one, one swapped, one traced, while another thread runs packets."""
     if next(debian_objects.rglob("xdp-dispatcher.o"), None) is None:
@@ -147,6 +148,7 @@ def test_the_demo_shows_what_it_says(debian_objects: Path) -> None:
     assert lines[13] == "detached: every packet passes again"
 
 
+@pytest.mark.host_only("the demo starts processes of its own")
 def test_the_demo_says_what_it_misses(tmp_path: Path) -> None:
     with pytest.raises(DemoError) as caught:
         run_demo(tmp_path, OBJECTS / "sample.pcap", lambda _: None)
