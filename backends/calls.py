@@ -106,6 +106,9 @@ def _arguments(lowering: FunctionLowering, call: Call) -> str:
 def _subprogram(lowering: FunctionLowering, call: Call) -> str:
     assert isinstance(call.target, str)
     callee = lowering.module.functions[call.target]
+    for number, (param, arg) in enumerate(zip(callee.params, call.args, strict=True), 1):
+        if lowering.checker.gets_context(callee, param):
+            _check_context(lowering, call, arg, f"argument {number} of '{callee.name}'")
     given = [
         f"{lowering.type_of(param)} {lowering.as_own(arg, lowering.type_of(param))}"
         for param, arg in zip(callee.params, call.args, strict=True)

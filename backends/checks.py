@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from backends import abi
 from ir.context import Pointer as Field
-from ir.core import Address, Alu, Atomic, Call, Const, Frame, Inst, Load, Param, Store, Value
+from ir.core import Address, Alu, Atomic, Call, Const, Frame, Function, Inst, Load, Param, Store, Value
 from ir.hook_objects import object_named
 from ir.kinds import MapType
 from ir.map_layout import CPUS, DATA, layout_of, spare_elements
@@ -322,9 +322,21 @@ class Checker:
         if self.regions.context_offsets(value) == {0}:
             return True
         known = self.lowering.facts.value(value)
-        if type(known) is not Pointer or known.area.kind is not AreaKind.CONTEXT or known.is_nullable:
+        if type(known) is Pointer and known.area.kind is AreaKind.CONTEXT:
+            return not known.is_nullable and known.span == ZERO
+        return value in self.lowering.function.params and self.gets_context(self.lowering.function, value)
+
+    def gets_context(self, function: Function, param: Value) -> bool:
+        """Whether who calls `function` makes sure that what it passes for `param` is the address of the context."""
+        module, taken = self.lowering.module, self.lowering.unit.taken
+        if (
+            function is module.main
+            or function.info.is_global
+            or function.name in taken
+            or module.context.is_raw
+        ):
             return False
-        return known.span == ZERO
+        return self.regions.of(param).kind is RegionKind.CONTEXT and not self.regions.context_offsets(param)
 
     def _context_pointer(self, pointer: Field) -> str:
         context = self.context()

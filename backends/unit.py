@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, final
 
 from backends.calls import Natives
-from ir.callees import callees_of, token_names
+from ir.callees import callees_of, functions_taken, token_names
 from ir.core import Address, Atomic, Block, Call, Inst, Load, Module, Store, Value
 from ir.diagnostics import Diagnostic
 from ir.isa import Callee
@@ -72,6 +72,7 @@ class Unit:
         self.natives = natives
         self.callx_helpers = options.callx_helpers
         self.needs_segments = False
+        self.taken = frozenset(functions_taken(module))
         self.uses_run_stack = _needs_run_stack(module, regions, facts)
         self.declared: dict[str, str] = {}
         self.globals: set[str] = set()
