@@ -79,7 +79,9 @@ def _load_context(lowering: FunctionLowering, inst: Load) -> str:
         )
     if pointer is not None and inst.row.size == 4 and not inst.row.signed:
         place = lowering.text.step(base, inst.offset - offset + pointer.value)
-        return lowering.text.emit(f"load ptr, ptr {place}, align 8")
+        loaded = lowering.text.emit(f"load ptr, ptr {place}, align 8")
+        is_seen = lowering.regions.is_pointer(inst)  # else where the base comes from is told by a check alone
+        return loaded if is_seen else lowering.text.emit(f"ptrtoint ptr {loaded} to i64")
     place = lowering.text.step(base, HEADER + inst.offset)
     align = min((one & -one or 8) for one in places)
     loaded = lowering.text.emit(f"load i{inst.row.size * 8}, ptr {place}, align {min(align, inst.row.size)}")

@@ -131,6 +131,7 @@ class Regions:
         self._slot_loads: dict[tuple[str, int], list[Load]] = defaultdict(list)
         self._incoming: dict[Value, list[Value]] = defaultdict(list)
         self._callers: dict[str, list[Call]] = defaultdict(list)
+        self._in_tables = tuple(dict.fromkeys(token_names(module).values()))
         self._work: list[Value] = []
         self._taken: set[str] = set()
         self._context: Value | None = None
@@ -196,7 +197,9 @@ class Regions:
         name, position = entry
         if name in self._taken or name == self.module.main.name:
             return ()
-        return [call.args[position] for call in self._callers[name]]
+        calls = self._callers[name]
+        passed = [call.args[position] for call in calls if position < len(call.args)]
+        return passed if len(passed) == len(calls) else ()
 
     def _set(self, value: Value, region: Region) -> None:
         old = self._found.get(value)
@@ -226,18 +229,25 @@ class Regions:
         for address in [value for value in self._users if isinstance(value, Address)]:
             if address.reference.kind is ReferenceKind.FUNCTION:
                 self._seed_taken(address)
-        for name in token_names(module).values():
-            for param in module.functions[name].params:
-                self._set(param, UNKNOWN)
 
     def _seed_taken(self, address: Address) -> None:
         """The parameters of a function whose address is taken: addresses, of what is known only in a callback."""
-        self._taken.add(address.reference.name)
+        users = [user for user in self._users[address] if not self._calls_through(user[1], address)]
+        if users:
+            self._taken.add(address.reference.name)
         for param in self.module.functions[address.reference.name].params:
-            for _, user in self._users[address]:
+            for _, user in users:
                 region = self._callback_region(user, param.register)
                 if region is not None:
                     self._set(param, region)
+
+    def _calls_through(self, user: Inst | Terminator, address: Address) -> bool:
+        """Whether all that `user` does with a function's address is to call it: as an argument it is not read."""
+        if not isinstance(user, Call) or user.target is not address:
+            return False
+        params = self.module.functions[address.reference.name].params
+        handed = [param for param, arg in zip(params, user.args, strict=False) if arg is address]
+        return not any(self._users[param] for param in handed)
 
     def _callback_region(self, user: Inst | Terminator, register: int) -> Region | None:
         """What helpers pass to callbacks: map, key, value (and a context); None for what another place tells."""
@@ -270,8 +280,8 @@ class Regions:
                 assert isinstance(target, str)
                 self._callers[target].append(item)
             case Call(Callee.INDIRECT):
-                if self.module.program.tokens:
-                    self._set(item, UNKNOWN)
+                for name in self._names_of(item):
+                    self._callers[name].append(item)
             case Call(Callee.KFUNC, target) if target == SESSION_COOKIE_KFUNC:
                 self._set(item, Region(RegionKind.OBJECT, SESSION_COOKIE, item))
             case Call(Callee.HELPER | Callee.KFUNC):
@@ -377,11 +387,11 @@ class Regions:
                 self._set(load, new)
 
     def _propagate_call(self, call: Call, value: Value, region: Region) -> None:
-        if call.callee is Callee.SUBPROGRAM:
-            assert isinstance(call.target, str)
-            for param, arg in zip(self.module.functions[call.target].params, call.args, strict=False):
-                if arg is value:
-                    self._set(param, self._without_origin(region))
+        if call.callee in (Callee.SUBPROGRAM, Callee.INDIRECT):
+            for name in self._names_of(call):
+                for param, arg in zip(self.module.functions[name].params, call.args, strict=False):
+                    if arg is value:
+                        self._set(param, self._without_origin(region))
         elif call.callee is Callee.HELPER and call.target == TIMER_SET_CALLBACK and call.args[0] is value:
             self._propagate_timer(call.args[1], region)
         elif call.args and call.args[0] is value and self._result_kind(call) is ResultKind.MAP_VALUE:
@@ -391,6 +401,14 @@ class Regions:
                 self._set(call, Region(RegionKind.MAP, region.name + INNER, call))
             else:
                 self._set(call, Region(RegionKind.MAP_VALUE, region.name, call))
+
+    def _names_of(self, call: Call) -> tuple[str, ...]:
+        """The functions that a call by name or through a register may run, as far as that is seen here."""
+        if isinstance(call.target, str):
+            return (call.target,)
+        if isinstance(call.target, Address) and call.target.reference.kind is ReferenceKind.FUNCTION:
+            return (call.target.reference.name,)
+        return self._in_tables
 
     def _propagate_timer(self, callback: Value, timer: Region) -> None:
         """A timer's callback gets a value of the map that the timer stands in."""

@@ -5,6 +5,7 @@
  * optional         a table with holes, tested before the call
  * nested           a function of one table that calls through another
  * deep             functions of 256 bytes of stack each
+ * pointers         functions that get the context and a place on the caller's stack; returned: that give one back
  * The others must be refused: too_far, modified, recursive, half, unaligned, from_map, tail_calls, takes_global,
  * too_deep (its worst function needs more stack than is left), unset (a fifth argument that nobody passes).
  */
@@ -93,6 +94,45 @@ SEC("xdp") int too_deep(struct xdp_md *ctx)
 {
 	USE_STACK(256);
 	return unfitting[ctx->ingress_ifindex & 1](ctx->rx_queue_index, 1);
+}
+
+typedef int (*handler)(struct xdp_md *ctx, __u64 *sums);
+
+static __noinline int by_length(struct xdp_md *ctx, __u64 *sums)
+{
+	sums[0] += 5;
+	return ctx->data_end - ctx->data;
+}
+static __noinline int by_queue(struct xdp_md *ctx, __u64 *sums)
+{
+	__u8 *data = (void *)(long)ctx->data;
+
+	if ((void *)(data + 1) > (void *)(long)ctx->data_end)
+		return -1;
+	sums[1] += *data;
+	return ctx->rx_queue_index + 1000;
+}
+static const handler handlers[2] = { by_length, by_queue };
+
+SEC("xdp") int pointers(struct xdp_md *ctx)
+{
+	__u64 sums[2] = { 10, 20 };
+	int result = handlers[ctx->ingress_ifindex & 1](ctx, sums);
+
+	return result * 100 + sums[0] + sums[1];
+}
+
+typedef __u64 *(*finder)(__u64 *words);
+
+static __noinline __u64 *first_of(__u64 *words) { return words; }
+static __noinline __u64 *second_of(__u64 *words) { return words + 1; }
+static const finder finders[2] = { first_of, second_of };
+
+SEC("xdp") int returned(struct xdp_md *ctx)
+{
+	__u64 words[2] = { 7, 8 };
+
+	return *finders[ctx->ingress_ifindex & 1](words);
 }
 
 SEC("xdp") int too_far(struct xdp_md *ctx)

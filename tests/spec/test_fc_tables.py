@@ -18,6 +18,7 @@ from ir.evaluate import Evaluator
 from ir.functions import function_table
 from ir.interpreter import Environment, Machine
 from ir.isa import WIDE_OPCODE, slot_numbers
+from ir.kinds import ProgramType
 from ir.lift import lift
 from ir.pipeline import DEFAULT
 from ir.segments import Memory, make_segment
@@ -84,6 +85,8 @@ PROVED = {
     "optional": [22, 99, 85, 99, 22, 99],
     "nested": [12, 24, 12, 24, 12, 24],
     "deep": [34, 274, 34, 274, 34, 274],
+    "pointers": [6435, 101730, 6435, 101730, 6435, 101730],
+    "returned": [7, 8, 7, 8, 7, 8],
 }
 REFUSED = {
     "too_far": "indirect-call",
@@ -211,6 +214,14 @@ def test_fc_19_a_spilled_pointer_may_be_called() -> None:
     assert loaded.verify().ok
     with loaded.start(Options(hardened=False)) as runtime:
         assert [runtime["main"].run(index(number)).ret for number in range(4)] == [*ANSWERS]
+
+
+def test_fc_19_a_function_pointer_of_the_program_itself_may_be_called_with_the_context() -> None:
+    text = "r2 = func(sub)\ncallx r2\nr0 += 1\nexit\nsub:\nr0 = *(u32 *)(r1 + 12)\nexit"
+    loaded = bpfc.assemble(text, type=ProgramType.XDP)
+    assert loaded.verify().ok
+    with loaded.start(Options(hardened=False)) as runtime:
+        assert runtime["main"].run(PACKET, {"ingress_ifindex": 41}).ret == 42
 
 
 @pytest.mark.parametrize("name", PROVED)
