@@ -23,7 +23,8 @@ def connect(address: str) -> Iterator[Executor]:
         said = "dask.distributed is not installed: pip install 'bpfc[cluster]'"
         raise UnsupportedError([Diagnostic("no-cluster", said)]) from None
     try:
-        client: Any = Client(address, timeout=10)  # type: ignore[no-untyped-call]  # distributed has no types
+        connect: Any = Client  # distributed has no types
+        client: Any = connect(address, timeout=10)
     except OSError as error:
         raise UnsupportedError([Diagnostic("no-cluster", f"no scheduler at '{address}': {error}")]) from None
     with client:
