@@ -308,7 +308,8 @@ class Regions:
             for _, user in self._users[value]:
                 if not isinstance(user, Load) or user.base is not value or user.row.size < 4:
                     continue
-                places = self.context_offsets(value)
+                # Of unknown origin it is taken for r1 itself, moved by what is seen here; lowering checks that.
+                places = self.context_offsets(value) or {self.offset(value)[1]}
                 place = min(places) + user.offset if len(places) == 1 else -1
                 if user.row.size == 8:
                     self._set_object(user, context.objects.get(place))

@@ -72,3 +72,16 @@ reads:
 def test_a_function_reads_the_context_that_its_caller_kept_on_the_stack() -> None:
     with bpfc.assemble(PASSED_ON, type=ProgramType.XDP).start() as runtime:
         assert runtime["main"].run(bytes(64), {"ingress_ifindex": 9}).ret == 9
+
+
+LOAD = "r0 = *(u32 *)(r1 + 12)"
+MEASURE = """
+    r0 = *(u32 *)(r1 + 4)
+    r2 = *(u32 *)(r1 + 0)
+    r0 -= r2
+"""
+
+
+def test_a_function_measures_the_packet_of_a_context_that_was_kept() -> None:
+    with bpfc.assemble(PASSED_ON.replace(LOAD, MEASURE), type=ProgramType.XDP).start() as runtime:
+        assert runtime["main"].run(bytes(70)).ret == 70
