@@ -14,6 +14,7 @@ from ir.diagnostics import Diagnostic, RejectedError
 _CONVERSION: Final = re.compile(
     rb"%(?:(%)|([-+ #0]*)(\d*)(?:\.(\d+))?(?:(s|c|[pP][\w]*)|(hh|h|ll|l|)([diuxX])))"
 )
+LONGEST: Final = 1024  # MAX_BPRINTF_BUF: what a width can ask for
 _BITS: Final = {b"hh": 8, b"h": 16, b"": 32, b"l": 64, b"ll": 64}
 _ADDRESS_BYTES: Final = {b"4": 4, b"6": 16}
 
@@ -41,7 +42,7 @@ def format_text(format: bytes, arguments: Iterable[int], read: Callable[[int, in
 
 
 def _convert(match: re.Match[bytes], value: int, read: Callable[[int, int], bytes]) -> bytes:
-    flags, width = match[2], int(match[3] or 0)
+    flags, width = match[2], min(int(match[3] or 0), LONGEST)
     if match[5]:
         text = _pointer_or_string(match[5], value, read)
         return text.ljust(width) if b"-" in flags else text.rjust(width)
@@ -49,7 +50,7 @@ def _convert(match: re.Match[bytes], value: int, read: Callable[[int, int], byte
     value &= (1 << bits) - 1
     if match[7] in b"di" and value >> (bits - 1):
         value -= 1 << bits
-    spec = "%" + (flags + match[3]).decode() + match[7].decode().replace("i", "d").replace("u", "d")
+    spec = f"%{flags.decode()}{width or ''}" + match[7].decode().replace("i", "d").replace("u", "d")
     return (spec % value).encode()
 
 

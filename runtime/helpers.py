@@ -28,6 +28,7 @@ from ir.helpers import HELPER_IDS, HELPERS, Argument, ArgumentKind, Helper
 from runtime.execution import Execution
 from runtime.maps.view import View
 from runtime.platform import Bridge
+from runtime.probe import LONGEST_STRING, probe_string
 from runtime.timers import Timers
 
 Implementation = Callable[["HelperCall"], int | None]
@@ -71,9 +72,8 @@ class HelperCall:
         return view if argument.writes else view.toreadonly()
 
     def string(self, index: int) -> bytes:
-        """The NUL-ended string that argument `index` points at."""
-        # Safe because a constant string lies in a read-only map and verification saw its end.
-        return ctypes.string_at(self.registers[index])
+        """The NUL-ended string that argument `index` points at, as far as it can be read."""
+        return probe_string(self.registers[index], LONGEST_STRING) or b""
 
     def map(self, index: int) -> View:
         """The map that argument `index` is. RejectedError when it is none of this object's."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 import threading
@@ -14,6 +13,7 @@ from typing import Final
 from runtime.formatting import format_text
 from runtime.helpers import HelperCall, Implementation
 from runtime.maps.slots import SlotView
+from runtime.probe import LONGEST_STRING, probe, probe_string
 
 _COMM_SIZE: Final = 16
 
@@ -162,8 +162,10 @@ def _words(call: HelperCall, data: memoryview) -> tuple[int, ...]:
 
 
 def _read(address: int, size: int) -> bytes:
-    # Safe because only %s and %p formats of a program's own strings come here; see `probe` for checked reads.
-    return ctypes.string_at(address, size) if size else ctypes.string_at(address)
+    """Memory to print, as the kernel reads it: zeros, or no string, where nothing is."""
+    if size:
+        return probe(address, size) or bytes(size)
+    return probe_string(address, LONGEST_STRING) or b""
 
 
 HOST_HELPERS: Final[Mapping[str, Implementation]] = {
