@@ -129,7 +129,7 @@ def _shape(map_: Map, options: Options) -> tuple[object, ...]:
         content = (blake2b(map_.initial or b"").digest(), map_.relocated)
     inner = _shape(map_.inner, options) if map_.inner is not None else None
     sizes = (map_.key_size, map_.value_size, map_.max_entries, map_.flags)
-    return (map_.type.value, *sizes, map_.is_read_only, content, inner)
+    return (map_.type.value, *sizes, map_.is_read_only, content, inner, map_.special)
 
 
 @cache

@@ -12,6 +12,7 @@ as constants. Numbers are in the order of the machine that runs the program; MAG
               104 frozen 4
               128 lock 4          132 generation 4    136 count 8          (of writers)
               192 head 8          200 tail 8          208 fresh 4          216 lost 8
+              224 special {offset 4, size 4; the lock first} x 4: bytes of a value that updates leave alone
     data      256 (4096 when mmapable)
 
     array            values: max_entries x value_stride; for each cpu, cpu_stride apart
@@ -65,6 +66,10 @@ COUNT: Final = 136
 HEAD: Final = 192
 TAIL: Final = 200
 FRESH: Final = 208
+
+SPECIAL: Final = 224
+SPECIAL_MOST: Final = 4
+SPECIAL_LOCK: Final = 1 << 31  # in a size
 
 DATA: Final = 256
 HEADER_FORMAT: Final = "12I7Q2I"
@@ -213,11 +218,25 @@ def first_bytes(map: Map, cpus: int, seed: int, byte_order: str) -> Iterator[tup
     """What a new block holds that is not zero, by its offsets; `byte_order` is struct's < or >."""
     layout = layout_of(map, cpus)
     yield 0, pack_header(map, layout, cpus, seed, byte_order)
+    yield SPECIAL, pack_special(map, byte_order)
     for cpu, number in enumerate(spare_elements(map, cpus)):
         place = layout.spares_offset + cpu * LINE + SPARE_ELEMENT
         yield place, struct.pack(byte_order + "I", number)
     if map.initial is not None:
         yield layout.values_offset, map.initial
+
+
+def pack_special(map: Map, byte_order: str) -> bytes:
+    """What stands at SPECIAL; more than there is room for are taken together, with what lies between them."""
+    fields = sorted(
+        ((offset, size) for offset, size, _ in map.special), key=lambda field: (field[0] != map.lock, field)
+    )
+    if len(fields) > SPECIAL_MOST:
+        rest = fields[SPECIAL_MOST - 1 :]
+        start, end = rest[0][0], max(offset + size for offset, size in rest)
+        fields = [*fields[: SPECIAL_MOST - 1], (start, end - start)]
+    numbers = [n for offset, size in fields for n in (offset, size | SPECIAL_LOCK * (offset == map.lock))]
+    return struct.pack(f"{byte_order}{len(numbers)}I", *numbers)
 
 
 def align(number: int, multiple: int) -> int:

@@ -74,6 +74,7 @@ class Extern:
     offset: int = 0
 
 
+LOCKS = ("bpf_spin_lock", "bpf_res_spin_lock")
 POISON_HELPER = 0xBAD2310
 """The helper that stands where control must not get: where a CO-RE relocation could not be resolved (libbpf:
 195896080, "bad relo"), or before an instruction that reads a register that nobody wrote."""
@@ -163,7 +164,8 @@ class Map:
     is the template of a map of maps. `is_read_only`: frozen before the program is compiled (.rodata,
     .kconfig). `offset` is where the map is declared in `section`. `relocated` are the words of `initial`
     (offset, size) that hold an address: what stands there before linking is not their value; `tables` has
-    those of them that point at functions.
+    those of them that point at functions. `special` are the bytes (offset, size, kind) of a value that are no data:
+    locks, timers, kernel pointers (ir/verify/fields.py).
     """
 
     name: str
@@ -185,6 +187,12 @@ class Map:
     numa_node: int | None = None
     relocated: tuple[tuple[int, int], ...] = ()
     tables: tuple[FunctionTable, ...] = ()
+    special: tuple[tuple[int, int, str], ...] = ()
+
+    @property
+    def lock(self) -> int | None:
+        """Where the bpf_spin_lock of a value is, if it has one."""
+        return next((offset for offset, _, kind in self.special if kind in LOCKS), None)
 
 
 @final

@@ -11,15 +11,18 @@ from backends.maps.operation import (
     Operation,
     borrow_stack,
     call_back,
+    copy_locked,
+    may_lock,
     of_cpu,
     refuse,
     refuse_flags,
+    refuse_locking_flags,
     return_stack,
     this_cpu,
 )
-from backends.maps.shape import Shape, copy
+from backends.maps.shape import Shape, copy_value
 from backends.writer import Value, Writer
-from ir.map_layout import MAX_ENTRIES, VALUE_SIZE, VALUE_STRIDE, VALUES_OFFSET
+from ir.map_layout import MAX_ENTRIES, VALUE_STRIDE, VALUES_OFFSET
 from ir.maps import UpdateFlag
 
 
@@ -46,14 +49,21 @@ def locate(w: Writer, shape: Shape) -> None:
 
 def update(w: Writer, shape: Shape) -> None:
     """Overwrite the value in place, word by word."""
-    refuse_flags(w, w["flags"])
+    if may_lock(shape):
+        refuse_locking_flags(w, shape, w["map"], w["flags"])
+    else:
+        refuse_flags(w, w["flags"])
     index = _index(w)
     with w.if_(index.uge(shape.number(w, w["map"], MAX_ENTRIES)), likely=False):
         w.ret(-E2BIG)
     with w.if_((w["flags"] & UpdateFlag.NOEXIST).ne(0), likely=False):
         w.ret(-EEXIST)
     value = of_cpu(w, shape, w["map"], value_at(w, shape, w["map"], index), this_cpu(w))
-    copy(w, value, w["value"], shape.value_size(w, w["map"]), shape.constant(VALUE_SIZE), align=8)
+    if may_lock(shape):
+        with w.if_((w["flags"] & UpdateFlag.LOCK).ne(0), likely=False):
+            copy_locked(w, shape, w["map"], value)
+            w.ret(0)
+    copy_value(w, shape, w["map"], value, w["value"])
     w.ret(0)
 
 

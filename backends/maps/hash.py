@@ -29,12 +29,15 @@ from backends.maps.operation import (
     Operation,
     borrow_stack,
     call_back,
+    copy_locked,
+    may_lock,
     of_cpu,
     refuse_flags,
+    refuse_locking_flags,
     return_stack,
     this_cpu,
 )
-from backends.maps.shape import Shape, clear, copy
+from backends.maps.shape import Shape, clear, clear_special, copy, copy_value
 from backends.writer import Value, Writer
 from ir import map_layout as layout
 from ir.kinds import MapType
@@ -71,8 +74,13 @@ def lookup_map(w: Writer, shape: Shape) -> None:
 def update(w: Writer, shape: Shape) -> None:
     """Insert or change *key: 0, -EEXIST, -ENOENT, -E2BIG."""
     map, key = w["map"], w["key"]
-    refuse_flags(w, w["flags"])
+    if may_lock(shape):
+        refuse_locking_flags(w, shape, map, w["flags"])
+    else:
+        refuse_flags(w, w["flags"])
     hash = hash_of(w, shape, map, key)
+    if may_lock(shape):
+        _update_locked(w, shape, hash)
     new = _new_before_locking(w, shape, hash)
     place = bucket_place(map, bucket_number(w, shape, map, hash))
     first = lock_bucket(w, place)
@@ -201,6 +209,17 @@ def _mark_used(w: Writer, shape: Shape, element: Value) -> None:
         place.compare_exchange(w.i32(elements.LINKED), w.i32(elements.USED), "monotonic")
 
 
+def _update_locked(w: Writer, shape: Shape, hash: Value) -> None:
+    """With BPF_F_LOCK: change the value that is there in place, under its own lock."""
+    with w.if_((w["flags"] & UpdateFlag.LOCK).ne(0), likely=False):
+        number = find(w, shape, w["map"], w["key"], hash).get()
+        with w.if_(number.ne(0)):
+            with w.if_((w["flags"] & UpdateFlag.NOEXIST).ne(0)):
+                w.ret(-EEXIST)
+            copy_locked(w, shape, w["map"], value_of(w, shape, w["map"], number))
+            w.ret(0)
+
+
 def _new_before_locking(w: Writer, shape: Shape, hash: Value) -> Value:
     """An element for the key if an LRU map lacks it, else 0: eviction takes another bucket's lock, so it
     comes first.
@@ -268,13 +287,14 @@ def _fill(w: Writer, shape: Shape, number: Value) -> None:
     if shape.is_per_cpu:
         with w.count(0, map.load("i32", layout.CPUS).to("i64")) as cpu:
             clear(w, of_cpu(w, shape, map, value_of(w, shape, map, number), cpu), shape.value_size(w, map))
+    clear_special(w, shape, map, value_of(w, shape, map, number))
     _set_value(w, shape, number)
 
 
 def _set_value(w: Writer, shape: Shape, number: Value) -> None:
     map = w["map"]
     value = of_cpu(w, shape, map, value_of(w, shape, map, number), this_cpu(w))
-    copy(w, value, w["value"], shape.value_size(w, map), shape.constant(layout.VALUE_SIZE), align=8)
+    copy_value(w, shape, map, value, w["value"])
 
 
 def _chain_length(w: Writer, shape: Shape, first: Value) -> Value:

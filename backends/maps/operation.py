@@ -26,10 +26,10 @@ from errno import EINVAL
 from typing import Final, final
 
 from backends import abi
-from backends.maps.shape import Shape
+from backends.maps.shape import Shape, copy_value, lock, lock_of, unlock
 from backends.writer import Value, Writer
 from ir.map_layout import CPU_STRIDE
-from ir.maps import UpdateFlag
+from ir.maps import LRU_HASHES, UpdateFlag
 
 _RUN_MAP: Final = (("ptr", "run"), ("ptr", "map"))
 SIGNATURES: Final[dict[str, tuple[str, tuple[tuple[str, str], ...]]]] = {
@@ -79,6 +79,33 @@ def refuse_flags(w: Writer, flags: Value) -> None:
     """Return -EINVAL for update flags that do not exist, or that ask for a lock the value does not have."""
     with w.if_(flags.ugt(UpdateFlag.EXIST), likely=False):
         w.ret(-EINVAL)
+
+
+def refuse_locking_flags(w: Writer, shape: Shape, map: Value, flags: Value) -> None:
+    """As `refuse_flags`, but BPF_F_LOCK is taken where values have a lock."""
+    if shape.known is not None and shape.known.lock is None:
+        refuse_flags(w, flags)
+        return
+    with w.if_(flags.ugt(UpdateFlag.EXIST), likely=False):
+        has_lock = lock_of(w, shape, map, map).ne(0)
+        with w.if_((flags & ~int(UpdateFlag.LOCK)).ugt(UpdateFlag.EXIST)):
+            w.ret(-EINVAL)
+        with w.unless(has_lock):
+            w.ret(-EINVAL)
+
+
+def copy_locked(w: Writer, shape: Shape, map: Value, value: Value) -> None:
+    """Overwrite a value under its own lock, as BPF_F_LOCK asks."""
+    place = lock_of(w, shape, map, value)
+    lock(w, place)
+    copy_value(w, shape, map, value, w["value"])
+    unlock(w, place)
+
+
+def may_lock(shape: Shape) -> bool:
+    """Whether values can have a lock: for Linux those of hashes, arrays and storages."""
+    has = shape.known is None or shape.known.lock is not None
+    return has and not shape.is_per_cpu and shape.type not in LRU_HASHES
 
 
 def refuse(errno: int) -> Operation:

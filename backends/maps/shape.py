@@ -133,6 +133,63 @@ def same_key(w: Writer, a: Value, b: Value, size: Value, constant: int | None) -
     return same.get()
 
 
+def copy_value(w: Writer, shape: Shape, map: Value, to: Value, source: Value) -> None:
+    """Copy a value, but for the bytes of it that are no data: those stay as they are."""
+    if shape.known is not None:
+        if not shape.known.special:
+            copy(w, to, source, shape.value_size(w, map), shape.constant(layout.VALUE_SIZE), align=8)
+        for start, count in _data_of(shape.known):
+            copy(w, to.at(start), source.at(start), w.i64(count), count, align=min(start & -start or 8, 8))
+        return
+    size = shape.value_size(w, map)
+    with w.if_(map.load("i32", layout.SPECIAL + 4).eq(0), likely=True):
+        copy(w, to, source, size, None, align=8)
+    with w.if_(map.load("i32", layout.SPECIAL + 4).ne(0), likely=False), w.count(0, size) as i:
+        kept = w.var("i1", 0)
+        for number in range(layout.SPECIAL_MOST):
+            offset, length = _special(map, number)
+            kept.set(kept.get() | (i - offset).ult(length))
+        with w.unless(kept.get()):
+            to.store(source.load("i8", i), i, order="monotonic")
+
+
+def clear_special(w: Writer, shape: Shape, map: Value, value: Value) -> None:
+    """Zero the bytes of a new value that are no data."""
+    if shape.known is not None:
+        for start, size, _ in shape.known.special:
+            clear_bytes(w, value.at(start), w.i64(size))
+        return
+    for number in range(layout.SPECIAL_MOST):
+        offset, length = _special(map, number)
+        clear_bytes(w, value.at(offset), length)
+
+
+def lock_of(w: Writer, shape: Shape, map: Value, value: Value) -> Value:
+    """The place of a value's lock; null when values have none."""
+    if shape.known is not None:
+        return w.null() if shape.known.lock is None else value.at(shape.known.lock)
+    offset, size = map.load("i32", layout.SPECIAL), map.load("i32", layout.SPECIAL + 4)
+    return (size & layout.SPECIAL_LOCK).ne(0).choose(value.at(offset.to("i64")), w.null())
+
+
+def _special(map: Value, number: int) -> tuple[Value, Value]:
+    """(offset, size) of a field that is no data, i64; a size of 0 when there are not so many."""
+    offset, size = (map.load("i32", layout.SPECIAL + 8 * number + at).to("i64") for at in (0, 4))
+    return offset, size & (layout.SPECIAL_LOCK - 1)
+
+
+def _data_of(map: Map) -> list[tuple[int, int]]:
+    """(offset, size) of the parts of a value between those that are no data; nothing when all of it is."""
+    found, start = [], 0
+    for offset, size, _ in sorted(map.special):
+        if offset > start:
+            found.append((start, offset - start))
+        start = offset + size
+    if map.special and start < layout.value_bytes(map):
+        found.append((start, layout.value_bytes(map) - start))
+    return found
+
+
 def copy(w: Writer, to: Value, source: Value, size: Value, constant: int | None, align: int = 1) -> None:
     """Copy bytes in 8-byte words that are each written at once; `to` is aligned to `align`.
 

@@ -18,9 +18,11 @@ from bpfc.elf.legacy import read_legacy
 from bpfc.elf.link import link_programs
 from bpfc.elf.relocate import Targets, relocate_code
 from bpfc.elf.struct_ops import read_struct_ops
+from ir.btf import Btf
 from ir.diagnostics import RejectedError
 from ir.kinds import MapType
 from ir.object import Extern, Map, Object, Program, Symbol
+from ir.verify.fields import find_special_fields
 
 ARENA_SECTION = ".addr_space.1"
 _NO_VALUES: Mapping[str, str] = {}
@@ -77,8 +79,16 @@ def _read_maps(image: Image, externs: tuple[Extern, ...], kconfig: Mapping[str, 
         if found.name in taken:
             at = image.file.at(image.file.find(found.section) or 0, found.offset)
             image.problem("duplicate-map", f"there are two maps called '{found.name}'", at)
-        taken[found.name] = found
+        taken[found.name] = _with_special(found, image.btf)
     return list(taken.values())
+
+
+def _with_special(map: Map, btf: Btf | None) -> Map:
+    if btf is None:
+        return map
+    fields = find_special_fields(btf, map.value_btf_id)
+    inner = _with_special(map.inner, btf) if map.inner is not None else None
+    return replace(map, special=tuple((one.offset, one.size, one.kind) for one in fields), inner=inner)
 
 
 def _targets(maps: list[Map], externs: tuple[Extern, ...]) -> Targets:

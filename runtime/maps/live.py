@@ -62,9 +62,22 @@ class LiveMap:
         size = self.value_size
         # Safe because locate() answered with the address of a value inside the block.
         if not self.is_per_cpu:
-            return ctypes.string_at(address, size)
+            return self._shown(ctypes.string_at(address, size))
         stride = self.layout.cpu_stride
-        return b"".join(ctypes.string_at(address + cpu * stride, size) for cpu in range(self.cpus))
+        return self._shown(
+            b"".join(ctypes.string_at(address + cpu * stride, size) for cpu in range(self.cpus))
+        )
+
+    def _shown(self, values: bytes) -> bytes:
+        """What the host sees of values: zeros where locks, timers and kernel pointers are."""
+        special = self.declared.special
+        if not special or self.declared.initial is not None:
+            return values
+        shown = bytearray(values)
+        for start in range(0, len(shown), self.value_size):
+            for offset, size, _ in special:
+                shown[start + offset : start + offset + size] = bytes(size)
+        return bytes(shown)
 
     def locate(self, key: bytes) -> int:
         """The address of the value (of cpu 0), 0 when there is none."""
@@ -185,6 +198,10 @@ class LiveMap:
         with self._writing:
             if self.declared.flags & MapFlag.RDONLY:
                 raise map_error(self.declared, EPERM, "was created read-only for the host")
+            if self.declared.special:
+                raise map_error(
+                    self.declared, EOPNOTSUPP, "has locks, timers or kernel pointers: it can't be frozen"
+                )
             if self.is_frozen:
                 raise map_error(self.declared, EBUSY, "is frozen already")
             if self._writable_mappings:
@@ -259,7 +276,7 @@ class LiveMap:
             bucket = int.from_bytes(following.data, self.host.order)
             raw = out.data
             for start in range(0, count * entry, entry):
-                yield raw[start : start + key_size], raw[start + key_size : start + entry]
+                yield raw[start : start + key_size], self._shown(raw[start + key_size : start + entry])
 
     def _trie(self, place: int) -> Iterator[tuple[bytes, bytes]]:
         """The prefixes at and below the node at `place`, those below first (as Linux orders them)."""
