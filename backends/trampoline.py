@@ -241,17 +241,18 @@ class _Image:
     def _slot(self, name: str, parameter: int, value: Value, part: int) -> str:
         """What programs see of a parameter: normalized by its size and sign."""
         kind = self.parameters[parameter]
+        size = min(value.size - SLOT * part, SLOT)
         if kind.startswith("ptr byval"):
             self._do(
                 f"%{name}.from = getelementptr i64, ptr %p{parameter}, i64 {part}",
-                f"%{name} = load i64, ptr %{name}.from, align 8",
+                f"%{name}.word = load i64, ptr %{name}.from, align 8",
             )
-            return f"%{name}"
+            return self._normal(name, f"%{name}.word", value, size)
         if kind == "i128":
             self._do(f"%{name}.part = lshr i128 %p{parameter}, {64 * part}")
             self._do(f"%{name} = trunc i128 %{name}.part to i64")
             return f"%{name}"
-        return self._normal(name, f"%p{parameter}", value, min(value.size - SLOT * part, SLOT))
+        return self._normal(name, f"%p{parameter}", value, size)
 
     def _normal(self, name: str, operand: str, value: Value, size: int) -> str:
         if value.is_float:

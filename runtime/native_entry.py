@@ -162,13 +162,26 @@ def _value(function: str, kind: object) -> Value:
         raise RejectedError([Diagnostic("bad-prototype", said, errno=EINVAL)])
     size = ctypes.sizeof(kind)
     if issubclass(kind, ctypes.Structure | ctypes.Union):
-        if any(issubclass(field[1], _FLOATS) for field in getattr(kind, "_fields_", ())):
+        if _has_floats(kind):
             said = f"'{function}' takes a struct with floating-point members by value"
             raise RejectedError([Diagnostic("bad-prototype", said, errno=EINVAL)])
         return Value(size, is_struct=True)
+    if issubclass(kind, ctypes.c_longdouble):
+        said = f"'{function}' passes a long double, which travels in registers of its own"
+        raise RejectedError([Diagnostic("bad-prototype", said, errno=EINVAL)])
     if issubclass(kind, _FLOATS):
         return Value(size, is_float=True)
     return Value(size, is_signed=issubclass(kind, _SIGNED))
+
+
+def _has_floats(kind: type) -> bool:
+    """Whether a ctypes type is a floating-point number, or has one in it."""
+    if issubclass(kind, ctypes.Array):
+        item: type = kind._type_  # type: ignore[assignment]  # typeshed has the type of an array of any
+        return _has_floats(item)
+    if issubclass(kind, ctypes.Structure | ctypes.Union):
+        return any(_has_floats(field[1]) for field in getattr(kind, "_fields_", ()))
+    return issubclass(kind, (*_FLOATS, ctypes.c_longdouble))
 
 
 _FLOATS: Final = (ctypes.c_float, ctypes.c_double)

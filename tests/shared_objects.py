@@ -25,3 +25,10 @@ def build_library(
     if done.returncode:
         pytest.skip(f"{compiler} refuses {' '.join(flags)}: {done.stderr.splitlines()[0]}")
     return ctypes.CDLL(str(path))
+
+
+def build_text(folder: Path, name: str, text: str, compiler: str, *flags: str) -> ctypes.CDLL:
+    """C text, compiled and loaded as `build_library` does."""
+    path = folder / f"{name}.c"
+    path.write_text(text)
+    return build_library(folder, str(path), compiler, *flags, name=name)

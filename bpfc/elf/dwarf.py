@@ -24,6 +24,7 @@ _ADDRESSES: Final = (
     *("DW_TAG_pointer_type", "DW_TAG_reference_type", "DW_TAG_rvalue_reference_type", "DW_TAG_array_type"),
     *("DW_TAG_subroutine_type", "DW_TAG_ptr_to_member_type"),
 )
+_WORD: Final = 8
 _AGGREGATES: Final = ("DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_class_type")
 _DEEPEST: Final = 64
 
@@ -95,8 +96,9 @@ def _value(name: str, entry: Any) -> Value:
         return Value(size, _is_signed_enum(type))
     if type.tag not in _AGGREGATES:
         raise _refused(f"'{name}' passes a {_text(type)}, which nothing is known of")
-    if _has_floats(type, 0):
-        raise _refused(f"'{name}' passes a {_text(type)} with floating-point members by value")
+    if _travels_apart(type, 0):
+        said = f"'{name}' passes a {_text(type)} by value, with members that are no integers of up to 8 bytes"
+        raise _refused(said)
     return Value(size, is_struct=True)
 
 
@@ -107,20 +109,26 @@ def _is_signed_enum(type: Any) -> bool:
     return any(_number(child, "DW_AT_const_value") < 0 for child in type.iter_children())
 
 
-def _has_floats(type: Any, depth: int) -> bool:
-    """Whether a structure has floating-point members, or vectors: they may travel in registers of their own."""
+def _travels_apart(type: Any, depth: int) -> bool:
+    """Whether a structure has floating-point members, vectors, or members of 16 bytes: it may travel in other registers
+    than words do, or be aligned otherwise on the stack.
+    """
     if type is None or type.tag in ("DW_TAG_pointer_type", "DW_TAG_enumeration_type"):
         return False
     if type.tag == "DW_TAG_base_type":
-        return _number(type, "DW_AT_encoding") in (_FLOAT, *_COMPLEX)
+        return (
+            _number(type, "DW_AT_encoding") in (_FLOAT, *_COMPLEX) or _number(type, "DW_AT_byte_size") > _WORD
+        )
     if type.tag == "DW_TAG_array_type":
-        return "DW_AT_GNU_vector" in type.attributes or _has_floats(_type(type), depth + 1)
+        return "DW_AT_GNU_vector" in type.attributes or _travels_apart(_type(type), depth + 1)
     if depth > _DEEPEST:
         raise _refused("structures nest too deep in DWARF")
+    if _number(type, "DW_AT_alignment") > _WORD:
+        return True
     members = (
         child for child in type.iter_children() if child.tag in ("DW_TAG_member", "DW_TAG_inheritance")
     )
-    return any(_has_floats(_type(member), depth + 1) for member in members)
+    return any(_travels_apart(_type(member), depth + 1) for member in members)
 
 
 def _number(entry: Any, attribute: str) -> int:

@@ -44,6 +44,17 @@ class Small(ctypes.Structure):
     _fields_ = [("a", ctypes.c_char), ("b", ctypes.c_char), ("c", ctypes.c_char)]  # as above
 
 
+class Deep(ctypes.Structure):
+    """A number in a structure in an array."""
+
+    class Inner(ctypes.Structure):
+        """A structure with a number."""
+
+        _fields_ = [("x", ctypes.c_float)]  # as above
+
+    _fields_ = [("inner", Inner * 2)]  # as above
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return build_library(tmp_path_factory.mktemp("libraries"), "hookable.c", "gcc", *SLED)
@@ -209,6 +220,13 @@ def test_floating_point_arguments_stay_in_their_registers(library: ctypes.CDLL, 
         assert library.half(ctypes.c_float(5.0), 3, ctypes.c_double(0.25)) == 5.75
     bits = ctypes.c_uint32.from_buffer(ctypes.c_float(5.0)).value
     assert slots(tracers, 3) == [bits, 3, ctypes.c_uint64.from_buffer(ctypes.c_double(0.25)).value]
+
+
+@pytest.mark.parametrize("kind", [ctypes.c_longdouble, Deep])
+def test_what_travels_in_other_registers_is_refused(library: ctypes.CDLL, kind: Any) -> None:
+    with pytest.raises(bpfc.RejectedError) as caught:
+        bpfc.native(library, "add", ctypes.CFUNCTYPE(ctypes.c_int, kind))
+    assert (caught.value.errno, caught.value.diagnostics[0].code) == (errno.EINVAL, "bad-prototype")
 
 
 def test_what_cannot_be_hooked_says_why(tmp_path: Path, library: ctypes.CDLL) -> None:
