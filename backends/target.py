@@ -233,7 +233,8 @@ class Target:
     when it is not the host, `disassembly` capstone's for how to read it. `poison` fills code memory that must
     not run. `emulation` is None where Unicorn has no such machine, `user_mode` where qemu-user is not needed.
     `table_base` names the base of the table of contents, and `hooking` is for machines that have one. `numbers`
-    gives relocations their official names, `relocations` says how each is applied.
+    gives relocations their official names, `relocations` says how each is applied. `most_programs` is how many may be
+    attached to one function (BPF_MAX_TRAMP_LINKS in linux/bpf.h).
     """
 
     name: str
@@ -254,6 +255,7 @@ class Target:
     table_base: str = ""
     hooking: Hooking | None = None
     user_mode: UserMode | None = None
+    most_programs: int = 38
 
     @property
     def entry_veneer(self) -> Veneer:

@@ -30,7 +30,6 @@ from runtime.records import Word
 if TYPE_CHECKING:
     from runtime.hook import Hook
 
-MOST_PROGRAMS: Final = 38
 PATIENCE: Final = 2.0  # seconds to wait for memory of images that are about to be freed
 
 
@@ -102,8 +101,9 @@ class Trampoline:
         if any(found.program.identity == program.identity for found in self.links):
             raise _refused(self.hook.name, "the program is attached to it already", EBUSY)
         taken = sum(_weight(found.when) for found in self.links)
-        if taken + _weight(when) > MOST_PROGRAMS:
-            raise _refused(self.hook.name, f"{MOST_PROGRAMS} programs are attached to it already", E2BIG)
+        most = self.space.target.most_programs
+        if taken + _weight(when) > most:
+            raise _refused(self.hook.name, f"no more than {most} programs can be attached to it", E2BIG)
         attachment = Attachment(when, program, cookie, self.space)
         attachment.hold()
         try:

@@ -99,4 +99,5 @@ S390X: Final = Target(
         "R_390_PC64": RelocationType(Base.RELATIVE, 8, *_ANY, _double_word),
         "R_390_GOTENT": RelocationType(Base.GOT, 4, *_S33, _doubled),
     },
+    most_programs=27,
 )
