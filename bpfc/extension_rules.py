@@ -21,7 +21,9 @@ from ir.lift import lift
 from ir.object import FunctionInfo, Map, Program
 from ir.packet_changes import functions_that_change_packets
 from ir.type_match import Match, match_functions
+from ir.verify.global_functions import arguments_of
 from ir.verify.prove import verify
+from ir.verify.subject import Subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +55,9 @@ def replacement(extension: Attachable, target: RunningProgram, name: str) -> Rep
     context = replace(context, result=match.result)
     program = replace(source, type=target.program.type, attach_type=target.program.attach_type)
     _check_packets(extension, program, context, target, function)
-    _prove(extension, program, context, target)
+    pointees = _prove(extension, program, context, target)
+    if any(size for size, _ in pointees) and target.is_proved:
+        context = replace(context, pointees=pointees)
     return Replacement(function, program, context, match.warnings)
 
 
@@ -155,14 +159,22 @@ def _may_change_packets(
     return function.name in functions_that_change_packets(lift(program, maps, context))
 
 
-def _prove(extension: Attachable, program: Program, context: ContextLayout, target: RunningProgram) -> None:
-    """Verify the extension: its target may have been proved safe, and carries no checks that it stays so."""
+def _prove(
+    extension: Attachable, program: Program, context: ContextLayout, target: RunningProgram
+) -> tuple[tuple[int, bool], ...]:
+    """Verify the extension: its target may have been proved safe, and carries no checks that it stays so.
+
+    What its arguments point to (bytes, whether they may be NULL), 0 for others: callers that are proved see to it.
+    """
     loaded = extension.runtime.loaded
     module = lift(program, extension.runtime.world.declared, context)
     kernel = loaded.kernel or target.runtime.loaded.kernel
     report = verify(module, loaded.object.license, loaded.object.btf, kernel)
     if not report.is_accepted:
         raise RejectedError(report.diagnostics)
+    subject = Subject(module, loaded.object.license, loaded.object.btf, kernel)
+    arguments = arguments_of(subject, module.main) or ()
+    return tuple((each.size if each.kind == "memory" else 0, each.is_nullable) for each in arguments)
 
 
 def refused(extension: Program, code: str, message: str, note: str, errno: int = EINVAL) -> RejectedError:

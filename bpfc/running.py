@@ -332,6 +332,11 @@ class RunningProgram(Attachable):
         self.runtime.static_keys.update(self.branches, insn, on)
 
     @cached_property
+    def is_proved(self) -> bool:
+        """Whether the verifier proves it safe; it is asked once."""
+        return not self.runtime.options.hardened or self.runtime.loaded.verify(self.program.name).ok
+
+    @cached_property
     def hooks(self) -> ProgramHooks:
         """What is attached to the program's functions."""
         return ProgramHooks(self.program.name, self.image, self.runtime.world.space)

@@ -49,6 +49,7 @@ class ContextLayout:
     `is_raw`: r1 points at plain memory of r2 bytes instead, and nothing is converted. `returns` is what r0 must lie in
     (a tracing program). An extension gets what the function gets that it stands for, `entry`; it answers for the program
     only if that `is_main`; callers expect r0 to be a number of `result` (bytes, signed).
+    `pointees` are what its ADDRESS arguments surely point to: (bytes, whether it may be NULL), 0 where that is not known.
     `objects` are the structures that 64-bit fields point to, by offset (ir/hook_objects.py).
     """
 
@@ -62,6 +63,7 @@ class ContextLayout:
     returns: tuple[int, int] | None = None
     is_main: bool = True
     result: tuple[int, bool] = (8, False)
+    pointees: tuple[tuple[int, bool], ...] = ()
     objects: Mapping[int, str] = field(default_factory=dict)
 
     @property

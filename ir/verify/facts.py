@@ -101,9 +101,13 @@ def _main_entry(world: World) -> State:
         state.known[length] = between(64, 0, MAX_LENGTH)
         state.known[memory] = start_of(world.area(memory, AreaKind.MEMORY, length=length))
         return state
-    for param, argument in zip(main.params, world.module.context.arguments, strict=False):
+    context = world.module.context
+    for param, argument in zip(main.params, context.arguments, strict=False):
         if argument is Argument.CONTEXT:
             state.known[param] = start_of(world.area(param, AreaKind.CONTEXT))
+    for param, (size, is_nullable) in zip(main.params, context.pointees, strict=False):
+        if size:
+            state.known[param] = start_of(world.area(param, AreaKind.MEMORY, size=size), is_nullable)
     return state
 
 

@@ -162,3 +162,27 @@ SEC("xdp") int calls_waits(struct xdp_md *ctx)
 {
 	return waits(ctx->ingress_ifindex);
 }
+
+/* An argument that points into a hash, which only the verifier knows to be memory */
+
+struct couple {
+	__u64 x, y;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8);
+	__type(key, __u32);
+	__type(value, struct couple);
+} couples SEC(".maps");
+
+__noinline __weak int adds(struct couple *couple)
+{
+	return couple ? couple->x + couple->y : 100;
+}
+
+SEC("xdp") int adds_value(struct xdp_md *ctx)
+{
+	__u32 key = ctx->ingress_ifindex;
+	return adds(bpf_map_lookup_elem(&couples, &key));
+}

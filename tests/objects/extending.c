@@ -149,3 +149,15 @@ SEC("freplace/waits") long far_away(long v)
 {
 	return v + 1;
 }
+
+struct couple {
+	__u64 x, y;
+};
+
+SEC("freplace/adds") int multiplies(struct couple *couple)
+{
+	if (!couple)
+		return 200;
+	couple->x += 1;
+	return couple->x * couple->y;
+}

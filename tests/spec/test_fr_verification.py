@@ -231,3 +231,13 @@ def test_fr_22_an_extension_shares_the_tail_calls_of_the_run(targets: Runtime, e
         assert caught.value.errno == errno.EBUSY
     table[0] = target
     assert refusal(extensions["jumps_on"], target, "may_move")[0] == errno.EBUSY
+
+
+def test_arguments_reach_whatever_a_proved_caller_passes(targets: Runtime, extensions: Runtime) -> None:
+    """A value of a hash is no memory that a run's checks know; the verifier knows it for both sides."""
+    target, couples = targets["adds_value"], targets.maps["couples"]
+    couples[1] = {"x": 2, "y": 5}
+    assert (run(target, 1), run(target, 2)) == (7, 100)
+    with extensions["multiplies"].attach_freplace(target, "adds"):
+        assert (run(target, 1), run(target, 2)) == (15, 200)
+    assert couples[1] == {"x": 3, "y": 5}

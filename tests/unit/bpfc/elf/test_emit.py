@@ -12,12 +12,21 @@ from bpfc.elf.file import read_elf
 from bpfc.pcap import read_pcap
 from bpfc.testing.elf_writer import Part, Reloc, Sym, code, write_elf
 from ir.diagnostics import DiagnosticError, RejectedError, UnsupportedError
-from ir.isa import Insn, encode
+from ir.isa import Callee, Insn, Kind, encode
 
 OBJECTS = Path(__file__).parents[3] / "objects"
-NOT_FOR_LINUX = {"static_keys.o", "static_keys.eb.o", "tables.o"}
-BAD = {"extending.o"}  # a program with 9 frames, which is refused as a whole
-OWN = sorted({path.name for path in OBJECTS.glob("*.o")} - NOT_FOR_LINUX - BAD)
+DEEP = "extending"  # has a program with 9 frames, which is refused as a whole
+
+
+def is_for_linux(path: Path) -> bool:
+    """Whether Linux has everything that the object's programs do."""
+    rows = (row for program in bpfc.load(path).programs.values() for row in program.rows)
+    return not any(row.kind is Kind.STATIC_BRANCH or row.callee is Callee.INDIRECT for row in rows)
+
+
+OWN = sorted(
+    path.name for path in OBJECTS.glob("*.o") if not path.name.startswith(DEEP) and is_for_linux(path)
+)
 EXIT = Insn(0x95)
 
 
