@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from backends.elf_object import ElfObject, ElfSection
+from backends.leb128 import read_signed, read_unsigned
 from backends.native_code import NO_SLOT, LineMark
 
 LINES: Final = ".debug_line"
@@ -155,19 +156,9 @@ class _Program:
         return value
 
     def _unsigned(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
+        value, self.at = read_unsigned(self.data, self.at)
+        return value
 
     def _signed(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value - (1 << shift) if byte & 0x40 else value
+        value, self.at = read_signed(self.data, self.at)
+        return value

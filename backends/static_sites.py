@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from backends.elf_object import FUNCTION, ElfObject, ElfSection
+from backends.leb128 import read_unsigned
 from backends.native_code import Form, PatchSite, SiteKind
 from backends.target import Target
 
@@ -193,21 +194,21 @@ def _call_sites(elf: ElfObject, section: ElfSection, at: int) -> list[tuple[int,
     assert data[at] == _OMITTED, "landing pads count from the function's start"
     at += 1
     if data[at] != _OMITTED:
-        _, at = _uleb128(data, at + 1)
+        _, at = read_unsigned(data, at + 1)
     else:
         at += 1
     encoding = data[at]
-    size, at = _uleb128(data, at + 1)
+    size, at = read_unsigned(data, at + 1)
     end = at + size
     if encoding == _UDATA4:
         return list(_fixed_call_sites(elf, section, at, end))
     assert encoding == _ULEB128, "LLVM writes call sites as ULEB128 or 4-byte fields"
     entries = []
     while at < end:
-        start, at = _uleb128(data, at)
-        length, at = _uleb128(data, at)
-        pad, at = _uleb128(data, at)
-        _, at = _uleb128(data, at)
+        start, at = read_unsigned(data, at)
+        length, at = read_unsigned(data, at)
+        pad, at = read_unsigned(data, at)
+        _, at = read_unsigned(data, at)
         entries.append((start, length, pad))
     return entries
 
@@ -226,15 +227,4 @@ def _fixed_call_sites(
         fields = struct.unpack_from(elf.order + "III", section.data, at)
         start, length, pad = (values.get(at + 4 * i, field) for i, field in enumerate(fields))
         yield start, length, pad
-        _, at = _uleb128(section.data, at + 12)
-
-
-def _uleb128(data: bytes, at: int) -> tuple[int, int]:
-    """The value at `at` and the offset behind it."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
+        _, at = read_unsigned(section.data, at + 12)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
+from backends.leb128 import signed, unsigned
 from backends.target import Target
 
 _PROGBITS, _SYMBOLS, _STRINGS, _NOBITS = 1, 2, 3, 8
@@ -167,10 +168,10 @@ def _line_table(image: DebugImage, order: str) -> bytes:
     for row in image.lines:
         program += b"\0\x09\2" + struct.pack(order + "Q", row.address)
         if row.line:
-            program += b"\4" + _unsigned(files.index(row.file) + 1) + b"\3" + _signed(row.line - line)
+            program += b"\4" + unsigned(files.index(row.file) + 1) + b"\3" + signed(row.line - line)
             line = row.line
         else:
-            program += b"\3" + _signed(-line)
+            program += b"\3" + signed(-line)
             line = 0
         program += b"\1"
     program += b"\0\x09\2" + struct.pack(order + "Q", image.end) + b"\0\1\1"
@@ -180,22 +181,3 @@ def _line_table(image: DebugImage, order: str) -> bytes:
 
 def _files(image: DebugImage) -> list[str]:
     return sorted({row.file for row in image.lines if row.line})
-
-
-def _unsigned(value: int) -> bytes:
-    out = bytearray()
-    while True:
-        value, low = value >> 7, value & 0x7F
-        out.append(low | (0x80 if value else 0))
-        if not value:
-            return bytes(out)
-
-
-def _signed(value: int) -> bytes:
-    out = bytearray()
-    while True:
-        value, low = value >> 7, value & 0x7F
-        is_last = (value == 0 and not low & 0x40) or (value == -1 and low & 0x40)
-        out.append(low | (0 if is_last else 0x80))
-        if is_last:
-            return bytes(out)
