@@ -21,7 +21,7 @@ from backends.aot import SUPPORTED, close_module, world_text
 from backends.machine import Machine
 from backends.registry import host
 from backends.target import Target
-from bpfc.codegen import LEVELS, build
+from bpfc.codegen import LEVELS, Front, build, front_of
 from bpfc.compile import check_byte_order, effective_level
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnsupportedError
@@ -41,10 +41,13 @@ def emit_aot(
     form: str,
     options: Options | None = None,
     cpus: int = 1,
+    fronts: dict[str, Front] | None = None,
 ) -> bytes:
     """The programs `names` of an object, and the maps they use, in one of FORMS, for any processor of `target`.
 
-    `cpus`: how many values a key of a per-cpu map has. Raises RejectedError, UnsupportedError.
+    `cpus`: how many values a key of a per-cpu map has. `fronts` is what calls for several targets share.
+
+    Raises RejectedError, UnsupportedError.
     """
     programs = [loaded.program(name) for name in names]
     options = replace(options or Options(), extensible=False)
@@ -57,6 +60,7 @@ def emit_aot(
             raise UnsupportedError(
                 [Diagnostic("aot-map", said, Location(file=loaded.object.name), errno=EINVAL)]
             )
+    fronts = {} if fronts is None else fronts
     level = max((effective_level(program, options) for program in programs), default="O2")
     machine = Machine(target, LEVELS[level], target.cpu)
     first, *rest = world_text(loaded.object.name, programs, maps, cpus, target.byte_order == "big")
@@ -64,7 +68,11 @@ def emit_aot(
     for text in rest:
         module.link_in(machine.parse(text))
     for program in programs:
-        built = build(program, maps, replace(options, level=level), target, frozenset(), cpu=target.cpu)[1]
+        meant = replace(options, level=level)
+        if program.name not in fronts:
+            fronts[program.name] = front_of(program, maps, meant)
+        front = fronts[program.name]
+        built = build(program, maps, meant, target, frozenset(), cpu=target.cpu, front=front)[1]
         close_module(built, program, loaded.object.name)
         module.link_in(built)
     for function in module.functions:

@@ -20,6 +20,7 @@ from backends.registry import host
 from backends.target import Target
 from backends.unit import LowerOptions
 from ir.context import ContextLayout
+from ir.core import Module
 from ir.diagnostics import RejectedError
 from ir.helpers import HELPERS
 from ir.hook_objects import XDP_BUFF
@@ -30,7 +31,7 @@ from ir.passes.fold_rodata import FoldRodata
 from ir.pipeline import DEFAULT, DEFAULT_FAST, Pipeline
 from ir.regions import Regions
 from ir.stack_depth import check_stack, frame_sizes
-from ir.verify.facts import analyze
+from ir.verify.facts import Facts, analyze
 from ir.verify.result import check_result
 from runtime.host_helpers import HOST_HELPERS
 
@@ -56,6 +57,17 @@ class Generated:
     lowered: Lowered
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A program checked and optimized: what lowering reads, the same for every target, and leaves as it is."""
+
+    program: Program
+    module: Module
+    regions: Regions
+    facts: Facts
+
+
 class Form(Enum):
     """What a program is compiled to; LOWERED is LLVM IR before LLVM has optimized it."""
 
@@ -72,11 +84,15 @@ def generate(
     overridden: frozenset[int] = frozenset(),
     context: ContextLayout | None = None,
     target: Target | None = None,
+    front: Front | None = None,
 ) -> Generated:
-    """Compile `program` for any processor of `target`, or for just this host when None. Raises RejectedError."""
+    """Compile `program` for any processor of `target`, or for just this host when None. Raises RejectedError.
+
+    `front` of the same program, maps, options and context is made once and serves several targets.
+    """
     cpu = target.cpu if target is not None else None
     target = target or host()
-    machine, parsed, lowered = build(program, maps, options, target, overridden, context, cpu)
+    machine, parsed, lowered = build(program, maps, options, target, overridden, context, cpu, front)
     if options.level != "O0":
         machine.optimize(parsed, lowered.large)
     needs = Needs.ALL
@@ -110,8 +126,31 @@ def build(
     overridden: frozenset[int],
     context: ContextLayout | None = None,
     cpu: str | None = None,
+    front: Front | None = None,
 ) -> tuple[Machine, Any, Lowered]:
     """A machine for `target`, the program as its LLVM module, and what lowering has to say."""
+    front = front or front_of(program, maps, options, context)
+    with _uncollected():
+        objects = front.module.context.objects.values()
+        natives = NativeHelpers(overridden, program.type, has_xdp_buff=XDP_BUFF in objects)
+        lower_options = LowerOptions(
+            program.big_endian,
+            options.count_insns,
+            target.patching.region,
+            CALLX_HELPERS,
+            options.lines,
+            prologue=target.prologue if options.extensible else "",
+        )
+        lowered = lower(front.module, front.regions, front.facts, lower_options, natives)
+    machine = Machine(target, LEVELS[options.level], cpu)
+    parsed = machine.parse(_joined(lowered.text, natives.text()))
+    return machine, parsed, lowered
+
+
+def front_of(
+    program: Program, maps: Mapping[str, Map], options: Options, context: ContextLayout | None = None
+) -> Front:
+    """`program` checked and optimized, for any target. Raises RejectedError."""
     with _uncollected():
         module = lift(program, maps, context)
         if len(module.functions) > 1 and (
@@ -123,20 +162,7 @@ def build(
         regions = Regions(module)
         facts = analyze(module, regions)
         check_result(module, facts)
-        objects = module.context.objects.values()
-        natives = NativeHelpers(overridden, program.type, has_xdp_buff=XDP_BUFF in objects)
-        lower_options = LowerOptions(
-            program.big_endian,
-            options.count_insns,
-            target.patching.region,
-            CALLX_HELPERS,
-            options.lines,
-            prologue=target.prologue if options.extensible else "",
-        )
-        lowered = lower(module, regions, facts, lower_options, natives)
-    machine = Machine(target, LEVELS[options.level], cpu)
-    parsed = machine.parse(_joined(lowered.text, natives.text()))
-    return machine, parsed, lowered
+    return Front(program, module, regions, facts)
 
 
 def _jumps_first(program: Program) -> frozenset[int]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from backends import abi
 from backends.native_code import NativeCode
@@ -26,6 +26,9 @@ from ir.context import ContextLayout
 from ir.diagnostics import Diagnostic, Location, UnsupportedError
 from ir.object import Map, Program
 from runtime.cache import ObjectCache, toolchain
+
+if TYPE_CHECKING:
+    from bpfc.codegen import Front
 
 FORMAT: Final = 1  # raised when the same input gives other code
 
@@ -58,11 +61,14 @@ def compile_program(
     overridden: frozenset[int] = frozenset(),
     context: ContextLayout | None = None,
     target: Target | None = None,
+    front: Callable[[Options], Front] | None = None,
 ) -> Compiled:
     """Native code of `program` for any processor of `target`, or just for this host when None.
 
     `overridden` helpers (ids) are called on the host. `context`: what the program starts with, where its type alone
-    does not say. Raises RejectedError, and UnsupportedError for a program in the other byte order.
+    does not say. `front` gives what several targets share (bpfc/codegen).
+
+    Raises RejectedError, and UnsupportedError for a program in the other byte order.
     """
     before = time.perf_counter_ns()
     level = effective_level(program, options)
@@ -75,7 +81,8 @@ def compile_program(
     if code is None:
         from bpfc.codegen import generate  # late: it needs llvmlite
 
-        code = generate(program, maps, options, overridden, context, target).code
+        shared = front(options) if front is not None else None
+        code = generate(program, maps, options, overridden, context, target, shared).code
         if store is not None:
             store.put(key, code)
     return Compiled(code, level, hit, time.perf_counter_ns() - before)
@@ -84,9 +91,26 @@ def compile_program(
 def compile_for(
     program: Program, maps: Mapping[str, Map], options: Options, targets: Iterable[str]
 ) -> dict[str, Compiled]:
-    """Native code of `program` for each of these targets, by their names. Raises as `compile_program`."""
-    found = [target_named(name) for name in targets]
-    return {target.name: compile_program(program, maps, options, target=target) for target in found}
+    """Native code of `program` for each of these targets, by their names: it is checked and optimized once for each order
+    of bytes. A program of bare instructions can be in either, one of an object is in its own.
+
+    Raises as `compile_program`.
+    """
+    fronts: dict[bool, Front] = {}
+    found: dict[str, Compiled] = {}
+    for target in [target_named(name) for name in targets]:
+        is_big = target.byte_order == "big"
+        meant = program if program.section else replace(program, big_endian=is_big)
+
+        def front(options: Options, meant: Program = meant) -> Front:
+            from bpfc.codegen import front_of  # late, as above
+
+            if meant.big_endian not in fronts:
+                fronts[meant.big_endian] = front_of(meant, maps, options)
+            return fronts[meant.big_endian]
+
+        found[target.name] = compile_program(meant, maps, options, target=target, front=front)
+    return found
 
 
 def check_byte_order(program: Program, target: Target) -> None:

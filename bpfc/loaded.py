@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from errno import EINVAL, ENOENT
 from functools import cached_property
@@ -23,6 +23,7 @@ from ir.static_keys import StaticKeyTable, declare, read_static_keys
 from runtime.limits import Limits
 
 if TYPE_CHECKING:
+    from bpfc.compile import Compiled
     from bpfc.globals import Globals
     from bpfc.running import RunningProgram, Runtime
     from bpfc.static_keys import DeclaredKey
@@ -209,6 +210,18 @@ class Loaded:
 
         platform = platform_of(self.object, target, limits, counts)
         return Runtime(self, options, limits, platform, sources, replaces, traces)
+
+    def compile(
+        self, targets: Iterable[str], program: str | None = None, options: Options | None = None
+    ) -> Mapping[str, Compiled]:
+        """Native code of a program (the only one, if not said) for several targets, by their names.
+
+        It is checked and optimized once. Raises RejectedError, UnsupportedError for targets of the other byte order.
+        """
+        from bpfc.compile import compile_for  # late: the front door starts without
+
+        chosen = self.program(program if program is not None else next(iter(self.programs)))
+        return compile_for(chosen, self.maps, options or Options(), targets)
 
     def _globals(self, kinds: tuple[str, ...]) -> Globals:
         from bpfc.globals import Globals, find_variables, with_content  # late: values of BTF types

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bpfc.options import Options
 
 EMITS: Final = ("obj", "so", "asm", "llvm")
+ALL: Final = "all"
 BYTECODE: Final = ("bpfel", "bpfeb")
 
 
@@ -65,9 +66,13 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **wanted: A
 
     C programs link against the object, or load the library: bpfc_aot.h has the tables of programs and maps in it. All
     programs when PROG is left out; LLVM IR is of one, as bpfc's own runtime takes it. --set of a constant specializes
-    the code: what it decides against is left out. For bpfel and bpfeb, bytecode for Linux to load.
+    the code: what it decides against is left out. For bpfel and bpfeb, bytecode for Linux to load. --arch all writes a
+    file for each target of the programs' byte order: put {arch} into the name of -o.
     """
     request = Request(**wanted)
+    if request.arch == ALL:
+        _emit_all(terminal, loaded, program, request)
+        return
     if request.is_binary and request.output == "-" and sys.stdout.isatty() and not terminal.speaks_json:
         raise click.UsageError("an object is nothing for a terminal: name a file with -o")
     emit = _emit_bytecode if request.arch in BYTECODE else _emit_native
@@ -112,6 +117,31 @@ def _emit_native(loaded: Loaded, program: str | None, request: Request) -> tuple
     names = tuple(one.name for one in select_programs(loaded, program))
     target = target_named(request.arch) if request.arch else host()
     return names, emit_aot(loaded, names, target, request.emit, request.options, request.cpus)
+
+
+def _emit_all(terminal: Terminal, loaded: Loaded, program: str | None, request: Request) -> None:
+    """One file a target; programs are checked and optimized once."""
+    from backends.registry import NAMES, target_named
+    from bpfc.aot import emit_aot
+    from bpfc.codegen import Front
+
+    if "{arch}" not in request.output or request.emit == "llvm":
+        raise click.UsageError(
+            "--arch all writes obj, so or asm to several files: put {arch} into the name of -o"
+        )
+    names = tuple(one.name for one in select_programs(loaded, program))
+    order = "big" if any(loaded.program(name).big_endian for name in names) else "little"
+    fronts: dict[str, Front] = {}
+    for target in (target_named(name) for name in NAMES):
+        if target.byte_order != order:
+            continue
+        code = emit_aot(loaded, names, target, request.emit, request.options, request.cpus, fronts)
+        path = request.output.replace("{arch}", target.name)
+        _write(path, code)
+        said = {"programs": list(names), "emit": request.emit, "path": path, "bytes": len(code)}
+        if terminal.speaks_json:
+            terminal.record("bpfc.compile/1", said)
+        terminal.detail(f"wrote {len(code)} bytes to {path}")
 
 
 def _emit_bytecode(loaded: Loaded, program: str | None, request: Request) -> tuple[tuple[str, ...], bytes]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import bpfc
-from bpfc.compile import compile_for
 from bpfc.options import Options
 from bpfc.pcap import read_pcap
 from ir.kinds import MapType
@@ -184,8 +183,17 @@ def test_a_big_endian_object_runs_on_s390x() -> None:
 
 def test_one_call_compiles_for_every_target_of_a_byte_order() -> None:
     loaded = bpfc.load(OBJECTS / "xdp_stats.o")
-    found = compile_for(loaded.program("xdp_stats"), loaded.maps, Options(), LITTLE)
+    found = loaded.compile(LITTLE, options=Options(cache=False))
     assert {name: one.code.target for name, one in found.items()} == {name: name for name in LITTLE}
+    for name in LITTLE:
+        (alone,) = loaded.compile([name], "xdp_stats", Options(cache=False)).values()
+        assert alone.code == found[name].code
+
+
+def test_one_call_compiles_bare_instructions_for_every_target() -> None:
+    loaded = bpfc.assemble("r0 = *(u16 *)(r1 + 0)\nr0 = be16 r0\nexit")
+    found = loaded.compile(EMULATED)
+    assert tuple(found) == EMULATED
 
 
 @pytest.mark.parametrize(("name", "target"), [("globals.o", "s390x"), ("globals.eb.o", "aarch64")])
