@@ -68,6 +68,11 @@ class FunctionRanges:
         self.states: dict[Block, State] = {}
         self.visits: dict[Block, int] = {}
         self._out: dict[Block, list[State | None]] = {}
+        self._made_from: dict[
+            Block, tuple[State, int]
+        ] = {}  # what `_out` was made from: a state, and `_turn`
+        self._arrived: dict[Edge, tuple[State | None, int, State]] = {}  # what `enter` made, and of what
+        self._turn = 0  # counts changes of `groups`, which branches ask
         self._entering: dict[Block, list[tuple[Block, int, Edge]]] = {block: [] for block in self.order}
         self._slots: dict[tuple[Block, int], Param] = {}
         self._own: dict[Block, set[Value]] = {block: self.loops.renewed(block) for block in self.order}
@@ -99,7 +104,6 @@ class FunctionRanges:
         if self._is_fixed_point():
             return True
         self.states = widened
-        self._out = {}
         return self._is_fixed_point()
 
     def out_states(self, block: Block) -> list[State | None]:
@@ -108,6 +112,13 @@ class FunctionRanges:
         for inst in block.insts:
             self.effects.apply(state, inst)
         return self._ways_out(block, state)
+
+    def _leave(self, block: Block) -> None:
+        """Bring `_out` of a reached block up to date."""
+        made_from = (self.states[block], self._turn)
+        if self._made_from.get(block) != made_from:
+            self._made_from[block] = made_from
+            self._out[block] = self.out_states(block)
 
     def walk(self, block: Block, watch: Watch) -> list[State | None]:
         """As `out_states`, with somebody watching."""
@@ -146,7 +157,7 @@ class FunctionRanges:
             if budget < 0:
                 return False
             self.visits[block] = self.visits.get(block, 0) + 1
-            self._out[block] = self.out_states(block)
+            self._leave(block)
             for successor in dict.fromkeys(block.successors()):
                 if self._arrive(successor) and self.number[successor] not in queued:
                     queued.add(self.number[successor])
@@ -181,17 +192,23 @@ class FunctionRanges:
         if arrivals is None:
             self.arrivals.pop(block, None)
             for param in induction.steps:
-                self.groups.pop(param, None)
+                self._group(param, None)
             return state
         self.arrivals[block] = arrivals
         state = state.copy()
         group, _ = induction.clamp(entry, state, arrivals)
         for param in induction.steps:
-            if param in group:
-                self.groups[param] = group
-            else:
-                self.groups.pop(param, None)
+            self._group(param, group if param in group else None)
         return state
+
+    def _group(self, param: Param, group: Group | None) -> None:
+        if self.groups.get(param) == group:
+            return
+        self._turn += 1
+        if group is None:
+            del self.groups[param]
+        else:
+            self.groups[param] = group
 
     def _join(self, block: Block, ways: list[tuple[Block, int, Edge]]) -> State | None:
         joined: State | None = self.entry if block is self.order[0] else None
@@ -201,7 +218,11 @@ class FunctionRanges:
             state = out[position] if out is not None else None
             if state is None:
                 continue
-            arrived = enter(state, edge, self.live[block], self._own[block], slot)
+            own = self._own[block]
+            made_from, size, arrived = self._arrived.get(edge, (None, 0, state))
+            if made_from is not state or size != len(own):
+                arrived = enter(state, edge, self.live[block], own, slot)
+                self._arrived[edge] = (state, len(own), arrived)
             joined = arrived if joined is None else join_states(joined, arrived, slot)
         return joined
 
@@ -236,15 +257,20 @@ class FunctionRanges:
                 if state is None:
                     self.states.pop(block, None)
                     self._out.pop(block, None)
+                    self._made_from.pop(block, None)
                     continue
-                self.states[block] = state
-                self._out[block] = self.out_states(block)
+                old = self.states.get(block)
+                if old is None or not old.says_same(state):
+                    self.states[block] = state
+                self._leave(block)
 
     def _is_fixed_point(self) -> bool:
-        self._out = {}
         for block in self.order:
             if block in self.states:
-                self._out[block] = self.out_states(block)
+                self._leave(block)
+            else:
+                self._out.pop(block, None)
+                self._made_from.pop(block, None)
         groups, arrivals = dict(self.groups), dict(self.arrivals)
         if self.order[0] not in self.states or not covers_state(self.states[self.order[0]], self.entry):
             return False

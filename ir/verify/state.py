@@ -99,6 +99,12 @@ class State:
         new.exact = self.exact
         return new
 
+    def says_same(self, other: State) -> bool:
+        """Whether `other` says the same, in the same words."""
+        return all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "outer"
+        ) and (self.outer is other.outer)
+
     def of(self, value: Value) -> Known:
         """What is known of `value`."""
         if type(value) is Const:
