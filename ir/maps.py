@@ -19,6 +19,8 @@ from ir.object import Map
 
 PAGE: Final = 4096
 NO_LIMIT: Final = 0xFFFFFFFF
+MOST_FRAMES: Final = 127  # in a stack trace
+BUILD_ID_SIZE: Final = 32  # of a frame, struct bpf_stack_build_id
 DIRECT_VALUE_LIMIT: Final = 1 << 29
 
 
@@ -59,6 +61,7 @@ _NUMA: Final = MapFlag.NUMA_NODE
 _USER_ACCESS: Final = MapFlag.RDONLY | MapFlag.WRONLY
 _PER_CPU_VALUE_LIMIT: Final = 32 << 10
 _ALLOCATION_LIMIT: Final = 4 << 20
+_LOCAL_STORAGE_LIMIT: Final = (1 << 16) - 1 - 128  # a value and its element's header count in 16 bits
 _WORD: Final = (4, 4)
 _NONE: Final = (0, 0)
 _SOME: Final = (1, NO_LIMIT)
@@ -71,7 +74,7 @@ _HASH_ENTRIES: Final = (1, 1 << 31)
 class MapRule:
     """What a map type accepts: (least, most) sizes in bytes, the flags allowed and those required.
 
-    `value_limit`: values above it are too big (E2BIG, where a size outside `value` is EINVAL); `value_sizes`:
+    `value_limit`, `key_limit`: what is above is too big (E2BIG, where a size outside `value` is EINVAL); `value_sizes`:
     when not empty, the only sizes. `is_ring`: max_entries is a size, a power of two of whole pages.
     `is_per_cpu`: a value for each cpu.
     """
@@ -82,6 +85,7 @@ class MapRule:
     flags: MapFlag
     required: MapFlag = field(default=MapFlag(0))
     value_limit: int = NO_LIMIT
+    key_limit: int = NO_LIMIT
     value_sizes: tuple[int, ...] = ()
     is_ring: bool = False
     is_per_cpu: bool = False
@@ -115,7 +119,7 @@ _STORAGE: Final = MapRule(
     _NONE,
     MapFlag.NO_PREALLOC | MapFlag.CLONE,
     MapFlag.NO_PREALLOC,
-    value_limit=_PER_CPU_VALUE_LIMIT,
+    value_limit=_LOCAL_STORAGE_LIMIT,
 )
 _SOCKETS: Final = MapRule(_WORD, (4, 8), _ENTRIES, _NUMA | _USER_ACCESS, value_sizes=(4, 8))
 _PER_CPU_ARRAY: Final = MapRule(
@@ -128,11 +132,11 @@ RULES: Final[Mapping[MapType, MapRule]] = {
     MapType.PROG_ARRAY: _FD_ARRAY,
     MapType.PERF_EVENT_ARRAY: MapRule(_WORD, _WORD, _ENTRIES, _NUMA | _USER_ACCESS | MapFlag.PRESERVE_ELEMS),
     MapType.PERCPU_HASH: MapRule(
-        _SOME, _SOME, _HASH_ENTRIES, _HASH.flags, value_limit=_PER_CPU_VALUE_LIMIT, is_per_cpu=True
+        _SOME, _SOME, _HASH_ENTRIES, _HASH.flags & ~_NUMA, value_limit=_PER_CPU_VALUE_LIMIT, is_per_cpu=True
     ),
     MapType.PERCPU_ARRAY: _PER_CPU_ARRAY,
     MapType.STACK_TRACE: MapRule(
-        _WORD, (8, 127 * 8), _ENTRIES, _NUMA | MapFlag.STACK_BUILD_ID | _USER_ACCESS
+        _WORD, (8, MOST_FRAMES * BUILD_ID_SIZE), _ENTRIES, _NUMA | MapFlag.STACK_BUILD_ID | _USER_ACCESS
     ),
     MapType.CGROUP_ARRAY: _FD_ARRAY,
     MapType.LRU_HASH: _LRU,
@@ -154,9 +158,11 @@ RULES: Final[Mapping[MapType, MapRule]] = {
     MapType.SOCKMAP: _SOCKETS,
     MapType.CPUMAP: MapRule(_WORD, (4, 8), _ENTRIES, _NUMA, value_sizes=(4, 8)),
     MapType.XSKMAP: MapRule(_WORD, _WORD, _ENTRIES, _NUMA | _USER_ACCESS),
-    MapType.SOCKHASH: MapRule((1, 512), (4, 8), _HASH_ENTRIES, _NUMA | _USER_ACCESS, value_sizes=(4, 8)),
-    MapType.CGROUP_STORAGE: MapRule((8, 16), _SOME, _NONE, _NUMA | _ACCESS, value_limit=PAGE),
-    MapType.REUSEPORT_SOCKARRAY: MapRule(_WORD, (4, 8), _ENTRIES, _NUMA | _USER_ACCESS, value_sizes=(4, 8)),
+    MapType.SOCKHASH: MapRule(
+        _SOME, (4, 8), _HASH_ENTRIES, _NUMA | _USER_ACCESS, value_sizes=(4, 8), key_limit=512
+    ),
+    MapType.CGROUP_STORAGE: MapRule((8, 16), _SOME, _NONE, _NUMA | _ACCESS, value_limit=_LOCAL_STORAGE_LIMIT),
+    MapType.REUSEPORT_SOCKARRAY: MapRule(_WORD, (4, 8), _ENTRIES, _NUMA | _ACCESS, value_sizes=(4, 8)),
     MapType.PERCPU_CGROUP_STORAGE: MapRule(
         (8, 16), _SOME, _NONE, _ACCESS, value_limit=_PER_CPU_VALUE_LIMIT, is_per_cpu=True
     ),
@@ -233,23 +239,8 @@ def check_map(map: Map) -> Diagnostic | None:
     rule = RULES.get(map.type)
     if rule is None:
         return _refused(map, "map-type", f"{map.type.name} is no type a map can be created with", EINVAL)
-    name = map.type.name.lower()
-    checks = (
-        ("max-entries", "max_entries", map.max_entries, rule.entries),
-        ("key-size", "key_size", map.key_size, rule.key),
-        ("value-size", "value_size", map.value_size, rule.value),
-    )
-    for code, word, found, (least, most) in checks:
-        if not least <= found <= most:
-            wanted = (
-                str(least)
-                if least == most
-                else f"{least}..{most}"
-                if most != NO_LIMIT
-                else f"at least {least}"
-            )
-            return _refused(map, code, f"{word} is {found}, a {name} wants {wanted}", EINVAL)
-    return _check_values(map, rule, name) or _check_flags(map, rule, name)
+    order = _CELL_CHECKS if map.type in CELLS else _CHECKS
+    return next((problem for check in order if (problem := check(map, rule)) is not None), None)
 
 
 def check_direct_value(map: Map, offset: int) -> Diagnostic | None:
@@ -278,43 +269,96 @@ def check_direct_value(map: Map, offset: int) -> Diagnostic | None:
     return None
 
 
-def _check_values(map: Map, rule: MapRule, name: str) -> Diagnostic | None:
-    if rule.value_sizes and map.value_size not in rule.value_sizes:
+def _check_extra(map: Map, rule: MapRule) -> Diagnostic | None:
+    if map.extra & ~rule.extra:
+        said = f"map_extra {map.extra:#x} means nothing to a {_name(map)}"
+        return _refused(map, "map-extra", said, EINVAL)
+    return None
+
+
+def _check_flags(map: Map, rule: MapRule) -> Diagnostic | None:
+    flags, name = MapFlag(map.flags), _name(map)
+    unknown = map.flags & ~int(rule.flags) & ~(MapFlag.NO_PREALLOC if map.type in LRU_HASHES else 0)
+    if unknown:
+        return _refused(map, "map-flags", f"a {name} does not have flags {_names(unknown)}", EINVAL)
+    if MapFlag.RDONLY_PROG in flags and MapFlag.WRONLY_PROG in flags:
+        return _refused(map, "map-flags", "RDONLY_PROG and WRONLY_PROG exclude each other", EINVAL)
+    if MapFlag.RDONLY in flags and MapFlag.WRONLY in flags:
+        return _refused(map, "map-flags", "RDONLY and WRONLY exclude each other", EINVAL)
+    if map.type in LRU_HASHES and MapFlag.NO_COMMON_LRU in flags and MapFlag.NUMA_NODE in flags:
+        return _refused(map, "map-flags", "lru lists for each cpu have no numa node", EINVAL)
+    missing = int(rule.required) & ~map.flags
+    if missing:
+        return _refused(map, "map-flags", f"a {name} needs flags {_names(missing)}", EINVAL)
+    if map.type in LRU_HASHES and flags & MapFlag.NO_PREALLOC:
+        return _refused(map, "map-flags", "an lru map is always preallocated", EOPNOTSUPP)
+    return None
+
+
+def _check_sizes(map: Map, rule: MapRule) -> Diagnostic | None:
+    problem = _check_range(map, "key_size", map.key_size, rule.key) or _check_range(
+        map, "value_size", map.value_size, rule.value
+    )
+    if problem is None and rule.value_sizes and map.value_size not in rule.value_sizes:
         wanted = " or ".join(str(size) for size in rule.value_sizes)
-        return _refused(map, "value-size", f"value_size is {map.value_size}, a {name} wants {wanted}", EINVAL)
+        said = f"value_size is {map.value_size}, a {_name(map)} wants {wanted}"
+        return _refused(map, "value-size", said, EINVAL)
+    if problem is None and map.type is MapType.STACK_TRACE:
+        frame = BUILD_ID_SIZE if map.flags & MapFlag.STACK_BUILD_ID else 8
+        if map.value_size % frame:
+            said = f"value_size {map.value_size} is no multiple of {frame}"
+            return _refused(map, "value-size", said, EINVAL)
+        return _check_range(map, "value_size", map.value_size, (frame, MOST_FRAMES * frame))
+    return problem
+
+
+def _check_entries(map: Map, rule: MapRule) -> Diagnostic | None:
+    problem = _check_range(map, "max_entries", map.max_entries, rule.entries)
+    if (
+        problem is None
+        and rule.is_ring
+        and (map.max_entries % PAGE or map.max_entries & (map.max_entries - 1))
+    ):
+        said = f"max_entries {map.max_entries} is no power of two of whole pages ({PAGE} bytes)"
+        return _refused(map, "max-entries", said, EINVAL)
+    return problem
+
+
+def _check_limits(map: Map, rule: MapRule) -> Diagnostic | None:
+    if map.key_size > rule.key_limit:
+        return _refused(map, "key-size", f"key_size {map.key_size} is more than {rule.key_limit}", E2BIG)
     if map.value_size > rule.value_limit or (
         map.type in HASHES and map.key_size + map.value_size > _ALLOCATION_LIMIT
     ):
         return _refused(
             map, "value-size", f"value_size {map.value_size} is more than {rule.value_limit}", E2BIG
         )
-    if map.type is MapType.STACK_TRACE and map.value_size % 8:
-        return _refused(map, "value-size", f"value_size {map.value_size} is no multiple of 8", EINVAL)
-    if rule.is_ring and (map.max_entries % PAGE or map.max_entries & (map.max_entries - 1)):
-        said = f"max_entries {map.max_entries} is no power of two of whole pages ({PAGE} bytes)"
-        return _refused(map, "max-entries", said, EINVAL)
+    return None
+
+
+def _check_inner(map: Map, rule: MapRule) -> Diagnostic | None:
     if rule.needs_inner and map.inner is None:
-        return _refused(map, "no-inner-map", f"a {name} needs a template of its inner maps", EINVAL)
+        said = f"a {_name(map)} needs a template of its inner maps"
+        return _refused(map, "no-inner-map", said, EINVAL)
     return None
 
 
-def _check_flags(map: Map, rule: MapRule, name: str) -> Diagnostic | None:
-    flags = MapFlag(map.flags)
-    if map.type in LRU_HASHES and flags & MapFlag.NO_PREALLOC:
-        return _refused(map, "map-flags", "an lru map is always preallocated", EOPNOTSUPP)
-    unknown = map.flags & ~int(rule.flags)
-    if unknown:
-        return _refused(map, "map-flags", f"a {name} does not have flags {_names(unknown)}", EINVAL)
-    missing = int(rule.required) & ~map.flags
-    if missing:
-        return _refused(map, "map-flags", f"a {name} needs flags {_names(missing)}", EINVAL)
-    if MapFlag.RDONLY_PROG in flags and MapFlag.WRONLY_PROG in flags:
-        return _refused(map, "map-flags", "RDONLY_PROG and WRONLY_PROG exclude each other", EINVAL)
-    if MapFlag.RDONLY in flags and MapFlag.WRONLY in flags:
-        return _refused(map, "map-flags", "RDONLY and WRONLY exclude each other", EINVAL)
-    if map.extra & ~rule.extra:
-        return _refused(map, "map-extra", f"map_extra {map.extra:#x} means nothing to a {name}", EINVAL)
-    return None
+def _check_range(map: Map, word: str, found: int, allowed: tuple[int, int]) -> Diagnostic | None:
+    least, most = allowed
+    if least <= found <= most:
+        return None
+    wanted = f"{least}..{most}" if most != NO_LIMIT else f"at least {least}"
+    said = f"{word} is {found}, a {_name(map)} wants {least if least == most else wanted}"
+    return _refused(map, word.replace("_", "-"), said, EINVAL)
+
+
+# In the kernel's order, as far as it decides which errno there is.
+_CHECKS: Final = (_check_extra, _check_flags, _check_sizes, _check_entries, _check_limits, _check_inner)
+_CELL_CHECKS: Final = (_check_extra, _check_sizes, _check_limits, _check_flags, _check_entries)
+
+
+def _name(map: Map) -> str:
+    return map.type.name.lower()
 
 
 def _names(flags: int) -> str:

@@ -1,0 +1,52 @@
+"""Maps are created, and refused with the same errno, as the kernel does it: sizes, flags and map_extra of every type."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from errno import EOPNOTSUPP
+
+import pytest
+
+from ir.kinds import MapType
+from ir.maps import RULES, MapFlag, check_map
+from ir.object import Map
+from tests.oracle import KernelError, _bpf
+
+TRIES = int(os.environ.get("BPFC_MAP_CREATIONS", "60"))
+CREATE = 0
+ENOTSUPP = 524
+# These need types, another map or a descriptor besides.
+OTHERS = (
+    *(MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS, MapType.STRUCT_OPS, MapType.ARENA, MapType.INSN_ARRAY),
+    *(MapType.SK_STORAGE, MapType.INODE_STORAGE, MapType.TASK_STORAGE, MapType.CGRP_STORAGE),
+)
+DESCRIPTORS = MapFlag.PATH_FD | MapFlag.TOKEN_FD | MapFlag.VTYPE_BTF_OBJ_FD | MapFlag.LINK | MapFlag.CLONE
+FLAGS = [flag for flag in MapFlag if not flag & DESCRIPTORS]
+
+
+def kernel_errno(map: Map) -> int:
+    numbers = (map.type, map.key_size, map.value_size, map.max_entries, map.flags, 0, 0)
+    try:
+        descriptor, *_ = _bpf(CREATE, struct.pack("=7I16x5IQ", *numbers, *[0] * 5, map.extra), "create")
+    except KernelError as error:
+        return EOPNOTSUPP if error.errno == ENOTSUPP else error.errno
+    os.close(descriptor)
+    return 0
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("type", [type for type in RULES if type not in OTHERS], ids=lambda type: type.name)
+def test_a_map_is_created_or_refused_as_in_the_kernel(type: MapType) -> None:
+    source, rule = random.Random(type), RULES[type]
+    keys = [0, 1, 4, 4, 4, 8, 16, rule.key[0], 260, 261, 300, 512, 513]
+    values = [0, 1, 4, 8, 8, 12, 16, rule.value[0], 1016, 1024, 32, 4064, 4096, 32768, 32769, 65407, 65408]
+    entries = [0, 1, 2, 4, 16, 60, *([] if type is MapType.CPUMAP else [100, 4096, 5000, 8192])]
+    for _ in range(TRIES):
+        flags = sum({source.choice(FLAGS) for _ in range(source.choice([0, 0, 0, 1, 1, 2]))})
+        flags |= rule.required if source.random() < 0.5 else 0
+        sizes = source.choice(keys), source.choice(values), source.choice(entries)
+        map = Map("map", type, *sizes, int(flags), extra=source.choice([0, 0, 0, 0, 3, 16, 1 << 40]))
+        problem = check_map(map)
+        assert (problem.errno if problem else 0) == kernel_errno(map), (map, problem)
