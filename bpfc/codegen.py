@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -77,6 +77,13 @@ class Form(Enum):
     LOWERED = "lowered"
 
 
+Stage = Callable[[str], None]
+
+
+def _no_stage(name: str) -> None:
+    """Nobody wants to know."""
+
+
 def generate(
     program: Program,
     maps: Mapping[str, Map],
@@ -85,20 +92,26 @@ def generate(
     context: ContextLayout | None = None,
     target: Target | None = None,
     front: Front | None = None,
+    done: Stage = _no_stage,
 ) -> Generated:
     """Compile `program` for any processor of `target`, or for just this host when None. Raises RejectedError.
 
-    `front` of the same program, maps, options and context is made once and serves several targets.
+    `front` of the same program, maps, options and context is made once and serves several targets. `done` is told the
+    name of each stage as it ends.
     """
     cpu = target.cpu if target is not None else None
     target = target or host()
-    machine, parsed, lowered = build(program, maps, options, target, overridden, context, cpu, front)
+    machine, parsed, lowered = build(program, maps, options, target, overridden, context, cpu, front, done)
     if options.level != "O0":
         machine.optimize(parsed, lowered.large)
+    done("LLVM's passes")
     needs = Needs.ALL
     if context is not None and context.entry is None:  # a program that hooks run
         needs = needs_of(str(parsed.get_function(program.name)))
-    code = parse_object(machine.emit_object(parsed), target, _jumps_first(program))
+    object = machine.emit_object(parsed)
+    done("LLVM's code generation")
+    code = parse_object(object, target, _jumps_first(program))
+    done("reading the object")
     return Generated(replace(code, needs=needs), lowered)
 
 
@@ -127,9 +140,10 @@ def build(
     context: ContextLayout | None = None,
     cpu: str | None = None,
     front: Front | None = None,
+    done: Stage = _no_stage,
 ) -> tuple[Machine, Any, Lowered]:
     """A machine for `target`, the program as its LLVM module, and what lowering has to say."""
-    front = front or front_of(program, maps, options, context)
+    front = front or front_of(program, maps, options, context, done)
     with _uncollected():
         objects = front.module.context.objects.values()
         natives = NativeHelpers(overridden, program.type, has_xdp_buff=XDP_BUFF in objects)
@@ -142,25 +156,35 @@ def build(
             prologue=target.prologue if options.extensible else "",
         )
         lowered = lower(front.module, front.regions, front.facts, lower_options, natives)
+    done("LLVM IR as text")
     machine = Machine(target, LEVELS[options.level], cpu)
     parsed = machine.parse(_joined(lowered.text, natives.text()))
+    done("parsing it")
     return machine, parsed, lowered
 
 
 def front_of(
-    program: Program, maps: Mapping[str, Map], options: Options, context: ContextLayout | None = None
+    program: Program,
+    maps: Mapping[str, Map],
+    options: Options,
+    context: ContextLayout | None = None,
+    done: Stage = _no_stage,
 ) -> Front:
     """`program` checked and optimized, for any target. Raises RejectedError."""
     with _uncollected():
         module = lift(program, maps, context)
+        done("structure and SSA")
         if len(module.functions) > 1 and (
             problems := check_stack(module, frame_sizes(module, Regions(module)))
         ):
             raise RejectedError(problems)
         pipeline = PIPELINES[options.level]
         (pipeline if options.fold else pipeline.without(FoldRodata)).run(module)
+        done("passes")
         regions = Regions(module)
+        done("regions")
         facts = analyze(module, regions)
+        done("proofs")
         check_result(module, facts)
     return Front(program, module, regions, facts)
 

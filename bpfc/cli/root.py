@@ -25,6 +25,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "verify": "Are the programs safe, and if not, why.",
     "btf": "The types in an object.",
     "feature": "What this installation and this machine can do.",
+    "bench": "What a program costs: to verify, compile, reload, run.",
     "fuzz": "Campaigns of random cases against the compiler.",
     "passes": "The optimization passes and pipelines.",
     "targets": "The machines there is code for.",
