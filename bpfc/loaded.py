@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, final
 
+from bpfc.kernel_types import KERNEL_TYPES
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
 from ir.functions import discover_functions
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from runtime.platform import Platform
 
 ELF_MAGIC = b"\x7fELF"
-KERNEL_TYPES = "/sys/kernel/btf/vmlinux"
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 
@@ -155,7 +155,7 @@ class Loaded:
         self.kernel = target
 
     def verify(self, name: str | None = None) -> ObjectReport:
-        """Verify every program, or the one called `name`, against the kernel types of `fit` where given.
+        """Verify every program, or the one called `name`, against the kernel types of `fit`, else of the running kernel.
 
         Never raises for what a program does.
         """

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import final
 
+from bpfc.kernel_types import running_kernel
 from ir.btf import Btf
+from ir.core_relocation import relocate
 from ir.diagnostics import RejectedError
 from ir.lift import lift
 from ir.object import Object, Program
@@ -48,15 +50,24 @@ class ObjectReport(Mapping[str, Report]):
 
 
 def verify_object(source: Object, programs: Mapping[str, Program], kernel: Btf | None = None) -> ObjectReport:
-    """Verify `programs` of `source` against the types of `kernel`; never raises for what a program does."""
+    """Verify `programs` of `source` against the types of `kernel`; never raises for what a program does.
+
+    Without `kernel` the running kernel's types are used, where it has some: programs that have not been fitted to
+    others are fitted to it first.
+    """
     return ObjectReport({name: verify_program(source, program, kernel) for name, program in programs.items()})
 
 
 def verify_program(source: Object, program: Program, kernel: Btf | None = None) -> Report:
     """The verdict on one program of `source`; never raises for what it does."""
     try:
-        module = lift(program, source.maps)
+        module = lift(program if kernel is not None else _fitted(source, program), source.maps)
     except RejectedError as error:
         explained = tuple(explain_structure(program, found) for found in error.diagnostics)
         return Report(program.name, explained, steps=0, states=0, tries=0, ns=0)
-    return verify(module, source.license, source.btf, kernel)
+    return verify(module, source.license, source.btf, kernel or running_kernel)
+
+
+def _fitted(source: Object, program: Program) -> Program:
+    types = running_kernel() if program.core else None
+    return relocate(program, source.btf, types) if types is not None and source.btf is not None else program

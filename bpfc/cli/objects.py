@@ -66,7 +66,8 @@ def open_object(path: str, btf: str | None = None) -> Loaded:
 
     Raises what `bpfc.load`, `bpfc.assemble` and `Loaded.fit` raise.
     """
-    from bpfc.loaded import KERNEL_TYPES, load  # late: the reader
+    from bpfc.kernel_types import KERNEL_TYPES  # late, as the reader
+    from bpfc.loaded import load
 
     if path.endswith(ASSEMBLY):
         return _assemble(path)

@@ -22,7 +22,9 @@ SARIF: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 @click.command(cls=Command)
 @click.argument("objects", metavar="OBJ...", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option("--prog", metavar="PROG", help="Only these programs: a function, section or glob.")
-@click.option("--btf", metavar="F|kernel", help="Fit CO-RE programs to these kernel types first.")
+@click.option(
+    "--btf", metavar="F|kernel", help="The kernel types to verify against. Default: the running kernel's."
+)
 @click.option("--sarif", is_flag=True, help="Findings as SARIF 2.1.0, for code scanning.")
 @click.option("--stats", is_flag=True, help="Steps, states and time of each program.")
 @click.pass_obj

@@ -40,6 +40,11 @@ _NOT_ATOMIC: Final = (
 _PLAIN: Final = (AreaKind.MEMORY, AreaKind.BUFFER, AreaKind.MAP_KEY, AreaKind.FLOW_KEYS)
 
 
+def may_pass_packets(subject: Subject, writes: bool) -> bool:
+    """Whether programs of this type may give packet bytes to helpers, to be read or written."""
+    return subject.type in (_PACKET_WRITERS if writes else _PACKET_READERS)
+
+
 def may_write_packets(subject: Subject) -> bool:
     """Whether programs of this type may store into packets."""
     return subject.type in _PACKET_WRITERS
@@ -151,11 +156,8 @@ def _check_packet(
     what: str,
     base: Value,
 ) -> None:
-    allowed = _PACKET_WRITERS if writes else _PACKET_READERS
-    if subject.type not in allowed:
-        said = (
-            f"{what} {'into' if writes else 'from'} the packet is not allowed in {subject.type.name} programs"
-        )
+    if writes and not may_write_packets(subject):
+        said = f"{what} into the packet is not allowed in {subject.type.name} programs"
         raise Refused("packet-access", said, base)
     check_packet_range(state, pointer, offset, size, what, base)
 
@@ -242,8 +244,10 @@ def _load_context(subject: Subject, state: State, place: int, row: Row, inst: Va
     if subject.context is None:
         return load_object(subject, state, start_of(Area(AreaKind.CONTEXT)), row, place, inst)
     field = subject.context.readable[place, row.size]
-    if not field.holds or row.signed:
+    if not field.holds:
         return plain_range(row)
+    if row.signed:
+        raise Refused("context-access", f"sign-extending load of a pointer at offset {place} of the context")
     if field.holds in ("data", "end", "meta"):
         return _packet_pointer(subject, state, field, inst)
     if field.area_kind is AreaKind.SOCKET or field.area_kind is AreaKind.SOCKET_COMMON:
@@ -274,7 +278,7 @@ def _packet_pointer(subject: Subject, state: State, field: Field, inst: Value) -
     return start_of(packet.meta)
 
 
-_SOCK_PARTS: Final = ((4, 12), (24, 48), (52, 80))
+_SOCK_PARTS: Final = ((4, 16), (24, 48), (52, 80))
 _SOCK_READS: Final = frozenset(
     [(offset, 4) for offset in range(0, 80, 4)]
     + [(at, size) for size in (1, 2) for low, high in _SOCK_PARTS for at in range(low, high, size)]

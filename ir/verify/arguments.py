@@ -9,7 +9,7 @@ from ir.core import Call, Value
 from ir.helpers import Argument, ArgumentKind, Helper
 from ir.kinds import MapType
 from ir.object import Map
-from ir.verify.access import check_bounds, check_map_value, check_packet_range
+from ir.verify.access import check_bounds, check_map_value, check_packet_range, may_pass_packets
 from ir.verify.dynptrs import find_dynptr
 from ir.verify.kernel_objects import check_object, is_struct
 from ir.verify.refusal import Refused
@@ -74,9 +74,9 @@ class Passed:
     written: list[tuple[Pointer, int]] = field(default_factory=list)
 
     @property
-    def views_packet(self) -> bool:
-        """Whether a dynptr of a packet was passed."""
-        return self.dynptr is not None and self.dynptr.is_packet_view
+    def views_skb(self) -> bool:
+        """Whether a dynptr of a socket buffer was passed, which writing through it may move."""
+        return self.dynptr is not None and self.dynptr.name.startswith("skb")
 
 
 def check_arguments(steps: Steps, state: State, call: Call, helper: Helper) -> Passed:
@@ -275,6 +275,9 @@ def check_memory(
     elif area.kind in (AreaKind.PACKET, AreaKind.PACKET_META):
         if helper is not None and not helper.takes_packet:
             raise Refused("bad-argument", "the helper does not take packet pointers", value)
+        if not may_pass_packets(steps.subject, writes):
+            said = f"{what} of the packet is not allowed in {steps.subject.type.name} programs"
+            raise Refused("packet-access", said, value)
         check_packet_range(state, pointer, 0, most, what, value)
     elif area.kind is AreaKind.MAP_VALUE:
         check_map_value(steps.subject, pointer, 0, most, writes, what, value)
@@ -285,8 +288,19 @@ def check_memory(
         check_object(steps.subject, pointer, 0, most, writes, what, value)
     else:
         check_bounds(state, pointer, 0, most, what, value)
+    if writes and helper is not None and least == most and most in (4, 8) and area.kind is AreaKind.FRAME:
+        _check_aligned(helper, pointer, most, value)
     if writes:
         passed.written.append((pointer, most))
+
+
+def _check_aligned(helper: Helper, pointer: Pointer, size: int, value: Value) -> None:
+    """What a helper writes as one number of a fixed size has to be aligned to it."""
+    is_fixed = any(argument.writes and argument.size == size for argument in helper.arguments)
+    if is_fixed and (pointer.span.mask | pointer.span.value) & (size - 1):
+        raise Refused(
+            "misaligned-stack", f"write of {size} bytes to a place that is not aligned to them", value
+        )
 
 
 def note_writes(steps: Steps, state: State, passed: Passed) -> None:

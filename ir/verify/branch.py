@@ -130,7 +130,7 @@ def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: P
             if (
                 fact.is_nullable
                 and not other.is_nullable
-                and not (fact.area.is_object and other.area.is_object)
+                and not (fact.area.is_object or other.area.is_object)
             ):
                 _learn_null(new, value, fact, False)
     x, y = _as_metadata(state, x, y), _as_metadata(state, y, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ir.core import Value
+from ir.kinds import ProgramType
 from ir.verify.contexts import returns_of
 from ir.verify.refusal import Refused
 from ir.verify.state import State
@@ -24,7 +25,9 @@ def check_exit(subject: Subject, state: State, value: Value) -> None:
         raise Refused("section-open", "exit within an RCU or preemption-disabled section")
     if subject.returns_nothing:
         return
-    wanted = returns_of(subject.type, subject.attach_type) or results_of(subject.program, subject.target)
+    wanted = returns_of(subject.type, subject.attach_type)
+    if subject.type is ProgramType.LSM:
+        wanted = results_of(subject.program, subject.target)
     if wanted is None:
         return
     known = state.of(value)

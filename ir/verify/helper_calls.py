@@ -9,8 +9,9 @@ from ir.btf_types import Struct
 from ir.core import Call
 from ir.helpers import Helper, ResultKind, helper_by_id
 from ir.isa import Kind, row_of
-from ir.kinds import MapType
-from ir.verify.arguments import Passed, check_arguments, note_writes
+from ir.kinds import AttachType, MapType, ProgramType
+from ir.object import Map
+from ir.verify.arguments import SOCKET_MAPS, Passed, check_arguments, note_writes
 from ir.verify.dynptrs import release_dynptr, start_dynptr
 from ir.verify.kernel_objects import find_struct, kernel_type, object_area
 from ir.verify.refusal import Refused
@@ -127,6 +128,12 @@ _CASTS: Final = frozenset(
         "skc_to_mptcp_sock",
     )
 )
+_SOCKET_MAP_WRITERS: Final = frozenset(
+    (
+        *(ProgramType.SOCKET_FILTER, ProgramType.SCHED_CLS, ProgramType.SCHED_ACT, ProgramType.XDP),
+        *(ProgramType.SK_REUSEPORT, ProgramType.FLOW_DISSECTOR, ProgramType.SK_LOOKUP),
+    )
+)
 _ARRAYS: Final = frozenset((_M.ARRAY, _M.PERCPU_ARRAY))
 _MAX_ERRNO: Final = 4095
 _MAX_CPUS: Final = 8192
@@ -168,7 +175,7 @@ def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passe
     _check_sections(state, helper)
     passed = check_arguments(steps, state, call, helper)
     if passed.map is not None:
-        _check_map(passed, helper)
+        _check_map(subject, passed, helper)
     note_writes(steps, state, passed)
     if passed.released is not None:
         release(state, passed.released)
@@ -176,7 +183,7 @@ def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passe
         release_dynptr(state, passed.released_dynptr)
     if passed.new_dynptr is not None:
         _start_dynptr(steps, state, call, helper, passed)
-    if helper.changes_packet or (helper.name == "dynptr_write" and passed.views_packet):
+    if helper.changes_packet or (helper.name == "dynptr_write" and passed.views_skb):
         state.forget_packets()
     _lock(state, helper, passed)
     state.known[call] = _result(subject, state, call, helper, passed)
@@ -227,7 +234,18 @@ def _check_sections(state: State, helper: Helper) -> None:
         raise Refused("reference-leak", "bpf_tail_call would leave while something is held")
 
 
-def _check_map(passed: Passed, helper: Helper) -> None:
+def _check_socket_map(subject: Subject, helper: Helper, map_: Map) -> None:
+    """Only some programs may change maps of sockets (kernel/bpf/verifier.c, may_update_sockmap)."""
+    is_iterator = subject.attach_type is AttachType.TRACE_ITER
+    deletes = subject.type is ProgramType.SOCK_OPS and helper.name == "map_delete_elem"
+    if not (subject.type in _SOCKET_MAP_WRITERS or is_iterator or deletes):
+        said = (
+            f"{helper.full_name} on '{map_.name}', a {map_.type.name} map, in a {subject.type.name} program"
+        )
+        raise Refused("map-type", said)
+
+
+def _check_map(subject: Subject, passed: Passed, helper: Helper) -> None:
     map_ = passed.map
     assert map_ is not None
     wanted = _MAPS_OF.get(helper.name)
@@ -241,6 +259,8 @@ def _check_map(passed: Passed, helper: Helper) -> None:
         raise Refused(
             "map-type", f"{helper.full_name} does not take {map_.type.name} maps such as '{map_.name}'"
         )
+    if map_.type in SOCKET_MAPS and helper.name in ("map_update_elem", "map_delete_elem"):
+        _check_socket_map(subject, helper, map_)
     if helper.name in _WRITERS and map_.flags & 1 << 7:
         raise Refused("read-only", f"{helper.full_name} on map '{map_.name}', which programs may only read")
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from ir.core import Call, Value
+from ir.kinds import AttachType
 from ir.verify.access import UNSIGNED, may_write_packets
 from ir.verify.arguments import Passed, check_memory, note_writes
 from ir.verify.dynptrs import find_dynptr, start_dynptr
@@ -32,6 +33,8 @@ def find_kfunc(subject: Subject, call: Call) -> Kfunc:
     if subject.type not in found.types:
         said = f"{found.name} is not available to {subject.type.name} programs"
         raise Refused("helper-unavailable", said)
+    if "iterator" in found.flags and subject.attach_type is not AttachType.TRACE_ITER:
+        raise Refused("helper-unavailable", f"{found.name} is for iterators only")
     if not subject.is_gpl:
         raise Refused("gpl-only", f"{found.name} is for programs with a GPL-compatible license")
     if "sleeps" in found.flags and not subject.program.is_sleepable:
@@ -58,7 +61,7 @@ def call_kfunc(steps: Steps, state: State, call: Call, kfunc: Kfunc) -> None:
         release(state, passed.released)
     if "packet" in kfunc.flags:
         state.forget_packets()
-    _enter_or_leave(state, kfunc)
+    _enter_or_leave(steps.subject, state, kfunc)
     state.known[call] = _result(steps.subject, state, call, kfunc, passed)
 
 
@@ -175,7 +178,7 @@ def _check_size(steps: Steps, state: State, call: Call, kfunc: Kfunc, number: in
     check_memory(steps, state, None, pointer, place, known.umin, known.umax, writes, passed)
 
 
-def _enter_or_leave(state: State, kfunc: Kfunc) -> None:
+def _enter_or_leave(subject: Subject, state: State, kfunc: Kfunc) -> None:
     """Sections that the function opens or closes."""
     held, flags = state.held, kfunc.flags
     if "rcu+" in flags:
@@ -188,7 +191,20 @@ def _enter_or_leave(state: State, kfunc: Kfunc) -> None:
         if not depth:
             raise Refused("section-not-open", f"{kfunc.name} without the call that opens the section")
         held = replace(held, **{which: depth - 1})
+        if which == "rcu" and depth == 1:
+            _leave_rcu(subject, state)
     state.held = held
+
+
+def _leave_rcu(subject: Subject, state: State) -> None:
+    """What RCU kept alive may be gone: pointers to it are untrusted."""
+    for value, known in state.known.items():
+        if type(known) is Pointer and known.area.trust is Trust.RCU:
+            area = object_area(subject, ("after rcu", known.area), known.area.type_id, Trust.UNTRUSTED)
+            state.known[value] = Pointer(area, None, 0, known.span, known.is_nullable)
+    if state.outer is not None:
+        state.outer = state.outer.copy()
+        _leave_rcu(subject, state.outer)
 
 
 def _result(subject: Subject, state: State, call: Call, kfunc: Kfunc, passed: Passed) -> Known:

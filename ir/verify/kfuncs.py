@@ -11,7 +11,7 @@ A row reads `name(arguments) -> result flags`, spelled as in ir/helpers.py, with
 Results besides: `slice` (as many bytes as the last size, read only; `slicerw` writable), `word` (4 bytes, read only;
 `word8` 8 bytes, writable).
 Flags: `acquire` (the result has to be released), `sleeps`, `rcu+` `rcu-` `preempt+` `preempt-` (sections),
-`start` `step` `stop` (of iterators), `rcu` (the result lives in an RCU section).
+`start` `step` `stop` (of iterators), `iterator` (for programs that iterate), `rcu` (the result lives in an RCU section).
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ _SESSION: Final = """
 bpf_session_is_return() -> int
 bpf_session_cookie() -> word8
 """
-_ITERATED: Final = "bpf_sock_destroy(anysk) -> int"
+_ITERATED: Final = "bpf_sock_destroy(anysk) -> int iterator"
 
 _CGROUP: Final = (
     *(_T.CGROUP_DEVICE, _T.CGROUP_SKB, _T.CGROUP_SOCK, _T.CGROUP_SOCKOPT, _T.CGROUP_SOCK_ADDR),

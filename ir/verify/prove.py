@@ -21,7 +21,7 @@ from ir.verify.outline import Outline
 from ir.verify.refusal import Refused
 from ir.verify.scalar import between
 from ir.verify.state import State
-from ir.verify.subject import Subject
+from ir.verify.subject import KernelTypes, Subject
 from ir.verify.values import MAX_LENGTH, Area, AreaKind, start_of
 
 EACCES: Final = 13
@@ -63,11 +63,12 @@ def verify(
     module: Module,
     license: str = "",
     btf: Btf | None = None,
-    kernel: Btf | None = None,
+    kernel: KernelTypes = None,
     efforts: tuple[Effort, ...] = EFFORTS,
     witness: Callable[[], Witness] | None = None,
 ) -> Report:
-    """The verdict on `module`. `btf` are the object's types, `kernel` those of the kernel it is for.
+    """The verdict on `module`. `btf` are the object's types, `kernel` those of the kernel it is for,
+    or what finds them when they are needed.
 
     Each attempt is watched by a `witness` of its own.
     """

@@ -47,6 +47,7 @@ _PROOF: Final[Mapping[str, Reason]] = {
         "pointer", "use the pointer that was checked, and spill pointers whole, with 8 bytes"
     ),
     "partial-spill": Reason("pointer", "store pointers whole, with 8 bytes"),
+    "division-by-zero": Reason("structure", "divide by something else", EINVAL),
     "pointer-arithmetic": Reason("pointer", "only add to pointers that may be moved, before comparing them"),
     "stack-escape": Reason("pointer", "pass memory of the caller down instead"),
     "untrusted-pointer": Reason("pointer", "take a reference, or read through bpf_probe_read_kernel"),

@@ -253,6 +253,13 @@ class State:
         for value in [value for value, place in self.alias.items() if place[0] is length]:
             del self.alias[value]
 
+    def is_pointer_at(self, place: int, size: int) -> bool:
+        """Whether one of `size` stack bytes from `place` is a part of a pointer."""
+        for offset, (length, value) in self.stack.items():
+            if offset < place + size and place < offset + length and type(self.known.get(value)) is Pointer:
+                return True
+        return False
+
     def kill_stack(self, low: int, high: int) -> None:
         """Bytes [low, high) of the frame were written."""
         hit = [offset for offset, (size, _) in self.stack.items() if offset < high and low < offset + size]

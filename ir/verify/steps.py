@@ -18,8 +18,11 @@ from ir.verify.scalar import const
 from ir.verify.stack import note_store, own_or_outer, read_slot, write_frame
 from ir.verify.state import State
 from ir.verify.subject import FRAME_SIZE, Subject
-from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, start_of
+from ir.verify.values import ANY, ZERO, Area, AreaKind, Known, Pointer, start_of
 
+_DIVISIONS = ("div", "mod", "sdiv", "smod")
+# No pointer is moved by as much as this (include/linux/bpf_verifier.h, BPF_MAX_VAR_OFF).
+_FAR = 1 << 29
 _FRAME_TOP = const(64, FRAME_SIZE)
 _FIXED = frozenset(
     (
@@ -34,6 +37,7 @@ _LOCKLESS = frozenset(
         *(ProgramType.RAW_TRACEPOINT, ProgramType.RAW_TRACEPOINT_WRITABLE),
     )
 )
+_DEFERRED = ("bpf_timer", "bpf_wq")
 _PACKET_LOADERS = frozenset((ProgramType.SOCKET_FILTER, ProgramType.SCHED_CLS, ProgramType.SCHED_ACT))
 
 
@@ -77,6 +81,8 @@ class Steps:
         if inst.row.name == "addr_space_cast":
             state.known[inst] = start_of(self.subject.area("arena", AreaKind.ARENA))
             return
+        if inst.row.name.endswith("imm") and y == ZERO and inst.row.name.startswith(_DIVISIONS):
+            raise Refused("division-by-zero", "division by the constant 0", inst.y)
         if type(x) is Pointer or type(y) is Pointer:
             if type(x) is Pointer and x.area.kind is AreaKind.ARENA:
                 state.known[inst] = x if inst.row.bits == 64 else plain_number(inst)
@@ -95,11 +101,12 @@ class Steps:
             return self._kernel_symbol(inst)
         if map_.type is MapType.ARENA:
             return start_of(subject.area("arena", AreaKind.ARENA))
-        if self.subject.type in _LOCKLESS and any(
-            found.kind == "bpf_spin_lock" for found in subject.special_fields(map_)
-        ):
-            said = f"map '{map_.name}' with a spin lock in a {self.subject.type.name} program"
-            raise Refused("map-type", said)
+        for field in subject.special_fields(map_) if subject.type in _LOCKLESS else ():
+            if field.kind == "bpf_spin_lock" or (
+                field.kind in _DEFERRED and subject.type is not ProgramType.SOCKET_FILTER
+            ):
+                said = f"map '{map_.name}' with a {field.kind} in a {subject.type.name} program"
+                raise Refused("map-type", said)
         if reference.kind is ReferenceKind.MAP:
             return start_of(subject.map_area(map_))
         if not 0 <= reference.offset <= map_.value_size:
@@ -119,6 +126,8 @@ class Steps:
         if keeper is None or pointer.span.mask:
             return plain_range(row)
         place = pointer.span.value + inst.offset
+        if row.size < 8 and keeper.is_pointer_at(place, row.size):
+            raise Refused("partial-spill", f"{row.size}-byte load of a part of a pointer", inst.base)
         if state.held.objects_in(pointer.area, place, place + row.size):
             raise Refused("stack-object", "load from an object that the kernel keeps on the stack", inst.base)
         found = read_slot(keeper, place, row.size, row.signed, self.subject.program.big_endian)
@@ -220,3 +229,11 @@ def _check_pointer_arithmetic(inst: Alu, x: Known, y: Known) -> None:
     assert type(amount) is not Pointer
     if pointer.area.kind in _FIXED and (amount.mask or amount.value):
         raise Refused("pointer-arithmetic", f"arithmetic on a {pointer.area} pointer", value)
+    if pointer.area.kind is AreaKind.FRAME and operation == "sub64":
+        hint = "add a negative number"
+        raise Refused("pointer-arithmetic", "subtraction from a stack pointer", value, hint)
+    if pointer.area.kind is AreaKind.FLOW_KEYS and amount.mask:
+        raise Refused("pointer-arithmetic", "variable offset from a flow keys pointer", value)
+    if not amount.mask and not -_FAR < amount.smin < _FAR:
+        said = f"offset {amount.smin} added to a {pointer.area} pointer, further than {_FAR - 1} bytes"
+        raise Refused("pointer-arithmetic", said, inst.y if type(x) is Pointer else inst.x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Final, final
 
@@ -25,6 +25,9 @@ _GPL: Final = frozenset(
     ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
 )
 
+KernelTypes = Btf | Callable[[], Btf | None] | None
+"""The types of a kernel, or what finds them when they are needed; None when they are not known."""
+
 
 @final
 class Subject:
@@ -35,7 +38,7 @@ class Subject:
         module: Module,
         license: str = "",
         btf: Btf | None = None,
-        kernel: Btf | None = None,
+        kernel: KernelTypes = None,
         unprivileged: bool = False,
     ) -> None:
         program = module.program
@@ -46,7 +49,7 @@ class Subject:
         self.attach_type = program.attach_type
         self.is_gpl = license in _GPL
         self.btf = btf
-        self.kernel = kernel
+        self._kernel = kernel
         self.unprivileged = unprivileged
         self.algebra = ScalarAlgebra(program.big_endian)
         self.context: ContextRules | None = rules_of(program.type, program.attach_type)
@@ -57,6 +60,11 @@ class Subject:
         self._functions: dict[Area, tuple[str, ...]] = {}
         self._symbols: dict[tuple[Area, int, int], Param] = {}
         self._writable: dict[int, tuple[tuple[int, int], ...]] = {}
+
+    @cached_property
+    def kernel(self) -> Btf | None:
+        """The types of the kernel, None when they are not known."""
+        return self._kernel() if callable(self._kernel) else self._kernel
 
     @cached_property
     def target(self) -> Target | None:
@@ -118,6 +126,7 @@ class Subject:
         area = self.area(("value", key, id(map_)), AreaKind.MAP_VALUE, map_.name, size)
         area.map = map_
         area.writable = not (map_.flags & _READ_ONLY or map_.is_read_only)
+        area.has_lock = any(field.kind == "bpf_spin_lock" for field in self.special_fields(map_))
         return area
 
     def global_area(self, map_: Map) -> Area:

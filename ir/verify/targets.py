@@ -54,7 +54,11 @@ def find_target(program: Program, maps: Mapping[str, Map], types: Btf | None, ke
     if found is None:
         return None
     arguments = tuple(parameter.type_id for parameter in found.parameters)
-    nullable = frozenset(range(1, len(arguments))) if attach is AttachType.TRACE_ITER else frozenset[int]()
+    nullable = frozenset[int]()
+    if attach is AttachType.TRACE_ITER:
+        # The map gone through is always there; a map, a program or a link that is gone through may be the end.
+        given = {"meta"} if name == "bpf_map" else {"meta", "map"}
+        nullable = frozenset(n for n, each in enumerate(found.parameters) if each.name not in given)
     if attach in (AttachType.TRACE_FEXIT, AttachType.MODIFY_RETURN):
         arguments = (*arguments, found.returns)
     return Target(arguments, nullable, found.returns)

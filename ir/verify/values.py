@@ -69,9 +69,11 @@ class Area:
     `map` is whose value or which map it is; `type_id` the BTF type of a kernel object. `is_held`: somebody
     has to release it, `origin` is the slot that acquired it; `owner` is the area whose release ends this
     one too. `meta` is the metadata before a packet; `is_packet_view`: a dynptr of a packet.
+    `has_lock`: it has a spin lock, so that it matters which object a pointer points into.
     """
 
     __slots__ = (
+        "has_lock",
         "is_held",
         "is_packet_view",
         "is_single",
@@ -106,6 +108,7 @@ class Area:
         self.type_id = 0
         self.trust = Trust.PLAIN
         self.is_held = False
+        self.has_lock = False
         self.is_packet_view = False
         self.origin = -1
         self.owner: Area | None = None
@@ -141,6 +144,7 @@ class Area:
         return (
             self.kind is other.kind
             and not (self.is_single or other.is_single or self.is_held or other.is_held)
+            and not (self.has_lock or other.has_lock)
             and self.owner is other.owner
             and self.map is other.map
             and self.size == other.size
