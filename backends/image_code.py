@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import final
 
+from backends.image_shape import Shape
 from backends.machine import Level, Machine
 from backends.native_code import NativeCode
 from backends.object_reader import parse_object
 from backends.target import Target
-from backends.trampoline import Shape, trampoline_text
+from backends.trampoline import trampoline_text
 
 
 @final

@@ -22,12 +22,12 @@ loaded and stored plainly; no instruction locks the bus. A link whose mode is no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, final
 
 from backends import abi
 from backends.helpers.tracing import COOKIE_SHIFT, FLAG_RESULT
 from backends.image_parts import DECLARE_PARTS, RUN_PROGRAM, fill_run
+from backends.image_shape import SLOT, Shape, parameters_of, type_of
 from backends.native_code import Needs
 from backends.thread_blocks import (
     COUNTS,
@@ -40,57 +40,9 @@ from backends.thread_blocks import (
 )
 from backends.thread_parts import GIVE_CPU, TAKE_CPU
 from ir.context import HEADER
-from ir.function_model import Model, Value
+from ir.function_model import Value
 
 SYMBOL: Final = "trampoline"
-SLOT: Final = 8
-MOST_INLINE: Final = 2  # programs; more would make large images, which take long to compile
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What an image's code depends on. `has_run`: the function is a BPF one, whose first argument is the run.
-
-    `needs`: what at least one of the programs needs. `registers` carry integer arguments, `tail_words` at most may be
-    passed on by a jump. `sessions` has, for each program in the order that they run, the number of its session, -1
-    for none; it is empty when there are no sessions at all.
-    """
-
-    model: Model
-    has_run: bool
-    entries: int
-    overrides: int
-    exits: int
-    needs: Needs = Needs.ALL
-    registers: int = 6
-    tail_words: int = 64
-    sessions: tuple[int, ...] = ()
-
-    @property
-    def can_jump(self) -> bool:
-        """Whether LLVM makes a jump of a tail call of the function."""
-        return len(_parameters(self)[0]) <= self.tail_words
-
-    @property
-    def calls_original(self) -> bool:
-        """Whether the image waits for the function to return."""
-        return bool(self.overrides or self.exits) or not self.can_jump
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether threads count themselves in."""
-        return self.calls_original or self.programs > 1
-
-    @property
-    def programs(self) -> int:
-        """How many programs there are of all kinds."""
-        return self.entries + self.overrides + self.exits
-
-    @property
-    def is_inline(self) -> bool:
-        """Whether the image has the way to run each program in itself."""
-        return self.programs <= MOST_INLINE
 
 
 def trampoline_text(shape: Shape) -> str:
@@ -103,8 +55,8 @@ class _Image:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self.lines: list[str] = []
-        self.parameters, self.slots = _parameters(shape)
-        self.result = _type(shape.model.result)
+        self.parameters, self.slots = parameters_of(shape)
+        self.result = type_of(shape.model.result)
         self.words = 3 + len(self.slots) + 1 + max(shape.sessions, default=-1)
         self.needs_run = bool(shape.needs & (Needs.RUN | Needs.CPU))
         self.needs_header = Needs.HEADER in shape.needs
@@ -257,7 +209,7 @@ class _Image:
     def _normal(self, name: str, operand: str, value: Value, size: int) -> str:
         if value.is_float:
             bits = 8 * value.size
-            self._do(f"%{name}.bits = bitcast {_type(value)} {operand} to i{bits}")
+            self._do(f"%{name}.bits = bitcast {type_of(value)} {operand} to i{bits}")
             if bits == 64:
                 return f"%{name}.bits"
             self._do(f"%{name} = zext i{bits} %{name}.bits to i64")
@@ -416,42 +368,6 @@ class _Image:
 
 def _joined(types: list[str], operands: list[str]) -> str:
     return ", ".join(f"{type} {operand}" for type, operand in zip(types, operands, strict=True))
-
-
-def _parameters(shape: Shape) -> tuple[list[str], list[tuple[int, Value, int]]]:
-    """LLVM types of the parameters, and for each slot (parameter, value, which 8 bytes of it).
-
-    A struct of two words travels in two registers, or as a whole in memory when fewer are left.
-    """
-    types = ["ptr"] if shape.has_run else []
-    slots: list[tuple[int, Value, int]] = []
-    left = shape.registers - len(types)
-    for value in shape.model.arguments:
-        if value.is_float:
-            slots.append((len(types), value, 0))
-            types.append(_type(value))
-        elif value.slots == 1:
-            slots.append((len(types), value, 0))
-            types.append("i64")
-            left -= 1
-        elif not (value.is_struct or shape.has_run):
-            slots += [(len(types), value, 0), (len(types), value, 1)]
-            types.append("i128")
-            left -= 2
-        elif left >= 2 or shape.has_run:
-            slots += [(len(types), value, 0), (len(types) + 1, value, 1)]
-            types += ["i64", "i64"]
-            left -= 2
-        else:
-            slots += [(len(types), value, 0), (len(types), value, 1)]
-            types.append("ptr byval([2 x i64]) align 8")
-    return types, slots
-
-
-def _type(value: Value) -> str:
-    if value.is_float:
-        return "double" if value.size == SLOT else "float"
-    return "i128" if value.size > SLOT else "i64"
 
 
 _PROFILE: Final = (

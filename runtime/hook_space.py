@@ -15,10 +15,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, final
 
 from backends.image_parts import parts_text
+from backends.image_shape import Shape
 from backends.native_code import NativeCode
 from backends.target import Target
 from backends.thread_parts import THREAD_GONE
-from backends.trampoline import Shape, trampoline_text
+from backends.trampoline import trampoline_text
 from runtime.cache import ObjectCache, toolchain
 from runtime.layout import Layout, layout_of
 from runtime.linker import LinkedImage, link

@@ -18,8 +18,9 @@ from errno import E2BIG, EBUSY
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol, final
 
+from backends.image_shape import Shape
 from backends.native_code import Needs
-from backends.trampoline import SYMBOL, Shape
+from backends.trampoline import SYMBOL
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnsupportedError
 from ir.function_model import Model
 from runtime.epoch import epochs

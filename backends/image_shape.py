@@ -1,0 +1,98 @@
+"""What the code of an image depends on, and how arguments travel: as many words in registers as there are, then in memory.
+
+long f(struct { long a; int b; } s, char c, double d)      i64 %p0  i64 %p1  i64 %p2  double %p3
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, final
+
+from backends.native_code import Needs
+from ir.function_model import Model, Value
+
+SLOT: Final = 8
+MOST_INLINE: Final = 2  # programs; more would make large images, which take long to compile
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an image's code depends on. `has_run`: the function is a BPF one, whose first argument is the run.
+
+    `needs`: what at least one of the programs needs. `registers` carry integer arguments, `tail_words` at most may be
+    passed on by a jump. `sessions` has, for each program in the order that they run, the number of its session, -1
+    for none; it is empty when there are no sessions at all.
+    """
+
+    model: Model
+    has_run: bool
+    entries: int
+    overrides: int
+    exits: int
+    needs: Needs = Needs.ALL
+    registers: int = 6
+    tail_words: int = 64
+    sessions: tuple[int, ...] = ()
+
+    @property
+    def can_jump(self) -> bool:
+        """Whether LLVM makes a jump of a tail call of the function."""
+        return len(parameters_of(self)[0]) <= self.tail_words
+
+    @property
+    def calls_original(self) -> bool:
+        """Whether the image waits for the function to return."""
+        return bool(self.overrides or self.exits) or not self.can_jump
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether threads count themselves in."""
+        return self.calls_original or self.programs > 1
+
+    @property
+    def programs(self) -> int:
+        """How many programs there are of all kinds."""
+        return self.entries + self.overrides + self.exits
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the image has the way to run each program in itself."""
+        return self.programs <= MOST_INLINE
+
+
+def parameters_of(shape: Shape) -> tuple[list[str], list[tuple[int, Value, int]]]:
+    """LLVM types of the parameters, and for each slot (parameter, value, which 8 bytes of it).
+
+    A struct of two words travels in two registers, or as a whole in memory when fewer are left.
+    """
+    types = ["ptr"] if shape.has_run else []
+    slots: list[tuple[int, Value, int]] = []
+    left = shape.registers - len(types)
+    for value in shape.model.arguments:
+        if value.is_float:
+            slots.append((len(types), value, 0))
+            types.append(type_of(value))
+        elif value.slots == 1:
+            slots.append((len(types), value, 0))
+            types.append("i64")
+            left -= 1
+        elif not (value.is_struct or shape.has_run):
+            slots += [(len(types), value, 0), (len(types), value, 1)]
+            types.append("i128")
+            left -= 2
+        elif left >= 2 or shape.has_run:
+            slots += [(len(types), value, 0), (len(types) + 1, value, 1)]
+            types += ["i64", "i64"]
+            left -= 2
+        else:
+            slots += [(len(types), value, 0), (len(types), value, 1)]
+            types.append("ptr byval([2 x i64]) align 8")
+    return types, slots
+
+
+def type_of(value: Value) -> str:
+    """How a value that is no structure travels."""
+    if value.is_float:
+        return "double" if value.size == SLOT else "float"
+    return "i128" if value.size > SLOT else "i64"
