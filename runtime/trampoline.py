@@ -152,13 +152,14 @@ class Image:
             [attachment for attachment in attachments if attachment.when in kinds]
             for kinds in ((When.ENTRY, When.SESSION), (When.OVERRIDE,), (When.EXIT, When.SESSION))
         ]
-        self._flag = Word(space.records)
+        self._flag: Word | None = None
         self._count: int | None = None
         self._busy: set[int] | None = None
         self._image: LinkedImage | None = None
         try:
             prepared = space.prepare(_shape(trampoline, runs))
             if prepared.is_counted:
+                self._flag = Word(space.records)
                 self._count = _take_count(space)
             self._image = space.link(prepared, self._symbols(trampoline, runs))
         except BaseException:
@@ -185,7 +186,8 @@ class Image:
 
     def retire(self) -> None:
         """Free it once nobody is in it; nobody can enter it any more. Any thread may call a hooked function."""
-        self._flag.set(1)
+        if self._flag is not None:
+            self._flag.set(1)
         epochs().retire(self.close, lambda: not self.is_occupied, by_anyone=True)
 
     def close(self) -> None:
@@ -200,15 +202,16 @@ class Image:
             self._image.close()
         if self._count is not None:
             self._space.threads.give_count(self._count)
+        if self._flag is not None:
+            self._flag.close()
         self._image = self._count = None
-        self._flag.close()
 
     def _symbols(self, trampoline: Trampoline, runs: list[list[Attachment]]) -> dict[str, int]:
         found = {
             **self._space.shared,
             "count": self._count or 0,
             "ip": trampoline.address,
-            "image": self._flag.address,
+            "image": self._flag.address if self._flag is not None else 0,
             "original": trampoline.hook.entry.body,
         }
         for number, attachment in enumerate(chain(*runs)):
@@ -235,17 +238,17 @@ def _weight(when: When) -> int:
 
 def _shape(trampoline: Trampoline, runs: list[list[Attachment]]) -> Shape:
     entries, overrides, exits = map(len, runs)
-    needs = Needs(0)
+    needs = 0  # IntFlag adds up slowly
     sessions: dict[Attachment, int] = {}
     for attachment in chain(*runs):
-        needs |= attachment.program.needs
+        needs |= attachment.program.needs.value
         if attachment.when is When.SESSION:
             sessions.setdefault(attachment, len(sessions))
     numbers = tuple(sessions.get(attachment, -1) for attachment in chain(*runs)) if sessions else ()
     calling = trampoline.space.target.calling
     registers = len(calling.arguments)
     counts = entries, overrides, exits
-    machine = needs, registers, calling.tail_words
+    machine = Needs(needs), registers, calling.tail_words
     return Shape(trampoline.model, trampoline.has_run, *counts, *machine, numbers)
 
 
