@@ -122,8 +122,9 @@ class FunctionLowering:
         return "\n".join(lines)
 
     def _mark(self, slot: int) -> None:
-        """What was written since the last mark is for a slot."""
-        if self.unit.options.lines and slot >= 0:
+        """What was written since the last mark is for a slot, if it is one of this function's."""
+        info = self.function.info
+        if self.unit.options.lines and info.start <= slot < info.start + info.slots:
             mark_lines(self.text.lines, slot)
 
     def _header(self) -> str:
