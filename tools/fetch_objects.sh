@@ -7,7 +7,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(golang-github-cilium-ebpf-dev ir-keytable libbpf-tools libxdp1 xdp-tests xdp-tools)
+packages=(
+    golang-github-cilium-ebpf-dev ir-keytable libbpf-tools libknot13 libxdp1 pcp qemu-system-x86 xdp-tests xdp-tools
+)
 folder=${1:-${BPFC_DEBIAN_OBJECTS:-.cache/debian}}
 
 for tool in apt-get dpkg "${PYTHON:=python3}"; do
