@@ -92,6 +92,11 @@ class Runtime:
         return self.world.helpers
 
     @property
+    def kfuncs(self) -> MutableMapping[str, UserHelper | LlvmHelper]:
+        """The user's kernel functions by name, for programs asked for from then on; they get their arguments as numbers."""
+        return self.world.kfuncs
+
+    @property
     def static_keys(self) -> StaticKeys:
         """The static keys by name: `rt.static_keys["debug"].enable()`."""
         if self._static_keys is not None:

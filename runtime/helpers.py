@@ -19,12 +19,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from errno import EINVAL, ENOENT, ENOSYS
+from errno import EEXIST, EINVAL, ENOENT, ENOSYS
 from typing import Final, Protocol, final
 
 from backends import abi
 from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
 from ir.helpers import HELPER_IDS, HELPERS, Argument, ArgumentKind, Helper
+from ir.kfuncs import KFUNCS
+from runtime.absent import ABSENT
 from runtime.execution import Execution
 from runtime.maps.view import View
 from runtime.platform import Bridge
@@ -156,6 +158,16 @@ class HelperTable(MutableMapping[str, "UserHelper | LlvmHelper"]):
         return len(self._own)
 
 
+class KfuncTable(dict[str, "UserHelper | LlvmHelper"]):
+    """The user's kernel functions by name; they get the registers as numbers. RejectedError for one that we have."""
+
+    def __setitem__(self, name: str, function: UserHelper | LlvmHelper) -> None:
+        if name in KFUNCS:
+            said = f"kernel function '{name}' is native here and can't be another"
+            raise RejectedError([Diagnostic("native-kfunc", said, errno=EEXIST)])
+        super().__setitem__(name, function)
+
+
 class CallbackMaker(Protocol):
     """What gives Python functions addresses: a Platform."""
 
@@ -166,7 +178,7 @@ class CallbackMaker(Protocol):
 
 @final
 class Callbacks:
-    """The addresses of `helper.<id>`: has one callback made for each helper that is called."""
+    """The addresses of `helper.<id>` and the user's `kfunc.<name>`: one callback for each that is called."""
 
     def __init__(
         self,
@@ -179,7 +191,7 @@ class Callbacks:
     ) -> None:
         self._table, self._host, self._maps, self._find = table, host, maps, find
         self._maker, self._compile = maker, compile
-        self._made: dict[int, int] = {}
+        self._made: dict[int | str, int] = {}
         self._native: dict[str, int] = {}
         self._kept: list[object] = []
 
@@ -189,15 +201,33 @@ class Callbacks:
         if id not in self._table.ids and helper.name not in self._host:
             raise UnsupportedError([missing_helper(helper)])
         own = self._table.of(id)
+        return self._native_address(own) or self._callback(id, lambda: self._bridge(helper))
+
+    def kfunc(self, name: str, own: UserHelper | LlvmHelper | None, parameters: int) -> int:
+        """The address of the user's kernel function `name`. UnsupportedError when there is none."""
+        if own is None:
+            said = f"kernel function '{name}' has no meaning outside a kernel, or none here yet"
+            note = f'give it one: rt.kfuncs["{name}"] = function({", ".join(f"r{n + 1}" for n in range(parameters))})'
+            raise UnsupportedError([Diagnostic("missing-kfunc", said, notes=(note,), errno=ENOSYS)])
+        native = self._native_address(own)
+        if native is not None or isinstance(own, LlvmHelper):
+            return native or 0
+        return self._callback(name, lambda: self._guarded(lambda _, registers: own(*registers[:parameters])))
+
+    def _native_address(self, own: UserHelper | LlvmHelper | None) -> int | None:
+        """Where LLVM IR or a ctypes function of the user is called natively; None for Python functions."""
         text = own.text if isinstance(own, LlvmHelper) else _thunk(own)
-        if text is not None:
-            if text not in self._native:
-                self._native[text] = self._compile(text)
-                self._kept.append(own)
-            return self._native[text]
-        if id not in self._made:
-            self._made[id] = self._maker.callback(self._bridge(helper))
-        return self._made[id]
+        if text is None:
+            return None
+        if text not in self._native:
+            self._native[text] = self._compile(text)
+            self._kept.append(own)
+        return self._native[text]
+
+    def _callback(self, key: int | str, make: Callable[[], Bridge]) -> int:
+        if key not in self._made:
+            self._made[key] = self._maker.callback(make())
+        return self._made[key]
 
     def close(self) -> None:
         """Give the callbacks up; nobody calls them any more."""
@@ -205,16 +235,23 @@ class Callbacks:
             self._maker.drop_callback(self._made.popitem()[1])
 
     def _bridge(self, helper: Helper) -> Bridge:
+        def call(execution: Execution, registers: tuple[int, ...]) -> object:
+            given = HelperCall(helper, execution, registers, self._maps)
+            own = self._table.of(helper.id)
+            if own is None or isinstance(own, LlvmHelper):
+                return self._implementation(helper)(given)
+            self._table.count(helper)
+            return own(*given.python())
+
+        return self._guarded(call)
+
+    def _guarded(self, call: Callable[[Execution, tuple[int, ...]], object]) -> Bridge:
+        """`call` as compiled code calls it: what it raises ends the run, and comes out there."""
+
         def called(run: int, *registers: int) -> int:
             execution = self._find(run)
-            call = HelperCall(helper, execution, registers, self._maps)
             try:
-                own = self._table.of(helper.id)
-                if own is None or isinstance(own, LlvmHelper):
-                    result: object = self._implementation(helper)(call)
-                else:
-                    self._table.count(helper)
-                    result = own(*call.python())
+                result = call(execution, registers)
                 return 0 if result is None else int(result) & _MASK  # type: ignore[call-overload]  # anything like a number
             except BaseException as error:  # noqa: BLE001  # nothing may unwind through native code
                 execution.raised = error
@@ -245,7 +282,8 @@ def _thunk(function: object) -> str | None:
 
 def missing_helper(helper: Helper) -> Diagnostic:
     """What to say about a helper that nobody implements."""
-    said = f"{helper.full_name} ({helper.id}) has no meaning outside a kernel, or none here yet"
+    reason = ABSENT.get(helper.name, "nothing here does what it does")
+    said = f"{helper.full_name} ({helper.id}) has no meaning outside a kernel: {reason}"
     note = f'give it one: rt.helpers["{helper.full_name}"] = function({", ".join(_words(helper))})'
     return Diagnostic("missing-helper", said, notes=(note,), errno=ENOSYS)
 

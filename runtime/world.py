@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, final
 
+from ir.btf import Btf
+from ir.btf_types import BtfKind, Function, Prototype
 from ir.context import RAW
 from ir.diagnostics import Location, TrapError
 from ir.kinds import MapType
@@ -21,7 +23,7 @@ from ir.maps import MapFlag
 from ir.object import Map, Object
 from runtime.epoch import epochs
 from runtime.execution import Execution, Segment, trap_error
-from runtime.helpers import Callbacks, HelperTable
+from runtime.helpers import Callbacks, HelperTable, KfuncTable
 from runtime.host_helpers import HOST_HELPERS
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
@@ -34,6 +36,7 @@ from runtime.platform import HostPlatform, Platform
 from runtime.runs import runs
 from runtime.timers import Timers
 
+_REGISTERS: Final = 5  # of arguments
 _REACHABLE: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.RINGBUF)
 
 
@@ -54,7 +57,7 @@ class World:
             name: _completed(declared, self.cpus) for name, declared in source.maps.items()
         }
         self.pool, self.space = self.platform.pool, self.platform.space
-        self.helpers = HelperTable()
+        self.helpers, self.kfuncs, self._btf = HelperTable(), KfuncTable(), source.btf
         host = self.platform.operations
         self.live: dict[str, LiveMap] = gather(
             self._declared, self.pool, host, self.cpus, sources or Sources()
@@ -91,8 +94,8 @@ class World:
     def resolve(self, symbol: str) -> int | None:
         """The address of a symbol that compiled code leaves open, or None.
 
-        `map.NAME`: the map; `value.NAME`: its first value; `helper.ID`: a host callback. UnsupportedError for a
-        helper that nobody implements.
+        `map.NAME`: the map; `value.NAME`: its first value; `helper.ID`, `kfunc.NAME`: a host callback. UnsupportedError
+        for a helper or kernel function that nobody implements.
         """
         kind, _, name = symbol.partition(".")
         if kind in ("map", "value") and name in self.live:
@@ -100,6 +103,8 @@ class World:
             return live.address + (live.layout.values_offset if kind == "value" else 0)
         if kind == "helper" and name.isdecimal():
             return self._callbacks.address(int(name))
+        if kind == "kfunc":
+            return self._callbacks.kfunc(name, self.kfuncs.get(name), _parameters(self._btf, name))
         return self.platform.external(symbol)
 
     def segments(self) -> tuple[Segment, ...]:
@@ -195,6 +200,18 @@ class World:
         self._callbacks.close()
         if not self.platform.is_shared:
             self.platform.close()
+
+
+def _parameters(btf: Btf | None, name: str) -> int:
+    """How many parameters the object says that function `name` has; 5 when it does not."""
+    if btf is None:
+        return _REGISTERS
+    for id in btf.find(name, BtfKind.FUNC):
+        function = btf.type(id)
+        prototype = btf.type(function.type_id) if isinstance(function, Function) else None
+        if isinstance(prototype, Prototype):
+            return len(prototype.parameters)
+    return _REGISTERS
 
 
 def _as_it_is(declared: Map, live: LiveMap) -> Map:

@@ -12,6 +12,7 @@ from backends.helpers.table import EMITTERS
 from backends.natives import MAP_OPERATIONS
 from ir.helpers import HELPERS, Helper
 from ir.kfuncs import KFUNCS
+from runtime.absent import ABSENT
 from runtime.host_helpers import HOST_HELPERS
 
 HEAD = """# Helpers
@@ -28,8 +29,15 @@ rt.helpers["bpf_get_numa_node_id"] = LlvmHelper("define i64 @helper(ptr %run, ..
 - **native**: LLVM code beside the program, inlined where it is small.
 - **host**: a call into Python (microseconds).
 - **nothing there**: answers as a kernel does that has no such socket, cgroup, tunnel or device.
-- **none**: a program that calls it is refused, with the helper's name and how to give it a function.
+- **none**: a program that calls it is refused, with the helper's name, this reason and how to give it a function.
+
+`bpf_get_stackid`, `bpf_get_stack` and `bpf_get_task_stack` answer -EFAULT, as Linux does where a stack can't be walked:
+there is no unwinder for native frames. Clocks, random numbers (`Limits(seed=...)`), cpu numbers and printing are helpers
+like the others, and what is printed is in `RunResult.printk`.
 """
+
+
+KFUNC_NOTE = "These are native. A program that calls another is refused, unless `rt.kfuncs[name]` has a function for it."
 
 
 def main() -> None:
@@ -41,7 +49,13 @@ def page() -> str:
     """The page's text."""
     lines = [HEAD, "| id | helper | here |", "| ---: | --- | --- |"]
     lines += [f"| {helper.id} | `{helper.full_name}` | {kind(helper)} |" for helper in HELPERS.values()]
-    lines += ["", "## Kernel functions", "", "These are native; a program that calls another is refused.", ""]
+    lines += [
+        "",
+        "## Kernel functions",
+        "",
+        KFUNC_NOTE,
+        "",
+    ]
     native = [name for name, kfunc in KFUNCS.items() if kfunc.name in EMITTERS]
     lines.append(", ".join(f"`{name}`" for name in native))
     return "\n".join([*lines, ""])
@@ -53,7 +67,7 @@ def kind(helper: Helper) -> str:
         return "nothing there"
     if helper.name in EMITTERS or helper.name in MAP_OPERATIONS:
         return "native"
-    return "host" if helper.name in HOST_HELPERS else "none"
+    return "host" if helper.name in HOST_HELPERS else f"none: {ABSENT[helper.name]}"
 
 
 if __name__ == "__main__":
