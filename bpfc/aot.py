@@ -17,7 +17,7 @@ from errno import EINVAL
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from backends.aot import SUPPORTED, close_module, world_text
+from backends.aot import SUPPORTED, close_module, program_symbol, world_text
 from backends.machine import Machine
 from backends.registry import host
 from backends.target import Target
@@ -26,6 +26,7 @@ from bpfc.compile import check_byte_order, effective_level
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnsupportedError
 from ir.isa import Kind
+from ir.kinds import ProgramType
 from ir.object import Program
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def emit_aot(
     options = replace(options or Options(), extensible=False)
     for program in programs:
         _check(program, target)
+    _check_names(programs)
     maps = {name: loaded.maps[name] for name in sorted(_used(loaded, programs))}
     for map_ in maps.values():
         if map_.type not in SUPPORTED:
@@ -93,8 +95,22 @@ def _used(loaded: Loaded, programs: Sequence[Program]) -> set[str]:
     )
 
 
+def _check_names(programs: Sequence[Program]) -> None:
+    """Refuse programs that C could not tell apart."""
+    owners: dict[str, str] = {}
+    for program in programs:
+        other = owners.setdefault(program_symbol(program.name), program.name)
+        if other != program.name:
+            said = f"programs '{other}' and '{program.name}' have one name in C"
+            at = Location(file=program.file, function=program.name)
+            raise UnsupportedError([Diagnostic("aot-name", said, at, errno=EINVAL)])
+
+
 def _check(program: Program, target: Target) -> None:
     check_byte_order(program, target)
+    if program.type is ProgramType.EXT:
+        said = "extensions replace functions of running programs, which bpfc's runtime does"
+        raise UnsupportedError([Diagnostic("aot-extension", said, program.location(0), errno=EINVAL)])
     for slot, row in zip(program.starts, program.rows, strict=False):
         if row.kind is Kind.STATIC_BRANCH:
             said = "static branches are switched by bpfc's runtime; there is none in a C program"

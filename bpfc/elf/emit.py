@@ -20,8 +20,9 @@ from bpfc.elf.emit_records import move_records
 from bpfc.elf.file import ElfSymbol, RelocationRow, Section, read_elf, relocation_rows
 from bpfc.elf.rewritten import Rewriting, collect_functions
 from bpfc.elf.writer import TYPES, OutputSection, write_sections
+from ir.btf_ext import read_btf_ext
 from ir.bytecode import Rewritten
-from ir.diagnostics import Diagnostic, Location, UnsupportedError
+from ir.diagnostics import Diagnostic, Location, UnreadableError, UnsupportedError
 from ir.isa import Insn, encode
 from ir.object import Object
 
@@ -99,6 +100,8 @@ class _Emitter:
         return codes
 
     def _is_kept(self, section: Section) -> bool:
+        if section.name == ".BTF.ext":
+            return self._has_records(section)
         if section.type in _REBUILT or section.name.startswith(_DROPPED) or section.name in _RECORDS:
             return False
         if section.type in ("SHT_REL", "SHT_RELA"):
@@ -279,11 +282,16 @@ class _Emitter:
                 out += pack(f"{layout}q", addend)
         return bytes(out)
 
+    def _has_records(self, section: Section) -> bool:
+        """Whether it can be read; reading the object was content without."""
+        try:
+            return self.source.btf is not None and bool(read_btf_ext(section.data, self.source.btf))
+        except UnreadableError:
+            return False
+
     def _records(self, section: Section) -> bytes:
-        btf = self.source.btf
-        if btf is None:
-            return section.data
-        return move_records(section.data, btf, self._sections())
+        assert self.source.btf is not None, "it is kept where there are types"
+        return move_records(section.data, self.source.btf, self._sections())
 
     def _sections(self) -> dict[str, list[tuple[Rewriting, int]]]:
         """By section name, its functions with their new offsets."""

@@ -240,6 +240,9 @@ def test_what_only_the_runtime_has_is_refused() -> None:
     with pytest.raises(UnsupportedError) as caught:
         emit_aot(bpfc.load(OBJECTS / "static_keys.o"), ["unlikely"], host(), "obj")
     assert caught.value.diagnostics[0].code == "aot-branch"
+    with pytest.raises(UnsupportedError) as caught:
+        emit_aot(bpfc.load(OBJECTS / "replacements.o"), ["returns_five"], host(), "obj")
+    assert caught.value.diagnostics[0].code == "aot-extension"
     ring = Map("ring", MapType.RINGBUF, 0, 0, 4096)
     loaded = bpfc.assemble("r1 = map_fd(3)\nr2 = 0\ncall 134\nr0 = 0\nexit", maps={3: ring})
     with pytest.raises(UnsupportedError) as caught:
