@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
+from bpfc.emulation import emulate
 from bpfc.loaded import Loaded
 from bpfc.options import Options
 from bpfc.running import Runtime
@@ -17,8 +19,20 @@ from ir.isa import decode, encode
 from ir.kinds import MapType
 from ir.object import Object
 from runtime.limits import Limits
+from runtime.platform import Platform
 
 LIMITS: Final = Limits(fuel=FUEL, steps=50_000_000)
+
+
+@cache
+def machine_of(name: str) -> Platform:
+    """The emulated machine `name`, for as long as this process lives: to make one takes longer than a case."""
+    return _machines().enter_context(emulate(name, LIMITS))
+
+
+@cache
+def _machines() -> ExitStack:
+    return ExitStack()
 
 
 def load(case: Case) -> Loaded:
@@ -40,8 +54,9 @@ def load(case: Case) -> Loaded:
 
 @contextmanager
 def started(case: Case, options: Options, target: str | None = None) -> Iterator[Runtime]:
-    """The case running."""
-    with load(case).start(options, LIMITS, target) as runtime:
+    """The case running, here or on the emulated machine `target`, which this process makes once."""
+    machine = machine_of(target) if target is not None else None
+    with load(case).start(options, LIMITS, machine) as runtime:
         yield runtime
 
 
@@ -71,6 +86,6 @@ def contents(case: Case, runtime: Runtime) -> dict[str, object]:
 def _content(live: Any) -> object:
     declared = live.declared
     if declared.type is MapType.ARRAY:
-        keys = (index.to_bytes(4, "little") for index in range(declared.max_entries))
+        keys = (index.to_bytes(4, live.host.order) for index in range(declared.max_entries))
         return b"".join(live.lookup(key) for key in keys)
     return dict(live.items())

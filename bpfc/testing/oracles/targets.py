@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from shutil import which
 from typing import Final
 
+from backends.registry import target_named
 from bpfc.testing.bulk import Style, case_of
 from bpfc.testing.case import Case
 from bpfc.testing.differences import difference
@@ -22,8 +24,11 @@ def draw(seed: int) -> Case:
 
 
 def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | None:
-    """Run it on one of the campaign's targets."""
+    """Run it on one of the campaign's targets, in that one's order of bytes."""
     target = surroundings.archs[case.seed % len(surroundings.archs)]
+    assert case.program is not None, "a case of instructions"
+    is_big = target_named(target).byte_order == "big"
+    case = replace(case, program=replace(case.program, big_endian=is_big))
     wanted = interpret(case)
     found = run(case, "O1", target=target)
     tally.outcomes[f"emulated {target}"] += len(case.inputs)
