@@ -16,6 +16,7 @@ from typing import Final, final
 
 _ENOUGH: Final = 20_000_000  # ns on a processor; a virtual one may not really run for some of them
 _BLIND: Final = 1.0  # seconds to wait where threads cannot be looked at
+_UNKNOWN: Final = -1
 _TASKS: Final = Path("/proc/self/task")
 
 
@@ -25,33 +26,38 @@ class Progress:
 
     def __init__(self) -> None:
         self._end = time.monotonic() + _BLIND
+        self._left: dict[str, int] = {}
         own = str(threading.get_native_id())
-        found = {task: _run_time(task) for task in os.listdir(_TASKS) if task != own}
+        try:
+            tasks = [task for task in os.listdir(_TASKS) if task != own]
+        except OSError:
+            self._left[""] = _UNKNOWN  # of all threads
+            return
+        found = {task: _run_time(task) for task in tasks}
         self._left = {task: ns for task, ns in found.items() if ns is not None and not _sleeps(task)}
 
     @property
     def is_over(self) -> bool:
         """Whether all have."""
+        is_late = time.monotonic() > self._end
         for task, start in list(self._left.items()):
-            now = _run_time(task)
-            if now is None or _sleeps(task):
-                del self._left[task]
-            elif start < 0 or now < 0:
-                if time.monotonic() > self._end:
-                    del self._left[task]
-            elif now - start > _ENOUGH:
+            now = _run_time(task) if task else _UNKNOWN
+            is_past = now is None or (task and _sleeps(task))
+            if not is_past and now is not None:
+                is_past = is_late if _UNKNOWN in (start, now) else now - start > _ENOUGH
+            if is_past:
                 del self._left[task]
         return not self._left
 
 
 def _run_time(task: str) -> int | None:
-    """Nanoseconds that a thread has been on a processor; -1 where the system does not say, None when it has ended."""
+    """Nanoseconds that a thread has been on a processor; _UNKNOWN where nothing says, None when it has ended."""
     try:
         return int((_TASKS / task / "schedstat").read_bytes().split()[0])
     except (FileNotFoundError, ProcessLookupError):
-        return -1 if (_TASKS / task).exists() else None
+        return _UNKNOWN if (_TASKS / task).exists() else None
     except (PermissionError, IndexError, ValueError):
-        return -1
+        return _UNKNOWN
 
 
 def _sleeps(task: str) -> bool:
