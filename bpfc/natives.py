@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from errno import EINVAL
 
-from bpfc.elf.dwarf import model_by_dwarf
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from ir.function_model import Model
 from runtime.hook import attach_lock
@@ -54,6 +53,8 @@ def imported(
 
 def prototype_model(library: Library, symbol: NativeSymbol) -> Model:
     """What a function takes, by its library's DWARF. Raises RejectedError (EINVAL)."""
+    from bpfc.elf.dwarf import model_by_dwarf  # late: pyelftools
+
     model = model_by_dwarf(library.data, str(library.path), symbol.name, symbol.address - library.base)
     if model is None:
         raise _no_prototype(library, symbol.name)

@@ -23,8 +23,8 @@ PACKAGE_HOSTS = re.compile(
 )
 
 
-@pytest.mark.parametrize("module", ["bpfc", "bpfc.cli"])
-def test_importing_the_front_door_imports_nothing_slow(
+@pytest.mark.parametrize("module", ["bpfc", "bpfc.cli", "bpfc.api", "bpfc.running"])
+def test_importing_what_every_run_needs_imports_nothing_slow(
     module: str, record_property: Callable[[str, object], None]
 ) -> None:
     start = children_cpu_seconds()
