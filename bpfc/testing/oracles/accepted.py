@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Final
 
 from bpfc.testing.bulk import Style, case_of
@@ -40,7 +41,7 @@ def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | Non
         if isinstance(outcome.ret, str):
             where = row_at(case.program, last[0])
             return Finding(ORACLE.name, f"trap {outcome.ret}", where, f"insn {last[0]}, interpreted")
-    found = run(case, "O2" if case.seed % 4 == 0 else "O1", hardened=False)
+    found = run(case, Random(case.seed + 1).choice(("O1", "O1", "O1", "O2")), hardened=False)
     tally.ran(case, len(case.inputs))
     for number, result in enumerate(found.outcomes):
         if isinstance(result.ret, str):
@@ -49,5 +50,5 @@ def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | Non
 
 
 ORACLE: Final = Oracle(
-    "accepted", "accepted programs never trap, fault or run for ever", draw, judge, share=3
+    "accepted", "accepted programs never trap, fault or run for ever", draw, judge, share=6
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from time import process_time
 from typing import Final
 
@@ -17,14 +18,14 @@ from ir.kinds import ProgramType
 
 STYLE: Final = Style(size=3, inputs=0, types=(ProgramType.XDP, ProgramType.SCHED_CLS))
 SLOW: Final = 5.0  # seconds of CPU
-_VERIFIED: Final = 8  # one of how many objects is verified too
+_VERIFIED: Final = 0.1  # of the objects that are read
+_WHOLE: Final = 0.06  # of the objects: as they were written
 
 
 def draw(seed: int) -> Case:
     """An object, mostly malformed."""
-    drawn = case_of(seed // 16, STYLE)
-    data = write_object(drawn)
-    return Case(None, {}, (), mutate(data, seed) if seed % 16 else data, seed)
+    data = write_object(case_of(seed, STYLE))
+    return Case(None, {}, (), data if _is_whole(seed) else mutate(data, seed), seed)
 
 
 def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | None:
@@ -32,9 +33,9 @@ def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | Non
     before = process_time()
     outcome = read_everything(case.data, "case.o")
     tally.outcomes[f"read {outcome}"] += 1
-    if not case.seed % 16 and outcome != "object":
+    if _is_whole(case.seed) and outcome != "object":
         return Finding(ORACLE.name, "unread", outcome, "an object as it was written is refused")
-    if outcome == "object" and not case.seed % _VERIFIED:
+    if outcome == "object" and Random(case.seed + 2).random() < _VERIFIED:
         found = read_object(case.data, "case.o")
         for report in verify_object(found, found.programs).values():
             tally.accepted += report.is_accepted
@@ -42,4 +43,8 @@ def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | Non
     return Finding(ORACLE.name, "slow", outcome, f"{took:.1f} seconds") if took > SLOW else None
 
 
-ORACLE: Final = Oracle("loader", "malformed objects are read or refused", draw, judge)
+def _is_whole(seed: int) -> bool:
+    return Random(seed + 1).random() < _WHOLE
+
+
+ORACLE: Final = Oracle("loader", "malformed objects are read or refused", draw, judge, share=8)

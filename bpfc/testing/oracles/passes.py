@@ -53,4 +53,4 @@ def _static_slots(module: Module) -> list[int]:
     ]
 
 
-ORACLE: Final = Oracle("passes", "lifting and every pass keep the meaning", draw, judge, share=2)
+ORACLE: Final = Oracle("passes", "lifting and every pass keep the meaning", draw, judge, share=4)

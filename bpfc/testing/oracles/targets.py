@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.util import find_spec
+from random import Random
 from shutil import which
 from typing import Final
 
@@ -25,7 +26,7 @@ def draw(seed: int) -> Case:
 
 def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | None:
     """Run it on one of the campaign's targets, in that one's order of bytes."""
-    target = surroundings.archs[case.seed % len(surroundings.archs)]
+    target = Random(case.seed + 1).choice(surroundings.archs)
     assert case.program is not None, "a case of instructions"
     is_big = target_named(target).byte_order == "big"
     case = replace(case, program=replace(case.program, big_endian=is_big))
