@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from errno import EOPNOTSUPP
+from functools import cache
 from typing import Final, final
 
 from backends.maps import elements
@@ -73,6 +74,7 @@ def emit_any(symbol: str, type: MapType, name: str, attributes: str = "nounwind"
     return _emit(symbol, Shape(type), operation_of(type, name) or _UNSUPPORTED, name, attributes)
 
 
+@cache
 def host_module(type: MapType) -> str:
     """The IR of every operation of a type, under their host symbols: what the host itself works with."""
     found = [emit_any(host_symbol(type, name), type, name) for name in sorted(OPERATIONS[type])]
