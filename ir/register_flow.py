@@ -216,12 +216,20 @@ class _Flow:
             self.effects[i] = Effects(initialized & 1 << R0, 0, 0)
             self.shape.returns &= bool(initialized & 1 << R0)
             return
+        passed = initialized & self._meant() if self.rows[i].callee is Callee.INDIRECT else initialized
         for register in ARGUMENT_REGISTERS:
-            if not initialized >> register & 1:
+            if not passed >> register & 1:
                 break
             reads |= 1 << register
         self.shape.call_reads[i] = reads
         self.effects[i] = Effects(reads, killed, made)
+
+    def _meant(self) -> int:
+        """The registers that hold what this function was given, by its type, or wrote; others only happen to hold something."""
+        info, meant = self.shape.info, 0
+        for effects in self.effects[self.shape.first : self.shape.end]:
+            meant |= effects.made
+        return meant | (2 << info.parameters) - 2 if info.btf_id else ALL
 
     def _forbid(self, span: Span) -> None:
         """Forbid each insn of `span` that reads a register which some path to it leaves uninitialised."""

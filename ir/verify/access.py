@@ -108,7 +108,7 @@ def load(subject: Subject, state: State, pointer: Pointer, row: Row, offset: int
     if area.kind is AreaKind.CONTEXT:
         return _load_context(subject, state, pointer.span.value + offset, row, inst)
     if area.kind is AreaKind.MAP_VALUE:
-        return _load_map_value(subject, pointer, row, offset, inst)
+        return _load_map_value(subject, state, pointer, row, offset, inst)
     if area.kind in (AreaKind.BTF, AreaKind.MAP):
         return load_object(subject, state, pointer, row, offset, inst)
     return plain_range(row)
@@ -199,12 +199,14 @@ def check_map_value(
                 raise Refused("special-field", said, base)
 
 
-def _load_map_value(subject: Subject, pointer: Pointer, row: Row, offset: int, inst: Value) -> Known:
+def _load_map_value(
+    subject: Subject, state: State, pointer: Pointer, row: Row, offset: int, inst: Value
+) -> Known:
     map_ = pointer.area.map
     assert map_ is not None
     is_known = subject.is_frozen(map_) and pointer.area.is_single
     if is_known and map_.tables and row.size == 8:
-        function = load_function(subject, map_, pointer, offset)
+        function = load_function(subject, state, pointer, inst)
         if function is not None:
             return function
     if pointer.span.mask:

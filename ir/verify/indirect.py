@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ir.algebra import Integers, signed
 from ir.callees import functions_taken, named_function
-from ir.core import Call, Function, Module, Value, operands
-from ir.isa import Callee
-from ir.object import Map
+from ir.core import Alu, Call, Const, Function, Load, Module, Value, operands
+from ir.isa import Callee, compute
 from ir.verify.refusal import Refused
+from ir.verify.scalar import Scalar
 from ir.verify.state import State
 from ir.verify.subject import Subject
 from ir.verify.values import AreaKind, Pointer, start_of
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
 
 _WORD: Final = 8
 _MOST_WORDS: Final = 256
+_MOST_INNER: Final = 16
 _TAIL_CALL: Final = 12
 
 
-def load_function(subject: Subject, map_: Map, pointer: Pointer, offset: int) -> Pointer | None:
-    """What an 8-byte load at pointer + offset of read-only data gives, when that is surely a function or NULL."""
-    places = _places(pointer, offset)
+def load_function(subject: Subject, state: State, pointer: Pointer, load: Value) -> Pointer | None:
+    """What an 8-byte load from read-only data gives, when that is surely a function or NULL."""
+    map_ = pointer.area.map
+    assert isinstance(load, Load)
+    assert map_ is not None
+    places = _places(subject, state, pointer, load)
     table = next((t for t in map_.tables if places and t.start <= places[0] < t.end), None)
     if table is None or places[-1] >= table.end:
         return None
@@ -49,13 +54,66 @@ def load_function(subject: Subject, map_: Map, pointer: Pointer, offset: int) ->
     return start_of(subject.function_area(sorted(names)), is_nullable) if names else None
 
 
-def _places(pointer: Pointer, offset: int) -> list[int]:
-    """Every byte that pointer + offset may be at; none when some are not aligned, or they are too many."""
-    span = pointer.span
+def _places(subject: Subject, state: State, pointer: Pointer, load: Load) -> list[int]:
+    """Every byte that is loaded from, in order; none when some are not aligned, or they are too many to tell."""
+    span, offset = pointer.span, load.offset
     low, high = span.smin + offset, span.smax + offset
-    if (span.mask | (span.value + offset)) & (_WORD - 1) or high - low >= _WORD * _MOST_WORDS:
+    if high - low >= _WORD * _MOST_WORDS:
         return []
-    return [place for place in range(low, high + 1, _WORD) if span.contains(place - offset)]
+    strides = _strides(subject, state, load.base) if span.mask else None
+    if strides is not None:
+        found = sorted({place + offset for place in strides if span.contains(place)})
+    else:
+        found = [place for place in range(low, high + 1) if span.contains(place - offset)]
+    return [] if any(place % _WORD for place in found) else found
+
+
+def _strides(subject: Subject, state: State, base: Value) -> set[int] | None:
+    """The offsets of `base` for each value that the one index in it may have, such as i * 40; None when that is not seen.
+
+    Ranges and known bits tell multiples of powers of two alone.
+    """
+    for index in _inner_values(base):
+        known = state.of(index)
+        if not isinstance(known, Scalar) or known.umax - known.umin >= _MOST_WORDS:
+            continue
+        numbers = [number for number in range(known.umin, known.umax + 1) if known.contains(number)]
+        found = {_offset(subject, state, base, index, number) for number in numbers}
+        places = {place for place in found if place is not None}
+        if len(places) == len(found):
+            return places
+    return None
+
+
+def _inner_values(base: Value) -> list[Value]:
+    """The values that `base` is computed from, those furthest away first."""
+    found: dict[Value, None] = {}
+    work = [base]
+    while work and len(found) < _MOST_INNER:
+        value = work.pop(0)
+        if isinstance(value, Alu):
+            work += [value.x, value.y]
+        if value is not base and not isinstance(value, Const):
+            found[value] = None
+    return list(reversed(found))
+
+
+def _offset(subject: Subject, state: State, value: Value, index: Value, number: int) -> int | None:
+    """`value`, of a pointer its offset, when `index` is `number`; None when that depends on more."""
+    if value is index:
+        return number
+    if isinstance(value, Const):
+        return value.value
+    known = state.of(value)
+    if isinstance(known, Pointer) and not known.span.mask:
+        return known.span.value
+    if not isinstance(value, Alu):
+        return None
+    x, y = (_offset(subject, state, part, index, number) for part in (value.x, value.y))
+    if x is None or y is None:
+        return None
+    result: int = compute(value.row, Integers(subject.program.big_endian), x, y)
+    return signed(64, result)
 
 
 def find_functions(subject: Subject, state: State, call: Call) -> list[Function]:

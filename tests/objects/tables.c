@@ -2,6 +2,7 @@
  *
  * proved, masked   an index that a comparison, or a mask, keeps inside of the table
  * by_name          a struct of a number and a function, found by its number
+ * strided          rows of 40 bytes with two functions each; handed_on: a table that a function gets as an argument
  * optional         a table with holes, tested before the call
  * nested           a function of one table that calls through another
  * deep             functions of 256 bytes of stack each
@@ -94,6 +95,35 @@ SEC("xdp") int too_deep(struct xdp_md *ctx)
 {
 	USE_STACK(256);
 	return unfitting[ctx->ingress_ifindex & 1](ctx->rx_queue_index, 1);
+}
+
+struct wide_row {
+	char name[12];
+	operation run;
+	__u32 cost;
+	operation other;
+};
+static const struct wide_row wide[3] = {
+	{ "add", add, 1, multiply }, { "subtract", subtract, 2, modulo }, { "multiply", multiply, 3, add },
+};
+
+SEC("xdp") int strided(struct xdp_md *ctx)
+{
+	__u32 i = ctx->ingress_ifindex;
+
+	if (i >= 3)
+		return 99;
+	return wide[i].run(ctx->rx_queue_index, 5) * 1000 + wide[i].other(ctx->rx_queue_index, 5);
+}
+
+static __noinline __u64 through(const operation *operations, __u32 i, __u64 a)
+{
+	return operations[i & 3](a, 5);
+}
+
+SEC("xdp") int handed_on(struct xdp_md *ctx)
+{
+	return through(table, ctx->ingress_ifindex, ctx->rx_queue_index);
 }
 
 typedef int (*handler)(struct xdp_md *ctx, __u64 *sums);
