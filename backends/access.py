@@ -147,6 +147,7 @@ def lower_atomic(lowering: FunctionLowering, inst: Atomic) -> str:
     row, size, bits = inst.row, inst.row.size, inst.row.size * 8
     if lowering.regions.of(inst.base).kind is RegionKind.CONTEXT and not lowering.module.context.is_raw:
         lowering.problem("context-access", "atomic operation on the context is not allowed", inst.at)
+    lowering.checker.require_readable(lowering.regions.of(inst.base), inst.at)
     address, align = lowering.checker.access(inst, inst.base, inst.offset, size, writes=True)
     lowering.checker.require_alignment(address, align, size, inst.at)
     value = lowering.as_int(inst.value)

@@ -17,12 +17,14 @@ from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, helper_by_id
 from ir.hook_objects import XDP_BUFF
 from ir.isa import Callee
 from ir.kfuncs import KFUNCS
+from ir.maps import MapFlag
 from ir.object import POISON_HELPER, Map
 from ir.regions import INNER, RegionKind, map_named
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering
 
+_CHANGES: Final = frozenset({"map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem"})
 EINVAL: Final = 22
 EACCES: Final = 13
 TAIL_CALL: Final = 12
@@ -207,6 +209,9 @@ def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> 
                 if region.kind is RegionKind.MAP:
                     map_ = map_named(lowering.module, region.name)
                     _check_inner(lowering, call, value)
+                    if map_ is not None and map_.flags & MapFlag.RDONLY_PROG and helper.name in _CHANGES:
+                        said = f"{helper.full_name} changes map '{region.name}', which programs may only read"
+                        lowering.problem("read-only-map", said, call.at)
                 elif region.kind is not RegionKind.UNKNOWN or not lowering.facts.is_proved(call):
                     said = f"argument {number + 1} of {helper.full_name} must be a map"
                     lowering.problem("helper-argument", said, call.at)

@@ -20,7 +20,7 @@ from ir.core import Address, Alu, Atomic, Call, Const, Frame, Function, Inst, Lo
 from ir.hook_objects import object_named
 from ir.kinds import MapType
 from ir.map_layout import CPUS, DATA, layout_of, spare_elements
-from ir.maps import HASHES, is_per_cpu
+from ir.maps import HASHES, MapFlag, is_per_cpu
 from ir.object import Map, ReferenceKind
 from ir.regions import INNER, Region, RegionKind, constant_step, map_named
 from ir.verify.values import ZERO, AreaKind, Pointer
@@ -98,6 +98,14 @@ class Checker:
         low = self.text.and_(64, self.text.emit(f"ptrtoint ptr {address} to i64"), str(size - 1))
         self.lowering.trap_unless(self.text.eq(64, low, "0"), abi.Trap.MEMORY, at)
 
+    def require_readable(self, region: Region, at: int) -> bool:
+        """Whether programs may read a region; a problem is noted for a map that they may only write."""
+        if region.kind is not RegionKind.MAP_VALUE or not self._is_write_only(region):
+            return True
+        said = f"load from map '{region.name}', which programs may only write"
+        self.lowering.problem("write-only-map", said, at)
+        return False
+
     def argument(
         self, call: Call, value: Value, size: str, constant: int | None, writes: bool, nullable: bool
     ) -> None:
@@ -144,6 +152,8 @@ class Checker:
         if region.kind is RegionKind.MAP_VALUE and writes and self._is_read_only(region):
             self.lowering.problem("read-only-map", f"store into read-only map '{region.name}'", at)
             return True
+        if not writes and not self.require_readable(region, at):
+            return True
         if self.regions.frame_offset(base) is not None:
             if not -FRAME_SIZE <= total <= -size:
                 said = f"access of {size} bytes at stack offset {total} is outside [-{FRAME_SIZE}, 0)"
@@ -178,7 +188,11 @@ class Checker:
 
     def _is_read_only(self, region: Region) -> bool:
         map_ = map_named(self.lowering.module, region.name)
-        return map_ is not None and (map_.is_read_only or bool(map_.flags & 1 << 7))
+        return map_ is not None and (map_.is_read_only or bool(map_.flags & MapFlag.RDONLY_PROG))
+
+    def _is_write_only(self, region: Region) -> bool:
+        map_ = map_named(self.lowering.module, region.name)
+        return map_ is not None and bool(map_.flags & MapFlag.WRONLY_PROG)
 
     def _alignment(self, region: Region, base: Value, total: int) -> int:
         """A power of two that divides the address, from what is known of the region's start."""
