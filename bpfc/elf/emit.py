@@ -19,7 +19,7 @@ from typing import Final, Literal, NoReturn, final
 from bpfc.elf.emit_records import move_records
 from bpfc.elf.file import ElfSymbol, RelocationRow, Section, read_elf, relocation_rows
 from bpfc.elf.rewritten import Rewriting, collect_functions
-from bpfc.elf.writer import TYPES, OutputSection, write_sections
+from bpfc.elf.writer import TYPES, OutputSection, can_write, write_sections
 from ir.btf_ext import read_btf_ext
 from ir.bytecode import Rewritten
 from ir.diagnostics import Diagnostic, Location, UnreadableError, UnsupportedError
@@ -28,6 +28,7 @@ from ir.object import Object
 
 R_BPF_64_32: Final = 10
 _DROPPED: Final = (".debug", ".rel.debug", ".rela.debug", ".llvm_addrsig", ".eh_frame", ".rel.eh_frame")
+_TABLES: Final = ("SHT_REL", "SHT_RELA")
 _REBUILT: Final = ("SHT_SYMTAB", "SHT_STRTAB", "SHT_NULL")
 _RECORDS: Final = (".rel.BTF.ext", ".rela.BTF.ext")  # of .BTF.ext, whose offsets stand in it as they are
 
@@ -80,6 +81,11 @@ class _Emitter:
             if section.type not in (*TYPES, *_REBUILT) and not section.name.startswith(_DROPPED):
                 self._refuse(section, f"it is of type {section.type}", 0)
 
+        for symbol in self.file.symbols:
+            if not can_write(symbol):
+                section = self.file.sections[max(symbol.section, 0)]
+                self._refuse(section, f"symbol '{symbol.name}' is of type {symbol.type}", symbol.offset)
+
     def _lay_out(self) -> dict[int, _Code]:
         codes: dict[int, _Code] = {}
         for section in self.file.sections:
@@ -104,8 +110,9 @@ class _Emitter:
             return self._has_records(section)
         if section.type in _REBUILT or section.name.startswith(_DROPPED) or section.name in _RECORDS:
             return False
-        if section.type in ("SHT_REL", "SHT_RELA"):
-            return self._is_kept(self.file.sections[section.info])
+        if section.type in _TABLES:
+            owner = self.file.sections[section.info] if section.info < len(self.file.sections) else section
+            return owner.type not in _TABLES and self._is_kept(owner)
         return not section.is_code or section.number in self.codes
 
     def _keep_symbols(self) -> dict[int, int]:
@@ -133,7 +140,7 @@ class _Emitter:
     def _part(self, section: Section) -> OutputSection:
         link = info = 0
         data = section.data
-        if section.type in ("SHT_REL", "SHT_RELA"):
+        if section.type in _TABLES:
             data = self._relocations(section)
             link, info = len(self.kept) + 1, self.numbers[section.info]
         elif section.number in self.codes:
@@ -174,7 +181,7 @@ class _Emitter:
 
     def _tables(self, section: Section) -> Iterator[Section]:
         for table in self.file.sections:
-            if table.type in ("SHT_REL", "SHT_RELA") and table.info == section.number:
+            if table.type in _TABLES and table.info == section.number:
                 yield table
 
     def _name(self, symbol: ElfSymbol) -> str:

@@ -14,7 +14,7 @@ from bpfc.elf.file import ElfSymbol
 
 TYPES: Final = {"SHT_PROGBITS": 1, "SHT_RELA": 4, "SHT_NOTE": 7, "SHT_NOBITS": 8, "SHT_REL": 9}
 _SYMTAB, _STRTAB = 2, 3
-_SYMBOL_TYPES: Final = (
+SYMBOL_TYPES: Final = (
     "STT_NOTYPE",
     "STT_OBJECT",
     "STT_FUNC",
@@ -23,11 +23,17 @@ _SYMBOL_TYPES: Final = (
     "STT_COMMON",
     "STT_TLS",
 )
-_BINDINGS: Final = ("STB_LOCAL", "STB_GLOBAL", "STB_WEAK")
-_VISIBILITIES: Final = ("STV_DEFAULT", "STV_INTERNAL", "STV_HIDDEN", "STV_PROTECTED")
+BINDINGS: Final = ("STB_LOCAL", "STB_GLOBAL", "STB_WEAK")
+VISIBILITIES: Final = ("STV_DEFAULT", "STV_INTERNAL", "STV_HIDDEN", "STV_PROTECTED")
 _ABSOLUTE: Final = 0xFFF1
 _ALIGNMENT: Final = 8
 _HEADER_SIZE: Final = 64
+
+
+def can_write(symbol: ElfSymbol) -> bool:
+    """Whether a symbol is of a sort that there is a number for."""
+    known = symbol.type in SYMBOL_TYPES and symbol.binding in BINDINGS
+    return known and symbol.visibility in VISIBILITIES
 
 
 @final
@@ -105,8 +111,8 @@ def _symbols(symbols: Sequence[ElfSymbol], order: str) -> tuple[bytes, bytes, in
             strings += symbol.name.encode() + b"\0"
         if not symbol.is_local:
             first_global = min(first_global, number)
-        info = _BINDINGS.index(symbol.binding) << 4 | _SYMBOL_TYPES.index(symbol.type)
+        info = BINDINGS.index(symbol.binding) << 4 | SYMBOL_TYPES.index(symbol.type)
         section = symbol.section if symbol.section >= 0 else _ABSOLUTE
-        visibility = _VISIBILITIES.index(symbol.visibility)
+        visibility = VISIBILITIES.index(symbol.visibility)
         table += pack(f"{order}IBBHQQ", name, info, visibility, section, symbol.offset, symbol.size)
     return bytes(table), bytes(strings), first_global

@@ -185,3 +185,18 @@ def test_debian_objects_are_written_or_refused_with_a_reason(debian_objects: Pat
         written += list(bpfc.load(data, loaded.object.name).programs) == list(loaded.programs)
     assert written > 20
     assert refused <= {"cannot-emit", "no-program"}
+
+
+@pytest.mark.parametrize("info", [3, 99], ids=["itself", "nothing"])
+def test_relocations_of_no_section_are_left_out(info: int) -> None:
+    data = bytearray(
+        write_elf(
+            [code("xdp", encode([ONE, EXIT])), Part("x", bytes(8), 3, relocations=[Reloc(0, 2, "main")])],
+            [Sym("main", "xdp", 0, 16)],
+        )
+    )
+    headers = int.from_bytes(data[40:48], "little")
+    place = headers + 3 * 64 + 44  # sh_info of section 3, the table
+    data[place : place + 4] = info.to_bytes(4, "little")
+    written = bpfc.load(bytes(data), "x.o").emit_bpf()
+    assert [section.name for section in read_elf(written, "x.o").sections[1:3]] == ["xdp", "x"]
