@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,7 +123,10 @@ def test_threads_that_end_give_their_blocks_back(code: LinkedImage, tracers: Run
         lost = threads.lost
         for _ in range(30):
             called.from_threads(64, 10)
-        assert threads.owners() == before
+        end = time.monotonic() + 20  # a thread is joined before it has quite ended
+        while threads.owners() > before and time.monotonic() < end:
+            time.sleep(1e-3)
+        assert threads.owners() <= before
         assert threads.lost == lost
     assert sum(per_cpu(tracers)) == 1 + 30 * 64 * 10
 
