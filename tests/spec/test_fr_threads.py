@@ -117,50 +117,60 @@ def test_fr_23_main_and_two_functions_are_replaced_at_once(
 
 
 class Gate:
-    """A helper that a test can see a thread in, and let it out of."""
+    """A helper that a test can see threads in, and let them out of."""
 
     def __init__(self) -> None:
-        self.inside, self.leave = threading.Event(), threading.Event()
+        self.inside, self.leave = threading.Semaphore(0), threading.Event()
 
     def __call__(self) -> int:
-        self.inside.set()
-        assert self.leave.wait(20)
+        self.inside.release()
+        assert self.leave.wait(60)
         return 1
+
+    def wait(self, count: int) -> None:
+        """Until `count` more threads are inside."""
+        for _ in range(count):
+            assert self.inside.acquire(timeout=60)
 
 
 @pytest.mark.host_only("threads take turns on an emulated machine; the next case does without")
-def test_fr_24_threads_inside_of_the_old_and_the_new_body_return_and_only_then_is_it_freed() -> None:
+def test_fr_24_threads_inside_of_the_old_and_the_new_body_return_and_only_then_is_it_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two threads are in the old body when the extension comes, two in the extension when it goes."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2 * THREADS)  # each run has a cpu number of its own
     old, new = Gate(), Gate()
     with started("extended") as targets, started("extending") as extensions:
         targets.helpers["bpf_get_prandom_u32"] = old
         extensions.helpers["bpf_get_prandom_u32"] = new
         target, extension = targets["calls_waits"], extensions["waits_too"]
-        results: dict[str, int] = {}
+        results: list[int] = []
 
-        def call(name: str) -> threading.Thread:
-            thread = threading.Thread(target=lambda: results.update({name: run(target, 50)}))
+        def call() -> threading.Thread:
+            thread = threading.Thread(target=lambda: results.append(run(target, 50)))
             thread.start()
             return thread
 
-        first = call("old")
-        assert old.inside.wait(20)
+        first = [call() for _ in range(THREADS // 2)]
+        old.wait(len(first))
         link = extension.attach_freplace(target, "waits")
         (form,) = extension.extension.forms.values()
-        second = call("new")
-        assert new.inside.wait(20)
+        second = [call() for _ in range(THREADS // 2)]
+        new.wait(len(second))
         link.close()
         extensions.close()
         old.leave.set()
-        first.join()
+        for thread in first:
+            thread.join()
         epochs().collect()
-        assert results == {"old": 51}
+        assert results == [51, 51]
         assert form.image.block.is_open
         new.leave.set()
-        second.join()
+        for thread in second:
+            thread.join()
         epochs().drain(5)
-        assert results == {"old": 51, "new": 1051}
+        assert results == [51, 51, 1051, 1051]
         assert not form.image.block.is_open
-        old.leave.set()
         assert run(target, 50) == 51
 
 
