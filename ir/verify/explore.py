@@ -39,6 +39,8 @@ MAX_DEPTH: Final = 8
 _JOINS_BEFORE_WIDENING: Final = 2
 _JOINS_WITH_THRESHOLDS: Final = 10
 _MOST_LOSSY: Final = 6
+# So many steps for each instruction come on top of an effort's: long programs are gone through, too.
+_VISITS_PER_INSN: Final = 2
 _MOST_RECENT: Final = 16
 
 RESULT: Final = Param(0)
@@ -98,7 +100,8 @@ class Explorer:
         self.subject = subject
         self.effort = effort
         self.outlines = outlines
-        self.steps_left = effort.steps
+        self.budget = effort.steps + _VISITS_PER_INSN * len(subject.program.insns)
+        self.steps_left = self.budget
         self.states = 0
         self.moving = functions_that_move_packets(subject.module)
         self.called: list[Function] = []  # global functions, in the order in which they were come to
@@ -168,7 +171,7 @@ class Walk:
             for inst in block.insts:
                 self.explorer.steps_left -= len(states)
                 if self.explorer.steps_left < 0:
-                    raise Refused("too-complex", f"not proved within {self.explorer.effort.steps} steps")
+                    raise Refused("too-complex", f"not proved within {self.explorer.budget} steps")
                 if type(inst) is Call:
                     after: list[State] = []
                     for state in states:

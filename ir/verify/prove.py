@@ -92,7 +92,7 @@ def verify(
                 found = (explain(subject, refused),)
             is_exact = refused.state is not None and refused.state.exact
             is_final = refused.code in _PLAIN or (is_exact and refused.code not in _UNDECIDED)
-        steps += effort.steps - explorer.steps_left
+        steps += explorer.budget - explorer.steps_left
         states += explorer.states
         if not found or is_final:
             break

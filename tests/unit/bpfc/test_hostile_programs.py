@@ -1,0 +1,96 @@
+"""Programs made to be hard on the verifier: each gets a verdict within the budget of steps."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+import bpfc
+from ir.diagnostics import RejectedError, UnreadableError
+from ir.lift import lift
+from ir.verify.explore import Effort
+from ir.verify.prove import EFFORTS, Report, verify
+
+OBJECTS = Path(__file__).parents[2] / "objects"
+RANDOM = "call 7\n"
+BUDGET = sum(effort.steps for effort in EFFORTS)
+
+
+SHORT = Effort(width=1, steps=1000, clamps=True)
+
+
+def verdict(text: str, efforts: tuple[Effort, ...] = EFFORTS) -> Report:
+    return verify(lift(bpfc.assemble(text).programs["main"], {}), efforts=efforts)
+
+
+def code(report: Report) -> str:
+    return report.diagnostics[0].code if report.diagnostics else ""
+
+
+def test_a_ladder_of_branches_with_2_to_the_64_paths_is_proved_in_one_pass() -> None:
+    rungs = "".join(
+        f"{RANDOM}if r0 s> 5 goto L{i}\n*(u64 *)(r10 - {8 * (i % 60 + 1)}) = {i}\nL{i}:\n" for i in range(64)
+    )
+    report = verdict(f"{rungs}r0 = 0\nexit\n")
+    assert report.is_accepted
+    assert report.tries == 1
+
+
+def test_a_sum_over_a_ladder_that_reaches_past_the_stack_is_refused() -> None:
+    rungs = "".join(f"{RANDOM}if r0 s> 5 goto L{i}\nr6 += {1 << i % 20}\nL{i}:\n" for i in range(100))
+    report = verdict(f"r6 = 0\n{rungs}r1 = r10\nr1 += r6\nr0 = *(u8 *)(r1 - 1)\nr0 = 0\nexit\n")
+    assert code(report) == "stack-out-of-bounds"
+    assert report.steps <= BUDGET
+
+
+def test_three_hundred_loops_with_no_head_in_common_are_refused_as_endless() -> None:
+    blocks = "".join(
+        f"L{i}:\n{RANDOM}if r0 s> {i} goto L{(i * 7919 + 13) % 300}\nif r0 s> 3 goto L{(i * 104729 + 7) % 300}\n"
+        for i in range(300)
+    )
+    assert code(verdict(f"{blocks}r0 = 0\nexit\n")) == "unbounded-loop"
+
+
+def test_sixty_nested_loops_over_one_counter_are_proved() -> None:
+    heads = "".join(f"r6 = 0\nA{i}:\n" for i in range(60))
+    ends = "".join(f"if r6 < 1000 goto A{i}\n" for i in reversed(range(60)))
+    assert verdict(f"{heads}r6 += 1\n{ends}r0 = 0\nexit\n").is_accepted
+
+
+@pytest.mark.parametrize(("calls", "wanted"), [(2, ""), (30, "too-complex")])
+def test_calls_that_call_the_next_several_times_end_within_the_budget(calls: int, wanted: str) -> None:
+    functions = "".join(f"G{i}:\nr0 = 0\n" + f"call G{i + 1}\n" * calls + "exit\n" for i in range(6))
+    report = verdict(f"call G0\nr0 = 0\nexit\n{functions}G6:\nr0 = 0\nexit\n", (SHORT,))
+    assert code(report) == wanted
+    assert report.steps < 2 * SHORT.steps
+
+
+def test_256_functions_are_verified_and_one_more_is_refused() -> None:
+    def chain(count: int) -> str:
+        calls = "".join(f"call F{i}\n" for i in range(count))
+        return f"{calls}r0 = 0\nexit\n" + "".join(f"F{i}:\nr0 = {i}\nexit\n" for i in range(count))
+
+    assert verdict(chain(255)).is_accepted
+    assert code(verdict(chain(256))) == "too-many-functions"
+
+
+def test_a_program_longer_than_the_budget_of_steps_is_gone_through() -> None:
+    assert verdict("r0 = 0\n" + "r0 += 1\n" * (2 * SHORT.steps) + "exit\n", (SHORT,)).is_accepted
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_objects_with_corrupt_types_get_a_verdict_or_a_diagnostic(seed: int) -> None:
+    data = bytearray((OBJECTS / "kfuncs.o").read_bytes())
+    magic = data.index(b"\x9f\xeb\x01\x00")
+    chance = random.Random(seed)
+    for _ in range(chance.randint(1, 8)):
+        data[chance.randrange(magic + 24, magic + 1500)] ^= 1 << chance.randrange(8)
+    try:
+        reports = bpfc.load(bytes(data)).verify()
+    except (UnreadableError, RejectedError) as error:
+        found = [str(diagnostic) for diagnostic in error.diagnostics]
+    else:
+        found = [report.name for report in reports.values() if report.is_accepted or report.diagnostics]
+    assert found
