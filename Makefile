@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 FLOORS := ir backends runtime bpfc
-BIG_ENDIAN := everything extended extending globals hooked packet_tracers replacements static_keys tables tracers \
+BIG_ENDIAN := everything extended extending globals hooked packet_tracers replacements static_keys switched tables tracers \
 	xdp_stats
 OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c)) $(BIG_ENDIAN:%=tests/objects/%.eb.o)
 MICROS := $(patsubst %.c,%.o,$(filter-out %/native.c,$(wildcard benchmarks/programs/*.c))) \

@@ -23,6 +23,7 @@ CASES = (
     "test_fr_threads.py",
     "test_fr_verification.py",
     *INTERPRETED,
+    "test_sk_attached.py",
     "test_sk_static_keys.py",
     "test_sk_threads.py",
     "test_tr_trampolines.py",

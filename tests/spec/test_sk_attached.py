@@ -98,6 +98,7 @@ def test_updates_of_an_extension_are_checked_though_it_is_not_attached(switched:
     assert program.keys["loud"].enabled is True
 
 
+@pytest.mark.host_only("wants threads that run at the same time")
 @pytest.mark.slow
 def test_a_key_is_switched_while_extensions_come_and_go(targets: Runtime) -> None:
     """A writer switches, another attaches, detaches and frees; callers see the function or one side of the branch."""

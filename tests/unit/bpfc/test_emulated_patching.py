@@ -12,9 +12,11 @@ import pytest
 import bpfc
 from bpfc.loaded import Loaded
 from runtime.epoch import epochs
+from runtime.linker import link
 from runtime.platform import Platform
 from runtime.publish import Mode
 from tests.engines import EMULATED, require_emulator
+from tests.native import compile_text
 
 OBJECTS = Path(__file__).parents[2] / "objects"
 PACKET = bytes(64)
@@ -101,3 +103,37 @@ def test_a_program_runs_another_from_a_helper(machine: Platform) -> None:
     with outer.start(target=machine) as first, inner.start(target=machine) as second:
         first.helpers["bpf_ktime_get_ns"] = lambda: second["main"].run(b"").ret
         assert first["main"].run(b"").ret == 42
+
+
+STRAY = "define i64 @stray() {\n  %x = load volatile i64, ptr inttoptr (i64 4096 to ptr)\n  ret i64 %x\n}"
+
+
+@pytest.mark.parametrize("name", EMULATED)
+def test_a_stray_access_is_a_diagnostic(name: str) -> None:
+    require_emulator(name)
+    with bpfc.emulate(name) as machine, link(compile_text(STRAY, machine.target), {}, machine.pool) as image:
+        with pytest.raises(bpfc.TrapError) as caught:
+            machine.function(image.address_of("stray"))()
+        assert caught.value.diagnostics[0].code == "emulation-failed"
+
+
+@pytest.mark.parametrize("name", EMULATED)
+def test_poison_is_a_diagnostic(name: str) -> None:
+    require_emulator(name)
+    with bpfc.emulate(name) as machine:
+        image = link(compile_text(STRAY, machine.target), {}, machine.pool)
+        run = machine.function(image.address_of("stray"))
+        image.close()
+        with pytest.raises(bpfc.TrapError) as caught:
+            run()
+        assert caught.value.diagnostics[0].code == "emulation-failed"
+
+
+@pytest.mark.parametrize("name", EMULATED)
+def test_a_closed_machine_says_so(name: str) -> None:
+    require_emulator(name)
+    with bpfc.emulate(name) as machine:
+        run = machine.function(machine.pool.address)
+    with pytest.raises(bpfc.UnsupportedError) as caught:
+        run()
+    assert (caught.value.diagnostics[0].code, caught.value.errno) == ("closed", errno.EBADF)
