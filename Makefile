@@ -62,8 +62,8 @@ benchmarks/programs/random_%.o:
 	$(PYTHON) -m benchmarks.generate .cache/generated
 	$(CLANG) -target bpf -mcpu=$(BPF_CPU) -O2 -I benchmarks/programs -c .cache/generated/random_$*.c -o $@
 
-bench: $(DEV) ## measure, as ratios within one run
-	$(BIN)/python -m benchmarks
+bench: $(DEV) ## measure, as ratios within one run; JSON and a page with charts in .cache/bench, beside the run before
+	$(BIN)/python -m benchmarks --out .cache/bench
 
 fuzz: $(DEV) ## run the property tests for long, then a campaign over all oracles (TIME=30m)
 	$(BIN)/python -m pytest tests/property -n $(JOBS) --hypothesis-profile=fuzz

@@ -6,17 +6,19 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import bpfc
 from benchmarks.calls import measure_calls
 from benchmarks.command import CommandPeer
-from benchmarks.costs import measure_costs
+from benchmarks.costs import Cost, measure_costs
 from benchmarks.extensions import measure_extensions
 from benchmarks.kernel import KernelPeer
+from benchmarks.maps import measure_maps
 from benchmarks.measure import ROUNDS
 from benchmarks.native import Compiler, UnavailableError, find_compiler
 from benchmarks.page import page
@@ -59,23 +61,44 @@ def main(given: Sequence[str] | None = None) -> int:
         if report.ratios:
             print(f"{'geomean':<12}{'':>11}" + "".join(_geomean(report, other) for other in others))
         if not arguments.names:
-            print()
-            for cost in chain(
-                measure_costs(compiler, folder),
-                measure_calls(compiler, folder),
-                measure_static_keys(),
-                measure_extensions(),
-                measure_tracing(compiler, folder),
-            ):
+            for cost in _costs(compiler, folder):
+                if not report.costs or report.costs[-1].section != cost.section:
+                    print(f"\n{cost.section}")
                 report.costs.append(cost)
                 print(cost_line(cost), flush=True)
-    values = to_json(report)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(values, indent=1) + "\n")
-    if arguments.html is not None:
-        earlier = json.loads(arguments.compare.read_text()) if arguments.compare is not None else None
-        arguments.html.write_text(page(values, earlier))
+    _write(to_json(report), arguments)
     return 0
+
+
+def _costs(compiler: Compiler | None, folder: Path) -> Iterator[Cost]:
+    """Every cost, of every section."""
+    for section, costs in (
+        ("around the code", measure_costs(compiler, folder)),
+        ("map operations and tail calls", measure_maps()),
+        ("calls", measure_calls(compiler, folder)),
+        ("static keys", measure_static_keys()),
+        ("extensions", measure_extensions()),
+        ("programs around functions", measure_tracing(compiler, folder)),
+    ):
+        for cost in costs:
+            yield replace(cost, section=section)
+
+
+def _write(values: dict[str, object], arguments: argparse.Namespace) -> None:
+    """Write the reports that were asked for."""
+    html, said, compare = arguments.html, arguments.json, arguments.compare
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        before = sorted(arguments.out.glob("bench-*.json"))
+        compare = compare or (before[-1] if before else None)
+        said = said or arguments.out / time.strftime("bench-%Y%m%d-%H%M%S.json", time.gmtime())
+        html = html or arguments.out / "index.html"
+    earlier = json.loads(compare.read_text()) if compare is not None else None
+    if said is not None:
+        said.write_text(json.dumps(values, indent=1) + "\n")
+    if html is not None:
+        html.write_text(page(values, earlier))
+        print(f"\n{html}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the results as a page with charts")
     parser.add_argument(
         "--compare", type=Path, metavar="FILE", help="JSON of an earlier run, drawn into the page's chart"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write both there, compared with the run before (make bench)"
     )
     return parser
 

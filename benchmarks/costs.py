@@ -36,12 +36,17 @@ IMPORT_TARGET_MS: Final = 100.0
 @final
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A cost in `unit`, the least of some tries; `target` is the most it should be, None when nobody says."""
+    """A cost in `unit`, the least of some tries; `target` is the most it should be, None when nobody says.
+
+    `section` is what it is about, `kernel` what the same costs in the running kernel, where that was asked.
+    """
 
     name: str
     value: float
     unit: str
     target: float | None = None
+    section: str = ""
+    kernel: float | None = None
 
     @property
     def is_met(self) -> bool:
@@ -63,6 +68,7 @@ def measure_costs(compiler: Compiler | None, folder: Path) -> Iterator[Cost]:
     for micro in sized:
         yield from verify_time(micro)
     yield from import_time()
+    yield from memory_use()
 
 
 def batch_overhead(compiler: Compiler | None, folder: Path) -> Iterator[Cost]:
@@ -165,6 +171,19 @@ def import_time() -> Iterator[Cost]:
     yield Cost("import bpfc", whole - empty, "ms", IMPORT_TARGET_MS)
 
 
+def memory_use() -> Iterator[Cost]:
+    """The most memory that a process needs to import bpfc, to verify and to compile the largest program."""
+    largest = next(micro for micro in MICROS if micro.name == "random_16k").object
+    load = f"import bpfc; loaded = bpfc.load({str(largest)!r})"
+    compile_ = f"{load}; loaded.start(bpfc.Options(cache=False))[{PROGRAM!r}]"
+    for name, text in (
+        ("memory of a process that imported bpfc", "import bpfc"),
+        ("memory to verify random_16k", f"{load}; loaded.verify()"),
+        ("memory to compile random_16k", compile_),
+    ):
+        yield Cost(name, _peak_mb(text), "MB")
+
+
 @contextmanager
 def own_cache() -> Iterator[None]:
     """Inside, the object cache is a folder of its own, empty at first."""
@@ -187,6 +206,12 @@ def _rows() -> list[bytes] | None:
         return None
     rows: list[bytes] = numpy.zeros((PACKETS, len(EMPTY.packet)), dtype=numpy.uint8)  # type: ignore[assignment]
     return rows
+
+
+def _peak_mb(text: str) -> float:
+    told = f"{text}\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    done = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1]) * 1024 / 1e6
 
 
 def _cpu_ms(text: str) -> float:

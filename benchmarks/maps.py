@@ -21,6 +21,7 @@ from typing import Final, final
 
 import bpfc
 from benchmarks import kernel
+from benchmarks.costs import Cost
 from benchmarks.measure import Contestant, Timing, race, timed
 from benchmarks.native import UnavailableError
 from bpfc.running import Runtime
@@ -71,6 +72,19 @@ def main() -> int:
             for line in (*_threads(runtime), *_memory(peer)):
                 print(line, flush=True)
     return 0
+
+
+def measure_maps() -> Iterator[Cost]:
+    """Each operation as it is measured, and the kernel's beside it."""
+    loaded = bpfc.load(OBJECT)
+    with loaded.start() as runtime:
+        runtime["fill"].run(PACKET)
+        peer = _peer(loaded)
+        loops = race(_contestants("empty", runtime, peer))
+        for name in loaded.programs:
+            if name not in HELPING:
+                row = _row(name, race(_contestants(name, runtime, peer)), loops)
+                yield Cost(row.name, row.bpfc, "ns", kernel=row.kernel)
 
 
 def _peer(loaded: bpfc.Loaded) -> _KernelObject | None:

@@ -52,9 +52,19 @@ def page(report: Json, earlier: Json | None = None) -> str:
     parts = [f"<h1>bpfc: {head}</h1>", _host(report["host"])]
     if mean is not None:
         parts += ["<h2>Code speed</h2>", _legend(report, earlier), _ratio_chart(report, earlier)]
-    if report["costs"]:
+    beside = [cost for cost in report["costs"] if cost.get("kernel")]
+    if beside:
+        parts += [
+            "<h2>Operations, beside the running kernel's</h2>",
+            "<p>Time of one operation over the kernel's for the same; left of 1x is faster than the kernel.</p>",
+            _kernel_chart(beside),
+        ]
+    if any(cost["target"] for cost in report["costs"]):
         parts += ["<h2>Costs, of their targets</h2>", _cost_chart(report["costs"])]
-    parts += ["<h2>Numbers</h2>", _speed_table(report), _cost_table(report["costs"])]
+    parts += ["<h2>Numbers</h2>", _speed_table(report)]
+    for section in dict.fromkeys(cost.get("section", "") for cost in report["costs"]):
+        costs = [cost for cost in report["costs"] if cost.get("section", "") == section]
+        parts += [f"<h3>{escape(section)}</h3>", _cost_table(costs)]
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>bpfc benchmarks</title>\n'
@@ -111,6 +121,17 @@ def _ratio_chart(report: Json, earlier: Json | None) -> str:
     )
     parts.append(_rule(scale, 1.0, bottom, "one"))
     return drawing(WIDTH, bottom + 8, "time of bpfc's code over the time of native code, by program", parts)
+
+
+def _kernel_chart(costs: list[Json]) -> str:
+    ratios = {cost["name"]: max(cost["value"], 0.01) / cost["kernel"] for cost in costs}
+    scale = LogScale(min(0.5, *ratios.values()) / 1.1, max(2.0, *ratios.values()) * 1.1, LEFT, RIGHT)
+    bottom = TOP + ROW * len(ratios)
+    parts = _grid(scale, bottom)
+    for number, (name, ratio) in enumerate(ratios.items()):
+        parts += _ratio_row(scale, TOP + ROW * number, name, ratio, 1.5)
+    parts.append(_rule(scale, 1.0, bottom, "one"))
+    return drawing(WIDTH, bottom + 8, "time of an operation over that of the same in the kernel", parts)
 
 
 def _ratio_row(
@@ -188,11 +209,12 @@ def _cost_table(costs: list[Json]) -> str:
                 cost["name"],
                 f"{cost['value']:.2f} {cost['unit']}",
                 f"{cost['target']:g}" if cost["target"] else "",
+                f"{cost['kernel']:.2f} {cost['unit']}" if cost.get("kernel") else "",
             ]
         )
         for cost in costs
     ]
-    return _table(["cost", "least", "target"], lines) if lines else ""
+    return _table(["cost", "least", "target", "kernel"], lines) if lines else ""
 
 
 def _row(cells: list[str], title: str = "") -> str:

@@ -73,7 +73,14 @@ def to_json(report: Report) -> dict[str, object]:
         "geomean": report.geomean(),
         "programs": [_speed_json(speed) for speed in report.speeds],
         "costs": [
-            {"name": cost.name, "value": cost.value, "unit": cost.unit, "target": cost.target}
+            {
+                "name": cost.name,
+                "value": cost.value,
+                "unit": cost.unit,
+                "target": cost.target,
+                "section": cost.section,
+                "kernel": cost.kernel,
+            }
             for cost in report.costs
         ],
     }
@@ -106,6 +113,8 @@ def row(speed: Speed, others: Sequence[str]) -> str:
 def cost_line(cost: Cost) -> str:
     """A cost as a line of text, with its target."""
     said = f"{cost.name:<50}{cost.value:>10.2f} {cost.unit}"
+    if cost.kernel is not None:
+        said += f"{cost.kernel:>11.2f} {cost.unit} in the kernel, {cost.value / max(cost.kernel, 0.01):.2f}x"
     if cost.target is None:
         return said
     return f"{said}  (target {cost.target:g}{'' if cost.is_met else ', missed'})"
