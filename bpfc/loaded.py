@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, final
 
-from bpfc.kernel_types import KERNEL_TYPES
+from bpfc.kernel_types import KERNEL_TYPES, running_kernel
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
 from ir.functions import discover_functions
@@ -148,8 +148,10 @@ class Loaded:
         local = self.object.btf
         if local is None:
             return
-        data, name = _read(types, "")
-        target = read_types(data, name)
+        target = running_kernel() if types == KERNEL_TYPES else None
+        if target is None:
+            data, name = _read(types, "")
+            target = read_types(data, name)
         programs = {name: relocate(program, local, target) for name, program in self.programs.items()}
         self.object = replace(self.object, programs=programs)
         self.kernel = target
