@@ -205,6 +205,47 @@ def test_hosts_use_maps_of_two_objects_and_start_anew(tmp_path: Path) -> None:
     assert run_c(tmp_path, MAPS, *objects) == 2 * "76 500 0 0 -2 0\n"
 
 
+ALL = """
+#include <stdio.h>
+#include "bpfc_aot.h"
+BPFC_OBJECT(NAME);
+static struct bpfc_machine machine;
+int main(void)
+{
+	const struct bpfc_object *object = &BPFC_NAME(NAME);
+	for (uint32_t i = 0; i < object->program_count; i++) {
+		uint8_t room[256 + 64 + 320] = {0}, *packet = room + 256;
+		for (int byte = 0; byte < 64; byte++)
+			packet[byte] = byte;
+		if (bpfc_start(object, 0))
+			return 1;
+		bpfc_prepare(&machine, object, 0);
+		uint64_t r0 = bpfc_run_in_room(&machine, &object->programs[i], packet, 64, 256, 320);
+		printf("%s %llu %u\\n", object->programs[i].name, (unsigned long long)r0, machine.run.trap_code);
+	}
+	return 0;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "programs"),
+    [
+        ("tables", ["proved", "masked", "nested", "deep", "strided"]),
+        ("hooked", ["calls_g", "calls_f", "calls_widths", "calls_many", "calls_siblings", "classifies"]),
+        ("extended", ["goes_deep", "rechecks", "calls_mover", "adds_value", "connects4"]),
+    ],
+)
+def test_programs_answer_as_they_do_in_the_runtime(tmp_path: Path, name: str, programs: list[str]) -> None:
+    loaded = bpfc.load(OBJECTS / f"{name}.o")
+    data = emit_aot(loaded, programs, host(), "obj")
+    expected = []
+    for program in programs:
+        with loaded.start() as runtime:
+            expected.append(f"{program} {runtime[program].run(bytes(range(64))).ret} 0")
+    assert run_c(tmp_path, ALL.replace("NAME)", f"{name})"), data).splitlines() == expected
+
+
 def test_a_shared_library_is_loaded_at_run_time(tmp_path: Path) -> None:
     compiler_of(host().name)
     loaded = bpfc.load(OBJECTS / "hooked.o")
