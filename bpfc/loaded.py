@@ -123,6 +123,11 @@ class Loaded:
             )
         self._declare(name, inner=replace(inner, name=f"{name}.inner"))
 
+    def set_type(self, name: str, type: ProgramType) -> None:
+        """Say what type of program `name` is, where its section's name does not. Raises RejectedError when there is none."""
+        program = replace(self.program(name), type=type)
+        self.object = replace(self.object, programs={**self.programs, program.name: program})
+
     def _declare(self, name: str, **changes: Any) -> None:
         declared = replace(self._map(name), **changes)
         self.object = replace(self.object, maps={**self.maps, name: declared})

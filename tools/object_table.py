@@ -4,8 +4,8 @@
 
 Every program runs once over 256 synthetic bytes, big-endian ones on an emulated s390x (extra: emu). What a tool's own
 loader would choose is chosen here: 64 entries for maps of no size, 127 frames a stack trace, 30 pulses an infrared
-code, hashes of u32 to u64 in maps of maps, and in infrared decoders the values of their parameters, which they take
-for the addresses of these.
+code, hashes of u32 to u64 in maps of maps, the type of qemu's program, and in infrared decoders the values of their
+parameters, which they take for the addresses of these.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tools.collect_objects import find_objects
 
 PACKET = bytes(range(256))
 BIG_ENDIAN = "s390x"
+RSS_STEERING = "tun_rss_steering"  # qemu: a section that libbpf does not know
 RAW_PULSES = (
     "raw_map"  # ir-keytable: struct { u32 scancode; u16 pulses[]; }, as long as the longest code of a keymap
 )
@@ -56,6 +57,7 @@ def try_object(name: str, data: bytes) -> Entry:
         loaded = bpfc.load(data, name)
         _choose_sizes(loaded)
         _fill_parameters(loaded)
+        _choose_types(loaded)
         entry.programs = len(loaded.programs)
         with loaded.start(target=BIG_ENDIAN if loaded.object.big_endian else None) as runtime:
             for program in loaded.programs:
@@ -75,6 +77,12 @@ def _choose_sizes(loaded: bpfc.Loaded) -> None:
             loaded.resize(declared.name, value_size=4 + 2 * 30)
         if declared.type in (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS) and declared.inner is None:
             loaded.set_inner(declared.name, Map("inner", MapType.HASH, 4, 8, 64))
+
+
+def _choose_types(loaded: bpfc.Loaded) -> None:
+    for name, program in loaded.programs.items():
+        if program.section == RSS_STEERING:
+            loaded.set_type(name, ProgramType.SOCKET_FILTER)
 
 
 def _fill_parameters(loaded: bpfc.Loaded) -> None:

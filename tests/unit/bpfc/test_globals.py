@@ -79,3 +79,15 @@ def test_a_word_that_holds_an_address_is_no_value(obj: bpfc.Loaded) -> None:
     with pytest.raises(RejectedError) as caught:
         held.data.echo_port = 1
     assert caught.value.diagnostics[0].code == "relocated-variable"
+
+
+def test_shared_constants_decide_by_what_they_hold_and_not_by_what_an_object_says() -> None:
+    first, second = (bpfc.load(OBJECT.with_name("globals.o")) for _ in range(2))
+    first.rodata["numbers"] = [1, 1, 1, 5]
+    with first.start() as owner:
+        constants = {name: view for name, view in owner.maps.items() if name.endswith(".rodata")}
+        with second.start(maps=constants) as sharer:
+            assert sharer.rodata["numbers"] == [1, 1, 1, 5]
+            assert sharer["loop"].run(bytes(64)).ret == 3 << 8 | 3
+    with second.start() as alone:
+        assert alone["loop"].run(bytes(64)).ret == 3 << 8 | 9

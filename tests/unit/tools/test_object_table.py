@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import bpfc
+from ir.diagnostics import RejectedError
+from ir.kinds import ProgramType
 from tools.object_table import try_object
 
 
@@ -35,3 +38,12 @@ def test_an_object_that_is_refused_says_why(debian_objects: Path) -> None:
     entry = try_object(name, (debian_objects / name).read_bytes())
     assert entry.ran == 0
     assert [reason.split(":")[0] for reason in entry.reasons] == ["unknown-map-options"]
+
+
+def test_a_program_of_an_unknown_section_is_what_its_loader_says() -> None:
+    loaded = bpfc.assemble("r0 = *(u32 *)(r1 + 0)\nexit")
+    loaded.set_type("main", ProgramType.SOCKET_FILTER)
+    with loaded.start() as runtime:
+        assert runtime["main"].run(bytes(77)).ret == 77  # __sk_buff.len
+    with pytest.raises(RejectedError, match="no program 'nope'"):
+        loaded.set_type("nope", ProgramType.XDP)
