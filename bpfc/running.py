@@ -82,6 +82,12 @@ class Runtime:
             self._attach_all(replaces, traces)
 
     @property
+    def machine(self) -> Platform | None:
+        """The emulated machine that it runs on, for other objects to `start` on; None for this one."""
+        platform = self.world.platform
+        return None if platform.is_native else platform
+
+    @property
     def maps(self) -> Mapping[str, Any]:
         """The live maps by name."""
         return self.world.maps

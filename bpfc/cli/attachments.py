@@ -81,7 +81,7 @@ class Attachments:
         path, wanted = split_place(program)
         runtime = self._started.get(path)
         if runtime is None:
-            runtime = self._stack.enter_context(open_object(path).start(self._options))
+            runtime = self._stack.enter_context(open_object(path).start(self._options, target=own.machine))
             self._started[path] = runtime
         name = select_program(runtime.loaded, wanted).name
         return runtime[name].attach_as(LinkKind(kind), self._target, function), path

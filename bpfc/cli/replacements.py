@@ -24,7 +24,7 @@ def replaced(target: RunningProgram, values: Iterable[str], options: Options) ->
             path, wanted = split_place(place)
             loaded = open_object(path)
             program = select_program(loaded, wanted)
-            runtime = stack.enter_context(loaded.start(options))
+            runtime = stack.enter_context(loaded.start(options, target=target.runtime.machine))
             stack.enter_context(target.replace(function, runtime[program.name]))
             said.append({"function": function, "program": program.name, "object": path})
         yield said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter_ns
@@ -124,6 +125,7 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: 
     from bpfc.cli.inputs import context_fields, fill_maps, resize_maps, switch_keys  # late, as what follows
     from bpfc.cli.replacements import replaced
     from bpfc.cli.run_report import report_json, report_text
+    from bpfc.emulation import emulate
     from bpfc.options import Options
     from runtime.limits import Limits
 
@@ -134,7 +136,8 @@ def command(terminal: Terminal, loaded: Loaded, program: str | None, **options: 
     switch_keys(loaded, request.static_key)
     how = Options(level=request.level, cache=not request.no_cache)
     limits = Limits(steps=request.steps)
-    with loaded.start(how, limits, request.arch, counts=request.arch is not None) as runtime:
+    emulated = emulate(request.arch, limits, counts=True) if request.arch else nullcontext()
+    with emulated as machine, loaded.start(how, limits, machine) as runtime:
         fill_maps(runtime, request.map)
         running = runtime[chosen.name]
         around = Attachments(running, request.attach, how)

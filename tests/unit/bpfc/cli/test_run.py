@@ -13,10 +13,12 @@ from click.testing import Result
 from bpfc.cli import fill
 from bpfc.pcap import Packet, read_pcap
 from ir.diagnostics import RejectedError
+from tests.engines import require_emulator
 
 Run = Callable[..., Result]
 RunJson = Callable[..., dict[str, Any]]
 
+OBJECTS = Path(__file__).parents[3] / "objects"
 VERDICTS = {"XDP_PASS": 387, "XDP_DROP": 82, "XDP_TX": 31}
 OUT_OF_BOUNDS = "r1 = 1\nr0 = *(u64 *)(r1 + 0)\nexit\n"
 
@@ -225,3 +227,14 @@ def test_a_map_is_given_larger_values(bpfc: Run, bpfc_json: RunJson, objects: Pa
     said = bpfc_json("run", objects / "tc_classify.o", "--resize", "blocklist=7:16")
     assert said["maps"]["blocklist"]["max_entries"] == 7
     assert bpfc("run", objects / "tc_classify.o", "--resize", "blocklist=7:x").exit_code == 2
+
+
+@pytest.mark.parametrize("arch", ["riscv64", "ppc64le"])
+def test_what_is_attached_and_replaced_runs_on_the_emulated_machine(bpfc_json: RunJson, arch: str) -> None:
+    require_emulator(arch)
+    given = OBJECTS / "hooked.o", "calls_g", "--ctx", "ingress_ifindex=130", "--arch", arch
+    plain = bpfc_json("run", *given)
+    replaced = bpfc_json("run", *given, "--replace", f"g={OBJECTS / 'replacements.o'}:returns_five")
+    traced = bpfc_json("run", *given, "--attach", f"fentry:g={OBJECTS / 'tracers.o'}:all_at_entry")
+    assert [list(said["verdicts"]) for said in (plain, replaced, traced)] == [["8"], ["5"], ["8"]]
+    assert traced["attached"][0]["run_cnt"] == 1
