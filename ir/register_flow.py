@@ -150,21 +150,21 @@ class _Flow:
             callee = self.structure.shapes[target]
             reads, made = callee.reads, 1 << R0 if callee.returns else 0
         else:
-            count = self._parameters(i, row, insn)
-            reads = 1 << insn.dst if row.callee is Callee.INDIRECT else (2 << (count or 0)) - 2
-            if count is None:
+            count, takes_more = self._parameters(i, row, insn)
+            reads = 1 << insn.dst if row.callee is Callee.INDIRECT else (2 << count) - 2
+            if takes_more:
                 self.open.add(i)
         self.shape.call_reads[i] = reads
         return Effects(reads, _CLOBBERED, made)
 
-    def _parameters(self, i: int, row: Row, insn: Insn) -> int | None:
-        """How many arguments a call of a helper or kernel function surely takes, None when it takes what there is."""
+    def _parameters(self, i: int, row: Row, insn: Insn) -> tuple[int, bool]:
+        """How many arguments a call out of the program surely takes, and whether it takes what else there is."""
         if row.callee is Callee.KFUNC:
             reference = self.structure.program.references.get(self.structure.starts[i])
             known = reference.parameters if reference is not None else None
-            return known if known is None else min(known, len(ARGUMENT_REGISTERS))
+            return (0, True) if known is None else (min(known, len(ARGUMENT_REGISTERS)), False)
         helper = helper_by_id(insn.imm, self.structure.program.type) if row.callee is Callee.HELPER else None
-        return len(helper.arguments) if helper is not None and not helper.is_variadic else None
+        return (len(helper.arguments), helper.is_variadic) if helper is not None else (0, True)
 
     def _summarize(self, span: Span) -> Summary:
         reads = made = gone = killed = written = 0

@@ -44,3 +44,8 @@ def test_a_call_that_declares_nothing_reads_the_argument_registers_that_are_init
 
 def test_a_write_of_the_frame_pointer_is_forbidden_whatever_it_reads() -> None:
     assert forbidden("r10 += r7\nr0 = 0\nexit") == {0: []}
+
+
+def test_a_helper_that_takes_any_number_of_arguments_reads_those_that_it_declares() -> None:
+    assert forbidden("r6 = r1\nr2 = 4\ncall 6\nr1 = r10\nr2 = 4\ncall 6\nexit") == {}
+    assert forbidden("call 6\ncall 6\nexit") == {1: [1, 2]}
