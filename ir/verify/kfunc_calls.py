@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from ir.btf_types import Struct
 from ir.core import Call, Value
-from ir.kinds import AttachType
+from ir.kinds import AttachType, ProgramType
 from ir.verify.access import UNSIGNED, may_write_packets
 from ir.verify.arguments import Passed, check_memory, note_writes
 from ir.verify.dynptrs import find_dynptr, start_dynptr
@@ -207,6 +208,30 @@ def _leave_rcu(subject: Subject, state: State) -> None:
         _leave_rcu(subject, state.outer)
 
 
+_KERNEL_CONTEXTS: Final = {
+    ProgramType.XDP: "xdp_buff",
+    ProgramType.CGROUP_SOCK: "sock",
+    ProgramType.CGROUP_SOCK_ADDR: "bpf_sock_addr_kern",
+    ProgramType.CGROUP_SOCKOPT: "bpf_sockopt_kern",
+    ProgramType.CGROUP_SYSCTL: "bpf_sysctl_kern",
+    ProgramType.SOCK_OPS: "bpf_sock_ops_kern",
+    ProgramType.SK_MSG: "sk_msg",
+    ProgramType.SK_REUSEPORT: "sk_reuseport_kern",
+    ProgramType.SK_LOOKUP: "bpf_sk_lookup_kern",
+    ProgramType.PERF_EVENT: "bpf_perf_event_data_kern",
+    ProgramType.KPROBE: "pt_regs",
+}
+
+
+def _cast(subject: Subject, state: State, call: Call) -> Known:
+    """What bpf_rdonly_cast makes of anything: an object of a kernel's type, not to be relied on."""
+    number, kernel = state.number(call.args[1]), subject.kernel
+    known = kernel is not None and number.is_const and 0 < number.value < len(kernel)
+    if kernel is None or not known or not isinstance(kernel.type(number.value), Struct):
+        raise Refused("bad-argument", "bpf_rdonly_cast: argument 2: no structure of the kernel", call.args[1])
+    return start_of(object_area(subject, call, number.value, Trust.UNTRUSTED))
+
+
 def _result(subject: Subject, state: State, call: Call, kfunc: Kfunc, passed: Passed) -> Known:
     if kfunc.result in ("word", "word8"):
         size = 8 if kfunc.result == "word8" else 4
@@ -220,6 +245,11 @@ def _result(subject: Subject, state: State, call: Call, kfunc: Kfunc, passed: Pa
         area = subject.area(("slice", call, size, owner), AreaKind.MEMORY, "dynptr slice", size, writable)
         area.owner = owner
         return start_of(area, kfunc.is_nullable)
+    if kfunc.result == "context":
+        kernel_context = find_struct(subject, _KERNEL_CONTEXTS.get(subject.type, "sk_buff"))
+        return start_of(object_area(subject, call, kernel_context, Trust.TRUSTED))
+    if kfunc.result == "cast":
+        return _cast(subject, state, call)
     if kfunc.result != "btf":
         return UNSIGNED[8] if kfunc.result == "int" else ANY
     type_id = find_struct(subject, kfunc.result_of)

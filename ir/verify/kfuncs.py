@@ -9,7 +9,8 @@ A row reads `name(arguments) -> result flags`, spelled as in ir/helpers.py, with
     rom               a NUL-ended string in a read-only map
 
 Results besides: `slice` (as many bytes as the last size, read only; `slicerw` writable), `word` (4 bytes, read only;
-`word8` 8 bytes, writable).
+`word8` 8 bytes, writable), `context` (the kernel's own structure behind the context), `cast` (an untrusted object of the
+type whose number is the second argument).
 Flags: `acquire` (the result has to be released), `sleeps`, `rcu+` `rcu-` `preempt+` `preempt-` (sections),
 `start` `step` `stop` (of iterators), `iterator` (for programs that iterate), `rcu` (the result lives in an RCU section).
 """
@@ -80,8 +81,8 @@ bpf_strspn(any, any) -> int
 bpf_strcspn(any, any) -> int
 bpf_strstr(any, any) -> int
 bpf_strnstr(any, any, any) -> int
-bpf_cast_to_kern_ctx(ctx) -> int
-bpf_rdonly_cast(any, any) -> int
+bpf_cast_to_kern_ctx(ctx) -> context
+bpf_rdonly_cast(any, any) -> cast
 bpf_xdp_metadata_rx_timestamp(ctx, out8) -> int
 bpf_xdp_metadata_rx_hash(ctx, out4, out4) -> int
 """
