@@ -173,7 +173,9 @@ def _place_veneer(sled: Sled, target: Target) -> tuple[CodeBlock, int]:
     """Room for a veneer where a jump from the site to it is quiet: the block, and the offset there."""
     size = target.veneer.size
     taken = _mappings()
-    for distance in target.patching.sleds.quiet(sled.site):
+    for distance in sorted(
+        target.patching.sleds.quiet(sled.site), key=lambda found: _is_slow(sled.site, found)
+    ):
         place = sled.site + distance
         page, offset = place // PAGE * PAGE, place % PAGE
         if page <= 0 or offset + size > PAGE:
@@ -188,6 +190,13 @@ def _place_veneer(sled: Sled, target: Target) -> tuple[CodeBlock, int]:
             return known[0], offset
     said = "there is no free memory in reach of the function"
     raise UnsupportedError([Diagnostic("out-of-code-memory", said, errno=ENOMEM)])
+
+
+def _is_slow(site: int, distance: int) -> bool:
+    """Whether a jump crosses a multiple of 4 GiB: processors keep such targets in slower tables, where a hook costs half as
+    much again.
+    """
+    return site >> 32 != site + distance >> 32
 
 
 def _mappings() -> list[tuple[int, int]]:
