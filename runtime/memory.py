@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
+from itertools import pairwise
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, final
 
@@ -36,6 +37,7 @@ from runtime.region import (
     Region,
     fill,
     map_memory,
+    mappings,
     unmap_memory,
 )
 
@@ -46,6 +48,11 @@ GROWTH: Final = 64 << 10
 CODE_ALIGNMENT: Final = 16
 _LOW: Final = 1 << 36
 _LOW_COUNT: Final = 1024
+_ARENA_STEP: Final = 2 << 20
+_VENEER_ROOM: Final = (
+    1280 << 20
+)  # above libraries, where entries of their functions may need veneers (runtime/patchable)
+_STACK_ROOM: Final = 1 << 30  # what follows may be a stack, which grows down
 
 
 @final
@@ -251,6 +258,7 @@ class Pool:
         poison: bytes = b"\xcc",
         protection: Protection = Protection.WRITE_XOR_EXECUTE,
         shared: SharedData | None = None,
+        near: int = 0,
     ) -> None:
         self.poison = poison
         self.protection = protection
@@ -261,7 +269,7 @@ class Pool:
         self.data = FreeList(ARENA_SIZE - CODE_SIZE, PAGE)
         self._given_up: deque[tuple[int, int]] = deque()  # data blocks to unmap; finalizers only append
         self._in_use = 0  # data blocks
-        self._base = _low_arena() if shared is not None else _arena()
+        self._base = _low_arena() if shared is not None else _arena_near(near)
         self._region = Region(self._base, CODE_SIZE, protection, poison, replace=True)
         if shared is not None:
             shared.map(self._base + CODE_SIZE, ARENA_SIZE - CODE_SIZE)
@@ -369,6 +377,30 @@ def _arena(at: int = 0) -> int:
     return map_memory(at, ARENA_SIZE, NONE, PRIVATE | ANONYMOUS | NO_RESERVE | placement)
 
 
+def _arena_near(address: int) -> int:
+    """An arena whose code is in the same 4 GiB as an address, if there is room above what is mapped there.
+
+    Processors keep jumps across a multiple of 4 GiB in slower tables. The system puts an arena below the libraries.
+    """
+    base = _arena()
+    if not address or base >> 32 == address >> 32 == base + CODE_SIZE - 1 >> 32:
+        return base
+    try:
+        taken = [found for found in mappings() if found[1] > address]
+    except OSError:
+        return base
+    for (_, end), (following, _) in pairwise(taken):
+        place = -(-(end + _VENEER_ROOM) // _ARENA_STEP) * _ARENA_STEP
+        if place + CODE_SIZE - 1 >> 32 != address >> 32:
+            break
+        if place + ARENA_SIZE + _STACK_ROOM <= following:
+            with suppress(UnsupportedError):
+                found = _arena(place)
+                unmap_memory(base, ARENA_SIZE)
+                return found
+    return base
+
+
 def _low_arena() -> int:
     """An arena at an address that another process has free too: far below where systems put things themselves."""
     for number in range(_LOW_COUNT):
@@ -380,7 +412,9 @@ def _low_arena() -> int:
 @cache
 def near_pool() -> Pool:
     """The pool of this process, for all that says no other; it lives as long as the process."""
-    return Pool(protection=wanted_protection())
+    # Safe because only the address of a function of the C library is asked for: libraries are about there.
+    libraries = ctypes.cast(ctypes.CDLL(None).malloc, ctypes.c_void_p).value or 0
+    return Pool(protection=wanted_protection(), near=libraries)
 
 
 def wanted_protection() -> Protection:

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import ctypes
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import EINVAL, ENOMEM, EOPNOTSUPP
 from functools import cache
-from pathlib import Path
 from typing import Final, final
 
 from backends.native_code import Form, PatchSite, SiteKind
@@ -28,7 +26,7 @@ from runtime.libraries import Library, NativeSymbol
 from runtime.memory import CodeBlock
 from runtime.patch import Patcher, PatchPoint
 from runtime.publish import WORD_FORMATS
-from runtime.region import CODE_LOCK, PAGE, Protection, Region
+from runtime.region import CODE_LOCK, PAGE, Protection, Region, mappings
 from runtime.space import host_space
 
 SECTIONS: Final = ("__patchable_function_entries", "__mcount_loc")
@@ -172,7 +170,7 @@ def _veneers() -> dict[int, tuple[CodeBlock, set[int]]]:
 def _place_veneer(sled: Sled, target: Target) -> tuple[CodeBlock, int]:
     """Room for a veneer where a jump from the site to it is quiet: the block, and the offset there."""
     size = target.veneer.size
-    taken = _mappings()
+    taken = mappings()
     for distance in sorted(
         target.patching.sleds.quiet(sled.site), key=lambda found: _is_slow(sled.site, found)
     ):
@@ -197,17 +195,6 @@ def _is_slow(site: int, distance: int) -> bool:
     much again.
     """
     return site >> 32 != site + distance >> 32
-
-
-def _mappings() -> list[tuple[int, int]]:
-    return list(_read_mappings())
-
-
-def _read_mappings() -> Iterator[tuple[int, int]]:
-    """What is mapped, in order: (start, end)."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        start, end = line.split(" ", 1)[0].split("-")
-        yield int(start, 16), int(end, 16)
 
 
 def _is_free(taken: list[tuple[int, int]], page: int) -> bool:

@@ -15,6 +15,7 @@ import os
 import threading
 import weakref
 from enum import Enum
+from pathlib import Path
 from typing import Final, final
 
 from ir.diagnostics import Diagnostic, UnsupportedError
@@ -168,6 +169,13 @@ def unmap_memory(address: int, size: int) -> None:
     """munmap(2) of a mapping that the caller made."""
     # Safe because callers pass ranges that they mapped and that nobody uses any more.
     _LIBC.munmap(address, size)
+
+
+def mappings() -> list[tuple[int, int]]:
+    """What is mapped in this process, in order: (start, end)."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    ranges = (line.split(" ", 1)[0].split("-") for line in lines)
+    return [(int(start, 16), int(end, 16)) for start, end in ranges]
 
 
 def fill(address: int, size: int, pattern: bytes) -> None:
