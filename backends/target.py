@@ -175,7 +175,8 @@ class Calling:
 
     `link` holds the return address; where it is empty, it is on the stack. The caller leaves `save_area` bytes
     at the stack pointer to the callee; further arguments follow them. `ret` is the instruction that returns.
-    LLVM makes a jump of a tail call with up to `tail_words` integer arguments.
+    LLVM makes a jump of a tail call with up to `tail_words` integer arguments. `passes_pairs`: a structure of two words
+    travels in two registers, or as a whole in memory when fewer are left; on other machines it goes other ways.
     """
 
     arguments: tuple[str, ...]
@@ -185,6 +186,7 @@ class Calling:
     save_area: int
     ret: bytes
     tail_words: int = 0
+    passes_pairs: bool = False
 
 
 @final

@@ -114,6 +114,10 @@ def attach_native(program: Attachable, target: NativeFunction, kind: LinkKind, c
         if kind is not LinkKind.FENTRY and result.size > 8:
             said = f"'{target.name}' returns {result.size} bytes; only fentry can be attached to it"
             raise _refused("wide-result", said, EOPNOTSUPP)
+        has_pairs = any(value.is_struct and value.slots > 1 for value in target.model.arguments)
+        if has_pairs and not space.target.calling.passes_pairs:
+            said = f"'{target.name}' takes a structure of more than 8 bytes, whose way on {space.target.name} is not known"
+            raise _refused("wide-argument", said, EOPNOTSUPP)
         if kind is LinkKind.FMOD_RET and not target.may_override:
             said = f"'{target.name}' does not say that its result may be replaced"
             raise _refused("not-overridable", said, EINVAL)

@@ -156,7 +156,9 @@ X86_64: Final = Target(
     ),
     veneer=Veneer(bytes.fromhex("ff2502000000cccc"), literal=8),
     poison=b"\xcc",
-    calling=Calling(("rdi", "rsi", "rdx", "rcx", "r8", "r9"), "rax", "rsp", "", 0, b"\xc3", 64),
+    calling=Calling(
+        ("rdi", "rsi", "rdx", "rcx", "r8", "r9"), "rax", "rsp", "", 0, b"\xc3", 64, passes_pairs=True
+    ),
     emulation=Emulation("X86", "64", "X86", ("fs_base",)),
     numbers={
         1: "R_X86_64_64",

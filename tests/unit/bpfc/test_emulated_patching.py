@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import bpfc
 from bpfc.loaded import Loaded
+from ir.function_model import Model, Value
 from runtime.epoch import epochs
-from runtime.linker import link
+from runtime.linker import LinkedImage, link
+from runtime.native_entry import NativeFunction, function_at_pointer
 from runtime.platform import Platform
 from runtime.publish import Mode
+from runtime.words import word_type
 from tests.engines import EMULATED, require_emulator
 from tests.native import compile_text
 
@@ -137,3 +141,66 @@ def test_a_closed_machine_says_so(name: str) -> None:
     with pytest.raises(bpfc.UnsupportedError) as caught:
         run()
     assert (caught.value.diagnostics[0].code, caught.value.errno) == ("closed", errno.EBADF)
+
+
+MODIFY = """
+define i64 @modify(i64 %a, ptr %p) {
+  store i64 1, ptr %p
+  %sum = add i64 %a, 3
+  ret i64 %sum
+}
+"""
+U64 = Value(8)
+
+
+def native(
+    machine: Platform, image: LinkedImage, name: str, arguments: int
+) -> tuple[NativeFunction, Callable[..., int]]:
+    """A native function of the machine that is called through a pointer, and what calls it so."""
+    place = machine.allocate(8)
+    word = word_type(machine.target.byte_order).from_buffer(place)
+    word.value = image.address_of(name)
+    model = Model((U64,) * arguments, U64)
+    function = function_at_pointer(name, ctypes.addressof(place), model, True, machine.space)
+    return function, lambda *given: machine.function(word.value)(*given)
+
+
+@pytest.mark.parametrize(("answer", "result", "effect"), [(0, 33, 1), (-22, 2**64 - 22, 0)])
+def test_native_functions_of_a_machine_are_hooked(
+    machine: Platform, answer: int, result: int, effect: int
+) -> None:
+    place = machine.allocate(8)
+    seen = word_type(machine.target.byte_order).from_buffer(place)
+    with (
+        link(compile_text(MODIFY, machine.target), {}, machine.pool) as image,
+        load("tracers", machine).start(target=machine) as tracers,
+    ):
+        target, call = native(machine, image, "modify", 2)
+        tracers.globals["answer"] = answer
+        with (
+            tracers["before_override"].attach_fentry(target),
+            tracers["override"].attach_fmod_ret(target),
+            tracers["after_override"].attach_fexit(target),
+        ):
+            assert call(30, ctypes.addressof(place)) == result
+        assert (tracers.globals["order"], tracers.globals["result"], seen.value) == (123, result, effect)
+        seen.value = 0
+        assert (call(30, ctypes.addressof(place)), seen.value) == (33, 1)
+    epochs().drain(5)
+
+
+def test_a_structure_of_two_words_is_refused_where_its_way_is_not_known(machine: Platform) -> None:
+    with (
+        link(compile_text(MODIFY, machine.target), {}, machine.pool) as image,
+        load("tracers", machine).start(target=machine) as tracers,
+    ):
+        place = machine.allocate(8)
+        word_type(machine.target.byte_order).from_buffer(place).value = image.address_of("modify")
+        model = Model((Value(16, is_struct=True),), U64)
+        target = function_at_pointer("modify", ctypes.addressof(place), model, space=machine.space)
+        if machine.target.name == "x86_64":
+            tracers["all_at_entry"].attach_fentry(target).close()
+            return
+        with pytest.raises(bpfc.RejectedError) as caught:
+            tracers["all_at_entry"].attach_fentry(target)
+        assert (caught.value.errno, caught.value.diagnostics[0].code) == (errno.EOPNOTSUPP, "wide-argument")
