@@ -26,6 +26,7 @@ CASES = (
     "test_sk_attached.py",
     "test_sk_static_keys.py",
     "test_sk_threads.py",
+    "test_tr_sessions.py",
     "test_tr_trampolines.py",
 )
 

@@ -74,6 +74,7 @@ def test_each_session_has_a_word_of_its_own(targets: Runtime, tracers: Runtime) 
     assert seen == [2, 2004, 1, 1, 2, 5]
 
 
+@pytest.mark.host_only("about a C function of this process")
 def test_the_word_belongs_to_one_call(tracers: Runtime) -> None:
     """A call inside of a call has a word of its own, and the outer one finds its own again."""
     with load_text(CODE) as code:
@@ -86,6 +87,7 @@ def test_the_word_belongs_to_one_call(tracers: Runtime) -> None:
         assert [tracers.globals[name] for name in ("kept", "sum")] == [2, 2011]
 
 
+@pytest.mark.little_endian("s390x allows 27 programs, not 38")
 def test_a_session_counts_twice_and_is_attached_once(targets: Runtime, tracers: Runtime) -> None:
     target = targets["calls_f"]
     source = bpfc.load(OBJECTS / "tracers.o")
@@ -119,6 +121,7 @@ def test_sections_say_how_and_where_programs_are_attached(targets: Runtime) -> N
         assert tracers.globals["sum"] == 1002
 
 
+@pytest.mark.little_endian("the object is built so")
 def test_an_object_is_attached_at_its_start(targets: Runtime) -> None:
     source = bpfc.load(OBJECTS / "attached.o")
     with source.start(traces=targets["calls_f"]) as tracers:
@@ -134,6 +137,7 @@ def test_an_object_is_attached_at_its_start(targets: Runtime) -> None:
     assert (caught.value.errno, bpfc.list_links()) == (errno.EINVAL, ())
 
 
+@pytest.mark.host_only("about a C function of this process")
 def test_an_object_is_attached_to_a_library_at_its_start(tmp_path: Path) -> None:
     lib = build_library(
         tmp_path,
