@@ -37,7 +37,7 @@ EFFORTS: Final = (
     Effort(width=1, steps=200_000, clamps=True),
     Effort(width=8, steps=100_000, clamps=True),
     Effort(width=2, steps=200_000, clamps=False),
-    Effort(width=128, steps=100_000, clamps=False),
+    Effort(width=128, steps=300_000, clamps=False),
 )
 
 
