@@ -19,7 +19,7 @@ from ir.object import Map
 Statement = Callable[[Author, int], None]
 
 TABLE: Final = Map("table", MapType.ARRAY, 4, 48, 4)
-HASH: Final = Map("hash", MapType.HASH, 4, 16, 4)
+HASH: Final = Map("hash", MapType.HASH, 4, 16, 2)
 DATA_SIZE: Final = 128
 ENOUGH: Final = 64
 """Bytes of packet or memory that a program surely has after its start."""
@@ -391,7 +391,7 @@ STATEMENTS: Final[Mapping[str, tuple[Statement, int]]] = {
     "ends": (ends, 2),
     "kept": (kept, 2),
     "lookup": (lookup, 2),
-    "update": (update, 2),
+    "update": (update, 3),
     "globals": (globals_, 3),
     "if": (if_, 4),
     "loop": (loop, 2),
@@ -525,8 +525,7 @@ def _key(author: Author) -> None:
     if random.random() < 0.5:
         author.put("st32", R10, offset=-8, imm=random.randrange(9))
     else:
-        register = random.choice((R8, R9))
-        author.put("mov64 reg", R0, register)
+        author.put("mov64 reg", R0, author.number())
         author.put("and64 imm", R0, imm=random.choice((3, 7, 15)))
         author.put("stx32", R10, R0, -8)
     author.put("mov64 reg", R2, R10)
