@@ -171,6 +171,9 @@ class KfuncTable(dict[str, "UserHelper | LlvmHelper"]):
 class CallbackMaker(Protocol):
     """What gives Python functions addresses: a Platform."""
 
+    @property
+    def is_native(self) -> bool: ...
+
     def callback(self, bridge: Bridge) -> int: ...
 
     def drop_callback(self, address: int) -> None: ...
@@ -212,11 +215,18 @@ class Callbacks:
         native = self._native_address(own)
         if native is not None or isinstance(own, LlvmHelper):
             return native or 0
-        return self._callback(name, lambda: self._guarded(lambda _, registers: own(*registers[:parameters])))
+        function = _of_registers(own) if isinstance(own, _C_FUNCTION) else own
+        return self._callback(
+            name, lambda: self._guarded(lambda _, registers: function(*registers[:parameters]))
+        )
 
     def _native_address(self, own: UserHelper | LlvmHelper | None) -> int | None:
-        """Where LLVM IR or a ctypes function of the user is called natively; None for Python functions."""
-        text = own.text if isinstance(own, LlvmHelper) else _thunk(own)
+        """Where LLVM IR or a ctypes function of the user is called natively; None for Python functions.
+
+        A ctypes function is code of this machine, so emulated programs come to it as to a Python function.
+        """
+        is_here = self._maker.is_native
+        text = own.text if isinstance(own, LlvmHelper) else _thunk(own) if is_here else None
         if text is None:
             return None
         if text not in self._native:
@@ -241,7 +251,7 @@ class Callbacks:
             if own is None or isinstance(own, LlvmHelper):
                 return self._implementation(helper)(given)
             self._table.count(helper)
-            return own(*given.python())
+            return _of_registers(own)(*registers) if isinstance(own, _C_FUNCTION) else own(*given.python())
 
         return self._guarded(call)
 
@@ -267,6 +277,12 @@ class Callbacks:
         if found is None:
             raise UnsupportedError([missing_helper(helper)])
         return found
+
+
+def _of_registers(function: object) -> Callable[..., int]:
+    """A ctypes function as one of five registers, which is how compiled code calls it."""
+    # Safe because Callbacks keeps the function, and a C function with fewer parameters leaves the other registers alone.
+    return ctypes.cast(function, ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 5))  # type: ignore[arg-type]  # a ctypes function
 
 
 def _thunk(function: object) -> str | None:

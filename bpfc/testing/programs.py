@@ -1,7 +1,7 @@
 """Hypothesis strategy for whole programs: structured, terminating, over every row, right by construction.
 
-r1 points at MEMORY_SIZE bytes, r2 is their number. Programs keep that pointer in r6, loop counters at the
-bottom of the stack, read `.rodata` and `.data`, call a few helpers and maybe a subprogram that writes to
+r1 points at MEMORY_SIZE bytes, r2 is their number. Programs keep that pointer in r6, loop counters in the
+stack below what they use else, read `.rodata` and `.data`, call a few helpers and maybe a subprogram that writes to
 their frame. They seldom trap (when a pointer was spilled and its slot overwritten), but they may.
 """
 
@@ -51,7 +51,7 @@ HELPERS: Final = {5: (), 23: (R3, R4), GET_COMM: (R1, R2)}
 
 _SCALARS: Final = (R0, R3, R4, R5, R7, R8, R9)
 _STACK_USED: Final = 48  # few bytes, so that accesses meet
-_COUNTERS: Final = -512
+_COUNTERS: Final = -112  # below those, and little enough for a subprogram with loops in a program with loops
 
 
 @final
@@ -260,7 +260,7 @@ class _Author:
         return [_insn(row.name, offset=_slots(body), imm=_slots(body)), *body]
 
     def _loop(self, depth: int) -> list[Insn]:
-        """Up to 3 rounds, counted at the bottom of the stack."""
+        """Up to 3 rounds, counted below the rest of the stack."""
         counter = _COUNTERS + 8 * depth
         body = self.body(depth - 1)
         count = [

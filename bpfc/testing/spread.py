@@ -272,7 +272,7 @@ class Run:
         if place is None:
             return self.random.getrandbits(8 * size - int(inst.row.signed))
         thing, at = place
-        if thing.kind is RegionKind.CONTEXT and size == 4:
+        if thing.kind is RegionKind.CONTEXT and size == 4 and not inst.row.signed:
             pointer = self.module.context.pointers.get(at)
             if pointer in (PacketField.DATA, PacketField.DATA_META):
                 return self.main.base

@@ -63,7 +63,7 @@ def check_pointer(state: State, base: Value, what: str) -> Pointer:
     if known.is_nullable:
         hint = "compare the pointer with NULL before this access"
         raise Refused(
-            "null-dereference", f"{what} through a {known.area} pointer that may be NULL", base, hint
+            "null-dereference", f"{what} through a pointer to the {known.area} that may be NULL", base, hint
         )
     return known
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,15 @@ def test_helpers_run_in_python(target: str) -> None:
     with loaded.start(target=target) as runtime:
         runtime.helpers["bpf_ktime_get_ns"] = lambda: 41
         assert runtime["main"].run(b"").ret == 42
+
+
+@pytest.mark.parametrize("target", EMULATED)
+def test_c_functions_of_this_machine_are_helpers_there(target: str) -> None:
+    add = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)(lambda a, b: a + 10 * b)
+    loaded = bpfc.assemble("r1 = 5\nr2 = 7\ncall 109\nexit", big_endian=target == "s390x")
+    with loaded.start(target=target) as runtime:
+        runtime.helpers["bpf_send_signal"] = add
+        assert runtime["main"].run(b"").ret % 10 == 5
 
 
 @pytest.mark.parametrize("target", EMULATED)
