@@ -130,7 +130,7 @@ def _helper(lowering: FunctionLowering, call: Call) -> str:
     assert isinstance(call.target, int)
     helper = helper_by_id(call.target, lowering.module.program.type)
     if call.target == POISON_HELPER and call.at in lowering.module.program.poisoned:
-        lowering.unit.problems.append(lowering.module.program.poisoned[call.at])
+        lowering.refuse(lowering.module.program.poisoned[call.at], call.at)
         return "0"
     if helper is None:
         lowering.problem("unknown-helper", f"there is no helper {call.target}", call.at, EINVAL)

@@ -298,7 +298,14 @@ class FunctionLowering:
 
     def problem(self, code: str, message: str, at: int, errno: int = EACCES) -> None:
         """Note that the program cannot be right at slot `at`."""
-        self.unit.problems.append(Diagnostic(code, message, self.function.location(at), errno=errno))
+        self.refuse(Diagnostic(code, message, self.function.location(at), errno=errno), at)
+
+    def refuse(self, problem: Diagnostic, at: int) -> None:
+        """Refuse the program, or trap at slot `at` where it is proved that nobody gets there."""
+        if self.unit.options.proved:
+            self.trap_unless("false", abi.Trap.MEMORY, at)
+        else:
+            self.unit.problems.append(problem)
 
     # instructions
 

@@ -48,7 +48,8 @@ class NothingProved:
 @dataclass(frozen=True, slots=True)
 class LowerOptions:
     """How to lower. `count_insns` adds up executed instructions; `site_bytes` is the target's static-branch region;
-    `lines` gives LLVM's instructions the slots they are for.
+    `lines` gives LLVM's instructions the slots they are for. `proved`: a proof says that what cannot be right is never
+    run, so that a trap will do for it.
 
     With a `prologue` (the target's entry NOP), main and global functions can be hooked and replaced while they run.
     """
@@ -59,6 +60,7 @@ class LowerOptions:
     callx_helpers: frozenset[int] = frozenset()
     lines: bool = False
     prologue: str = ""
+    proved: bool = False
 
 
 @final

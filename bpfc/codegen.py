@@ -144,9 +144,13 @@ def build(
 ) -> tuple[Machine, Any, Lowered]:
     """A machine for `target`, the program as its LLVM module, and what lowering has to say."""
     front = front or front_of(program, maps, options, context, done)
-    with _uncollected():
-        objects = front.module.context.objects.values()
+    objects = front.module.context.objects.values()
+
+    def lower_with(lower_options: LowerOptions) -> tuple[Lowered, NativeHelpers]:
         natives = NativeHelpers(overridden, program.type, has_xdp_buff=XDP_BUFF in objects)
+        return lower(front.module, front.regions, front.facts, lower_options, natives), natives
+
+    with _uncollected():
         lower_options = LowerOptions(
             program.big_endian,
             options.count_insns,
@@ -155,12 +159,28 @@ def build(
             options.lines,
             prologue=target.prologue if options.extensible else "",
         )
-        lowered = lower(front.module, front.regions, front.facts, lower_options, natives)
+        try:
+            lowered, natives = lower_with(lower_options)
+        except RejectedError:
+            if context is not None or not _is_proved(program, maps):
+                raise
+            lowered, natives = lower_with(replace(lower_options, proved=True))
     done("LLVM IR as text")
     machine = Machine(target, LEVELS[options.level], cpu)
     parsed = machine.parse(_joined(lowered.text, natives.text()))
     done("parsing it")
     return machine, parsed, lowered
+
+
+def _is_proved(program: Program, maps: Mapping[str, Map]) -> bool:
+    """Whether a proof finds the program safe, whose fast analysis got to something that cannot be right.
+
+    The proof tells more branches that are never taken. It does without the object's types and license, which decide
+    nothing about that but may make it refuse.
+    """
+    from ir.verify.prove import verify  # late: a program that is refused is rare
+
+    return verify(lift(program, maps), license="GPL").is_accepted
 
 
 def front_of(

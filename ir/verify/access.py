@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ir.core import Value
-from ir.isa import Row
+from ir.isa import Kind, Row
 from ir.kinds import ProgramType
 from ir.verify.contexts import Field
 from ir.verify.indirect import load_function
@@ -85,6 +85,8 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
     elif kind is AreaKind.PACKET or kind is AreaKind.PACKET_META:
         _check_packet(subject, state, pointer, offset, size, writes, what, base)
     elif kind is AreaKind.MAP_VALUE:
+        if row.kind is Kind.ATOMIC:
+            check_map_value(subject, pointer, offset, size, False, what, base)
         check_map_value(subject, pointer, offset, size, writes, what, base)
     elif kind is AreaKind.CONTEXT:
         _check_context(subject, pointer, offset, size, writes, what, base)

@@ -37,3 +37,31 @@ def test_without_hardening_only_proved_programs_run() -> None:
         runtime["main"]
     with unproved.start() as runtime:
         assert runtime["main"].run(b"\x05").ret == 5
+
+
+@pytest.mark.parametrize("level", ["O0", "O1", "O2"])
+@pytest.mark.parametrize("hardened", [True, False])
+def test_what_a_proof_shows_is_never_run_need_not_be_right(level: str, hardened: bool) -> None:
+    text = """
+        r1 = 0
+        r3 = 5
+        r0 = 0
+        r0 = cmpxchg_64(r10 - 48, r0, r3)
+        *(u64 *)(r10 - 8) = r1
+        r4 = *(u16 *)(r10 - 8)
+        r0 = 7
+        if r4 == 0 goto out
+        r0 = *(u64 *)(r10 - 520)
+    out:
+        exit
+    """
+    loaded = bpfc.assemble(text)
+    assert loaded.verify().ok
+    with loaded.start(bpfc.Options(level=level, hardened=hardened, cache=False)) as runtime:
+        assert runtime["main"].run(b"").ret == 7
+
+
+def test_what_may_be_run_has_to_be_right() -> None:
+    text = "r4 = *(u8 *)(r1 + 0)\nr0 = 7\nif r4 == 0 goto out\nr0 = *(u64 *)(r10 - 520)\nout:\nexit"
+    with bpfc.assemble(text).start() as runtime, pytest.raises(bpfc.RejectedError):
+        runtime["main"]
