@@ -48,6 +48,7 @@ _TABLES_BY_TYPE: Final[Mapping[ProgramType, tuple[str, str]]] = {
     _T.TRACEPOINT: ("8:8x1023n", ""),
     _T.XDP: ("0:4=data 4:4=end 8:4=meta 12:4x2", ""),
     _T.PERF_EVENT: ("0:8x21 168:8x2n", ""),
+    _T.LIRC_MODE2: ("0:4", ""),  # the sample; from drivers/media/rc/bpf-lirc.c, for kernels without it
     _T.CGROUP_SKB: (f"{_SKB_PACKET} 88:4n 92:4x10 132:4x2n 152:8 184:8", "8:4 32:4 48:8x2n 64:4n 152:8"),
     _T.CGROUP_SOCK: (f"{_SOCKET} 0:4x2 16:4x2", "0:4 16:4x2"),
     _T.LWT_IN: _LWT,

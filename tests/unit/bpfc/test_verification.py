@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import bpfc
+from ir.kinds import ProgramType
 
 ROOT = Path(__file__).parents[3]
 
@@ -65,3 +66,11 @@ def test_what_may_be_run_has_to_be_right() -> None:
     text = "r4 = *(u8 *)(r1 + 0)\nr0 = 7\nif r4 == 0 goto out\nr0 = *(u64 *)(r10 - 520)\nout:\nexit"
     with bpfc.assemble(text).start() as runtime, pytest.raises(bpfc.RejectedError):
         runtime["main"]
+
+
+def test_an_infrared_program_reads_its_sample_whole() -> None:
+    reads = {size: f"r0 = *(u{size} *)(r1 + 0)\nr0 = 0\nexit" for size in (8, 32, 64)}
+    verdicts = {
+        size: bpfc.assemble(text, type=ProgramType.LIRC_MODE2).verify().ok for size, text in reads.items()
+    }
+    assert verdicts == {8: False, 32: True, 64: False}
