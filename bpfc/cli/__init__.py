@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 _INTERRUPTED = 130
@@ -11,6 +12,7 @@ def main() -> None:
     """Run `sys.argv` and exit: 0 yes, 1 the answer is no, 2 usage, 3 unreadable input, 4 unsupported here."""
     try:
         if sys.argv[1:2] == ["conformance-plugin"]:
+            gc.disable()  # a request, then the end: there is nothing worth collecting
             from bpfc.cli.conformance import serve  # late: started once a test, it does without click
 
             sys.exit(serve(sys.argv[2:]))
