@@ -162,7 +162,7 @@ def build(
         try:
             lowered, natives = lower_with(lower_options)
         except RejectedError:
-            if context is not None or not _is_proved(program, maps):
+            if context is not None or not options.fold or not _is_proved(program, maps):
                 raise
             lowered, natives = lower_with(replace(lower_options, proved=True))
     done("LLVM IR as text")
@@ -175,8 +175,8 @@ def build(
 def _is_proved(program: Program, maps: Mapping[str, Map]) -> bool:
     """Whether a proof finds the program safe, whose fast analysis got to something that cannot be right.
 
-    The proof tells more branches that are never taken. It does without the object's types and license, which decide
-    nothing about that but may make it refuse.
+    The proof tells more branches that are never taken, by read-only data too: not for who wants that left alone. It
+    does without the object's types and license, which decide nothing about that but may make it refuse.
     """
     from ir.verify.prove import verify  # late: a program that is refused is rare
 
