@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final, Protocol, final
 
-from ir.core import Block, Branch, Call, Edge, Function, Inst, MayGoto, Param, Return, Value
+from ir.core import Block, Branch, Call, Edge, Function, Inst, MayGoto, Param, Return, Value, operands
 from ir.isa import Callee
 from ir.object import POISON_HELPER
 from ir.verify.branch import follow
@@ -23,7 +23,7 @@ from ir.verify.effects import functions_that_move_packets
 from ir.verify.exits import check_exit, check_global_exit
 from ir.verify.global_functions import arguments_of, check_call
 from ir.verify.helper_calls import call_helper, check_poison, find_helper
-from ir.verify.indirect import call_any
+from ir.verify.indirect import asked_with_tables, call_any
 from ir.verify.induction import Group
 from ir.verify.kfunc_calls import call_kfunc, find_kfunc
 from ir.verify.outline import Outline
@@ -111,7 +111,8 @@ class Explorer:
         """The outline of a function, made when first asked for."""
         found = self.outlines.get(function)
         if found is None:
-            found = self.outlines[function] = Outline(function)
+            asked = asked_with_tables if self.subject.program.tokens else operands
+            found = self.outlines[function] = Outline(function, asked)
         return found
 
     def walk(self, function: Function, entry: State, frames: tuple[Area, ...]) -> list[State]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ir.algebra import Integers, signed
 from ir.callees import functions_taken, named_function
-from ir.core import Alu, Call, Const, Function, Load, Module, Value, operands
+from ir.core import Alu, Call, Const, Function, Inst, Load, Module, Terminator, Value, operands
 from ir.isa import Callee, compute
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar
@@ -52,6 +52,13 @@ def load_function(subject: Subject, state: State, pointer: Pointer, load: Value)
         else:
             return None
     return start_of(subject.function_area(sorted(names)), is_nullable) if names else None
+
+
+def asked_with_tables(inst: Inst | Terminator) -> tuple[Value, ...]:
+    """The values that are asked about at `inst`: its operands, and what the place is computed from where a word is loaded."""
+    if type(inst) is Load and type(inst.base) is Alu and inst.row.size == _WORD:
+        return (*operands(inst), *_inner_values(inst.base))
+    return operands(inst)
 
 
 def _places(subject: Subject, state: State, pointer: Pointer, load: Load) -> list[int]:

@@ -1,17 +1,24 @@
 """Which values are still needed at the start of each block.
 
 A state keeps facts about these only. Registers are few, so the sets are small and states stay cheap to copy
-and to join.
+and to join. Whoever asks about more than the operands of an instruction says so with `asked`.
 """
 
 from __future__ import annotations
 
-from ir.core import Block, Const, Function, Value, operands
+from collections.abc import Callable, Iterable
+
+from ir.core import Block, Const, Function, Inst, Terminator, Value, operands
+
+Asked = Callable[[Inst | Terminator], Iterable[Value]]
+"""The values that somebody asks about when an instruction is checked, all of which dominate it."""
 
 
-def live_values(function: Function, order: list[Block]) -> dict[Block, frozenset[Value]]:
+def live_values(
+    function: Function, order: list[Block], asked: Asked = operands
+) -> dict[Block, frozenset[Value]]:
     """The values live at the start of each block of `order`, without its own parameters."""
-    summaries = {block: _summary(block) for block in order}
+    summaries = {block: _summary(block, asked) for block in order}
     live: dict[Block, set[Value]] = {block: set(summaries[block][0]) for block in order}
     entering: dict[Block, list[Block]] = {block: [] for block in order}
     for block in order:
@@ -33,10 +40,10 @@ def live_values(function: Function, order: list[Block]) -> dict[Block, frozenset
     return {block: frozenset(values) for block, values in live.items()}
 
 
-def _summary(block: Block) -> tuple[set[Value], set[Value]]:
+def _summary(block: Block, asked: Asked) -> tuple[set[Value], set[Value]]:
     """The values a block uses from outside, and those it makes."""
-    used: set[Value] = set(operands(block.terminator))
+    used: set[Value] = set(asked(block.terminator))
     for inst in block.insts:
-        used.update(operands(inst))
+        used.update(asked(inst))
     made: set[Value] = {*block.params, *block.insts}  # all of them before they are used
     return {value for value in used - made if type(value) is not Const}, made

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import final
 
-from ir.core import Block, Function, Param, Value
+from ir.core import Block, Function, Param, Value, operands
 from ir.verify.induction import Induction
-from ir.verify.liveness import live_values
+from ir.verify.liveness import Asked, live_values
 from ir.verify.loops import Loops
 
 
@@ -16,11 +16,11 @@ from ir.verify.loops import Loops
 class Outline:
     """Of one function."""
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, asked: Asked = operands) -> None:
         self.function = function
         self.order = function.reverse_postorder()
         self.number = {block: number for number, block in enumerate(self.order)}
-        self.live = live_values(function, self.order)
+        self.live = live_values(function, self.order, asked)
         self.loops = Loops(function, self.order)
         self.ways_in: dict[Block, int] = dict.fromkeys(self.order, 0)
         for block in self.order:

@@ -183,6 +183,19 @@ def test_fc_19_an_index_that_may_be_4_is_refused(bound: str, holes: int) -> None
             runtime["main"].run(index(4))
 
 
+def test_fc_19_an_index_is_known_in_the_blocks_after_it() -> None:
+    """A stride of 24 is no mask: only the index, of another block, tells the four places that are loaded from."""
+    apart = "r5 = *(u64 *)(r1 + 0)\nif r5 == 7 goto +1\nr0 = 98\nr4 = *(u64 *)(r3 + 0)"
+    text = BY_INDEX.replace("r2 <<= 3", "r2 *= 24").replace("r4 = *(u64 *)(r3 + 0)", apart)
+    text = text.format(bound=UP_TO_3, change="r5 = 0")
+    slots = [slot_of(text, name) for name in ("first", "second", "third", "fourth")]
+    table = function_table("table", [word for slot in slots for word in (slot, None, None)])
+    loaded = bpfc.assemble(text, maps={3: table})
+    assert loaded.verify().ok
+    with loaded.start(Options(hardened=False)) as runtime:
+        assert [runtime["main"].run(index(number)).ret for number in range(4)] == [*ANSWERS]
+
+
 @pytest.mark.parametrize(
     "change", ["r4 += 8", "r4 |= 8", "r4 += r2", "w4 = w4", "r4 = -r4", "r4 = be64 r4", "r4 -= r2"]
 )
