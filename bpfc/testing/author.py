@@ -11,7 +11,8 @@ r10 -256..-128  counters of loops, one for each depth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Final, NamedTuple, final
 
@@ -23,6 +24,8 @@ NUMBERS: Final = (R0, R1, R2, R3, R4, R5, R8, R9)
 STACK_SIZE: Final = 64
 KEPT: Final = -128
 COUNTERS: Final = -136
+DEEPEST: Final = 3
+"""How deep statements nest."""
 
 SMALL: Final = (0, 1, 2, 3, 4, 6, 7, 8, 12, 15, 16, 24, 31, 32, 40, 63)
 EDGES: Final = (
@@ -45,6 +48,7 @@ def rows_of(kind: Kind) -> tuple[Row, ...]:
 
 ALU: Final = rows_of(Kind.ALU)
 BRANCHES: Final = rows_of(Kind.BRANCH)
+IMMEDIATE_BRANCHES: Final = tuple(row for row in BRANCHES if row.name.endswith("imm"))
 LOADS: Final = rows_of(Kind.LOAD)
 STORES: Final = rows_of(Kind.STORE)
 ATOMICS: Final = rows_of(Kind.ATOMIC)
@@ -56,6 +60,10 @@ _COUNTED: Final = frozenset(("lsh", "rsh", "arsh"))
 _DIVIDING: Final = frozenset(("div", "mod", "sdiv", "smod"))
 
 
+Statement = Callable[["Author", int], None]
+"""Writes one statement, so many statements deep in others."""
+
+
 class Mark(NamedTuple):
     """A jump whose target is not known yet: its number among the instructions, and its slot."""
 
@@ -64,16 +72,25 @@ class Mark(NamedTuple):
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Repertoire:
+    """The statements that an author knows, each as often as it is to be drawn: all of them, and those that hold no others."""
+
+    every: tuple[Statement, ...]
+    flat: tuple[Statement, ...]
+
+
+@final
 class Author:
     """One program being written. `daring`: how likely a statement does what may be unsafe."""
 
     def __init__(
-        self, random: Random, type: ProgramType, daring: float = 0.0, has_static: bool = False
+        self, random: Random, type: ProgramType, repertoire: Repertoire, daring: float = 0.0
     ) -> None:
         self.random = random
         self.type = type
+        self.repertoire = repertoire
         self.daring = daring
-        self.has_static = has_static
         self.insns: list[Insn] = []
         self.references: dict[int, Reference] = {}
         self.calls: list[int] = []
@@ -85,6 +102,16 @@ class Author:
     def is_raw(self) -> bool:
         """Whether r6 points at raw memory of r7 bytes."""
         return self.type is ProgramType.UNSPEC
+
+    def statements(self, count: int, depth: int) -> None:
+        """Write a few statements, nested at most DEEPEST deep."""
+        for _ in range(count):
+            written = len(self.insns)
+            if written > self.room:
+                return
+            may_nest = depth < DEEPEST and written < self.room * 2 // 3
+            choices = self.repertoire.every if may_nest else self.repertoire.flat
+            self.random.choice(choices)(self, depth)
 
     def row(self, row: Row, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0) -> None:
         """Write an instruction; fields that the row fixes need not be given."""

@@ -16,7 +16,9 @@ from typing import Final, final
 
 from bpfc.testing.author import EDGES, NUMBERS, STACK_SIZE, WIDE_EDGES, Author
 from bpfc.testing.case import Case
-from bpfc.testing.shapes import DATA_SIZE, ENOUGH, HASH, TABLE, place_of, statements
+from bpfc.testing.shapes.helpers import HASH, TABLE
+from bpfc.testing.shapes.pointers import DATA_SIZE, ENOUGH, place_of
+from bpfc.testing.shapes.table import PLAIN, WITH_STATIC
 from ir.isa import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10
 from ir.kinds import MapType, ProgramType
 from ir.object import FunctionInfo, Map, Program
@@ -70,9 +72,9 @@ def draw_input(random: Random) -> bytes:
 def draw_program(random: Random, style: Style) -> Program:
     """A program of one or two functions."""
     type = random.choice(style.types)
-    author = Author(random, type, style.daring, style.has_static)
+    author = Author(random, type, WITH_STATIC if style.has_static else PLAIN, style.daring)
     _start_main(author)
-    statements(author, random.randint(max(style.size // 2, 1), style.size), 0)
+    author.statements(random.randint(max(style.size // 2, 1), style.size), 0)
     _end_main(author)
     functions = [FunctionInfo("main", 0, author.slots, is_global=True)]
     if author.calls:
@@ -80,7 +82,7 @@ def draw_program(random: Random, style: Style) -> Program:
         author.in_main = False
         author.room += 40
         _start_callee(author)
-        statements(author, max(style.size // 3, 1), 1)
+        author.statements(max(style.size // 3, 1), 1)
         author.put("mov64 reg", R0, random.choice(NUMBERS))
         author.put("exit")
         functions.append(FunctionInfo("callee", start, author.slots - start, is_global=False))

@@ -23,7 +23,8 @@ from bpfc.testing.case import LICENSE, Case
 from bpfc.testing.native import LIMITS
 from bpfc.testing.oracle import Finding, Oracle, Surroundings, Tally
 from bpfc.testing.reference import World
-from bpfc.testing.shapes import alu, cut, wide
+from bpfc.testing.shapes.numbers import alu, cut, wide
+from bpfc.testing.shapes.table import PLAIN
 from ir.asm import assemble
 from ir.btf import Btf, read_btf
 from ir.btf_encode import encode_btf
@@ -49,16 +50,14 @@ _COUNT: Final = Map("count", MapType.ARRAY, 4, 8, 1, initial=bytes(8))
 def draw(seed: int) -> Case:
     """An XDP program of arithmetic under a few static branches: what it returns depends on those and the packet alone."""
     random = Random(seed)
-    author = Author(random, ProgramType.XDP)
+    author = Author(random, ProgramType.XDP, PLAIN)
     author.put("mov64 reg", R6, R1)
     author.put("ldx32", R0, R6, 12)
     for register in (R1, R2, R3, R4, R5, R8, R9):
         author.put("mov64 imm", register, imm=author.edge())
     author.put("mov64 imm", 7, imm=author.edge())
-    author.has_static = False
     for _ in range(random.randint(1, _MOST_BRANCHES)):
         random.choice((alu, alu, wide, cut))(author, 0)
-        author.room = 0  # so that the body of a branch is what follows here, and no statement of any sort
         mark = author.mark()
         author.put(random.choice(("goto_or_nop", "nop_or_goto")))
         alu(author, 0)

@@ -1,0 +1,44 @@
+"""Every statement, and how often it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from bpfc.testing.author import Repertoire, Statement
+from bpfc.testing.shapes.control import call, if_, loop, register_loop, static_branch
+from bpfc.testing.shapes.helpers import helper, lookup, update
+from bpfc.testing.shapes.numbers import alu, cut, relate, test, wide
+from bpfc.testing.shapes.pointers import ends, globals_, memory
+from bpfc.testing.shapes.stack import frame, kept, stack
+
+WEIGHTS: Final[Mapping[Statement, int]] = {
+    alu: 5,
+    wide: 1,
+    cut: 4,
+    test: 3,
+    stack: 3,
+    frame: 1,
+    memory: 2,
+    ends: 2,
+    kept: 2,
+    lookup: 2,
+    update: 3,
+    globals_: 3,
+    if_: 4,
+    loop: 2,
+    register_loop: 1,
+    call: 1,
+    helper: 1,
+    relate: 2,
+}
+_NESTING: Final = frozenset((if_, loop, kept, static_branch))
+
+
+def _repertoire(weights: Mapping[Statement, int]) -> Repertoire:
+    every = tuple(each for each, weight in weights.items() for _ in range(weight))
+    return Repertoire(every, tuple(each for each in every if each not in _NESTING))
+
+
+PLAIN: Final = _repertoire(WEIGHTS)
+WITH_STATIC: Final = _repertoire({**WEIGHTS, static_branch: 4})
