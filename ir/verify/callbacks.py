@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ir.core import Call, Function, Param, Value
 from ir.helpers import Helper
 from ir.object import Map
 from ir.verify.arguments import Passed
+from ir.verify.helper_calls import fresh_value
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, between
 from ir.verify.state import State, covers_state, join_states
@@ -29,13 +31,21 @@ def call_back(walk: Walk, state: State, call: Call, helper: Helper, passed: Pass
         return [state]
     if state.held.locked is not None:
         raise Refused("lock-held", f"{helper.full_name} while a spin lock is held")
-    args = _arguments(walk, state, call, helper, passed)
     outcome = state.known.get(call, ANY)
-    return _go_round(walk, state, call, function, args, outcome)
+
+    def arguments(now: State) -> list[Value | Known]:
+        return _arguments(walk, now, call, helper, passed)
+
+    return _go_round(walk, state, call, function, arguments, outcome)
 
 
 def _go_round(
-    walk: Walk, state: State, call: Call, function: Function, args: list[Value | Known], outcome: Known
+    walk: Walk,
+    state: State,
+    call: Call,
+    function: Function,
+    arguments: Callable[[State], list[Value | Known]],
+    outcome: Known,
 ) -> list[State]:
     """Call the function until nothing new comes of it: none, one or more times."""
     from ir.verify.explore import widen_state
@@ -47,7 +57,7 @@ def _go_round(
 
     for rounds in range(_MOST_ROUNDS):
         after = state
-        for done in walk.enter_function(state.copy(), function, args):
+        for done in walk.enter_function(state.copy(), function, arguments(state)):
             _check_result(done, function, 1)
             back = walk.resume(None, done)
             if back.held != state.held:
@@ -114,7 +124,7 @@ def _arguments(walk: Walk, state: State, call: Call, helper: Helper, passed: Pas
     if helper.name == "for_each_map_elem":
         map_ = passed.map
         assert map_ is not None
-        value = start_of(subject.value_area(("each", call), map_))
+        value = start_of(fresh_value(subject, state, ("each", call), map_))
         return [start_of(subject.map_area(map_)), _key(walk, map_), value, _plain(state, call.args[2])]
     if helper.name == "user_ringbuf_drain":
         dynptr = subject.area(("drained", call), AreaKind.DYNPTR)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Final
 
 from ir.btf_types import Struct
@@ -351,7 +351,20 @@ def _map_value(subject: Subject, state: State, call: Call, helper: Helper, passe
         if map_.type in _ARRAYS and passed.key_number is not None:
             # The kernel sees, too, that such a lookup finds something.
             nullable = nullable and passed.key_number >= map_.max_entries
-    return start_of(subject.value_area(call, map_), nullable)
+    return start_of(fresh_value(subject, state, call, map_), nullable)
+
+
+def fresh_value(subject: Subject, state: State, key: Hashable, map_: Map) -> Area:
+    """A value of a map, found by `key`, that no pointer from before points into, if it matters which one it is.
+
+    The same instruction finds another one each time; the one whose lock is taken has to be the one that is unlocked.
+    """
+    area = subject.value_area(key, map_)
+    number = 0
+    while area.has_lock and (area is state.held.locked or state.points_into(area)):
+        number += 1
+        area = subject.value_area((key, number), map_)
+    return area
 
 
 def _socket(

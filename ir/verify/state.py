@@ -237,6 +237,15 @@ class State:
             self.outer = self.outer.copy()
             self.outer.forget_area(area)
 
+    def points_into(self, area: Area) -> bool:
+        """Whether there is a pointer into `area`, here or in a caller."""
+        holder: State | None = self
+        while holder is not None:
+            if any(type(known) is Pointer and known.area is area for known in holder.known.values()):
+                return True
+            holder = holder.outer
+        return False
+
     def start_packet(self, packet: Area) -> None:
         """Packet pointers loaded from here on point into `packet`."""
         self.packet = packet
