@@ -85,9 +85,7 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
     elif kind is AreaKind.PACKET or kind is AreaKind.PACKET_META:
         _check_packet(subject, state, pointer, offset, size, writes, what, base)
     elif kind is AreaKind.MAP_VALUE:
-        if row.kind is Kind.ATOMIC:
-            check_map_value(subject, pointer, offset, size, False, what, base)
-        check_map_value(subject, pointer, offset, size, writes, what, base)
+        check_map_value(subject, pointer, offset, size, not writes or row.kind is Kind.ATOMIC, what, base)
     elif kind is AreaKind.CONTEXT:
         _check_context(subject, pointer, offset, size, writes, what, base)
     elif kind in _PLAIN:
@@ -181,9 +179,9 @@ def check_packet_range(
 
 
 def check_map_value(
-    subject: Subject, pointer: Pointer, offset: int, size: int, writes: bool, what: str, base: Value
+    subject: Subject, pointer: Pointer, offset: int, size: int, reads: bool, what: str, base: Value
 ) -> None:
-    """Refuse what may leave a map value, or touches one of its special fields."""
+    """Refuse what may leave a map value, touches one of its special fields, or `reads` where only writing is allowed."""
     area = pointer.area
     low, high = pointer.span.smin + offset, pointer.span.smax + offset + size
     assert area.map is not None
@@ -191,7 +189,7 @@ def check_map_value(
         where = f"bytes {low}..{high - 1}" if low != high - size or size > 1 else f"byte {low}"
         said = f"{what} at {where} of a value of map '{area.name}', which has {area.size}"
         raise Refused("map-value-out-of-bounds", said, base, _range_hint(pointer))
-    if not writes and not subject.may_load(area.map):
+    if reads and not subject.may_load(area.map):
         raise Refused("write-only", f"{what} from write-only map '{area.name}'", base)
     for field in subject.special_fields(area.map):
         if field.offset < high and low < field.offset + field.size:

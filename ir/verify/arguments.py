@@ -280,7 +280,7 @@ def check_memory(
             raise Refused("packet-access", said, value)
         check_packet_range(state, pointer, 0, most, what, value)
     elif area.kind is AreaKind.MAP_VALUE:
-        check_map_value(steps.subject, pointer, 0, most, writes, what, value)
+        check_map_value(steps.subject, pointer, 0, most, not writes, what, value)
     elif area.kind is AreaKind.CONTEXT:
         if steps.subject.type.name != "SYSCALL":
             raise Refused("bad-argument", "context where memory is wanted", value)
