@@ -10,7 +10,7 @@ from typing import Final
 import bpfc
 from benchmarks.costs import TRIES, Cost
 from benchmarks.measure import paired_ratio, race, timed
-from bpfc.running import RunningProgram
+from bpfc.running_program import RunningProgram
 
 OBJECT: Final = Path(__file__).parent / "programs" / "extensible.o"
 CALLS: Final = 1000  # in one run

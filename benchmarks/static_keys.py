@@ -9,7 +9,8 @@ from typing import Final
 import bpfc
 from benchmarks.costs import TRIES, Cost
 from benchmarks.measure import Contestant, paired_ratio, race
-from bpfc.running import RunningProgram, Runtime
+from bpfc.running import Runtime
+from bpfc.running_program import RunningProgram
 from ir.kinds import MapType
 from ir.object import Map
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from bpfc.extension import Extension
     from bpfc.links import Link, LinkKind
     from bpfc.places import Place
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
     from bpfc.tracing import Statistics, TracedProgram
     from ir.function_model import Model
     from ir.object import Program
@@ -150,7 +151,7 @@ class Attachable:
 
     def _attach(self, target: object, function: str | None, kind: str, cookie: int) -> Link:
         from bpfc.links import Link, LinkKind  # late: few programs are attached
-        from bpfc.running import RunningProgram
+        from bpfc.running_program import RunningProgram
         from bpfc.tracing import attach_bpf, attach_native, place_of
         from runtime.native_entry import NativeFunction, function_of
 

@@ -12,7 +12,7 @@ from ir.kinds import ProgramType
 
 if TYPE_CHECKING:
     from bpfc.links import Link
-    from bpfc.running import RunningProgram
+    from bpfc.running_program import RunningProgram
 
 
 def attach(program: RunningProgram, target: object, function: str | None = None, *, cookie: int = 0) -> Link:
@@ -21,7 +21,7 @@ def attach(program: RunningProgram, target: object, function: str | None = None,
     `function` defaults to the one that the section names (`SEC("fentry/f")`), or to main. Raises RejectedError.
     """
     from bpfc.links import ATTACH_TYPES  # late: they bring the runtime in
-    from bpfc.running import RunningProgram
+    from bpfc.running_program import RunningProgram
 
     source = program.program
     named = function
@@ -46,7 +46,7 @@ def attach_by_section(program: RunningProgram, target: object) -> Link:
     Raises RejectedError.
     """
     from bpfc.natives import native  # late: it reads libraries
-    from bpfc.running import RunningProgram
+    from bpfc.running_program import RunningProgram
 
     name = program.program.attach_target
     library, _, function = name.rpartition(":")

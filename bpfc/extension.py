@@ -26,7 +26,8 @@ from runtime.linker import LinkedImage, link
 
 if TYPE_CHECKING:
     from bpfc.attachable import Attachable
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
 
 
 @final

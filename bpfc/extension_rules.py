@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bpfc.attachable import Attachable
-    from bpfc.running import RunningProgram
+    from bpfc.running_program import RunningProgram
 
 _TRACERS: Final = (ProgramType.TRACING, ProgramType.LSM)
 

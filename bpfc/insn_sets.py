@@ -29,7 +29,7 @@ from runtime.insn_set import DELETED, InsnSet
 from runtime.maps.insn_array import InsnArrayView
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram
+    from bpfc.running_program import RunningProgram
 
 
 def transformed(program: Program, maps: Mapping[str, Map]) -> Rewritten:

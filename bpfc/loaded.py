@@ -26,7 +26,8 @@ from runtime.limits import Limits
 if TYPE_CHECKING:
     from bpfc.compile import Compiled
     from bpfc.globals import Globals
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
     from bpfc.static_keys import DeclaredKey
     from bpfc.verification import ObjectReport
     from ir.btf import Btf

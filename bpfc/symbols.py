@@ -25,7 +25,7 @@ from runtime.gdb import Announced
 from runtime.perf_map import write_perf_map
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram
+    from bpfc.running_program import RunningProgram
 
 _TAG_BYTES: Final = 8
 

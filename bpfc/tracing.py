@@ -39,7 +39,7 @@ from runtime.trampoline import Trampoline, When
 
 if TYPE_CHECKING:
     from bpfc.attachable import Attachable
-    from bpfc.running import RunningProgram
+    from bpfc.running_program import RunningProgram
 
 WHEN: Final = {
     LinkKind.FENTRY: When.ENTRY,

@@ -23,7 +23,8 @@ from bpfc.conformance import ENGINES as PLUGIN_ENGINES
 from bpfc.conformance import Engine
 from bpfc.loaded import Loaded, Source, from_insns
 from bpfc.options import Options
-from bpfc.running import RunningProgram, Runtime
+from bpfc.running import Runtime
+from bpfc.running_program import RunningProgram
 from ir.context import RAW
 from ir.interpreter import Environment
 from ir.interpreter import Machine as Interpreter

@@ -12,7 +12,8 @@ import pytest
 import bpfc
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
 
 OBJECTS = Path(__file__).parent / "objects"
 PACKET = bytes(range(1, 65))

@@ -28,7 +28,8 @@ from ir.kinds import ProgramType
 if TYPE_CHECKING:
     from bpfc.links import Link
     from bpfc.loaded import Loaded
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
 
 FOLDER: Final = Path(".cache/debian")
 PCAP: Final = Path("tests/objects/sample.pcap")

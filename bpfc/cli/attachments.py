@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from bpfc.cli.terminal import Json
     from bpfc.links import Link
     from bpfc.options import Options
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
 
 
 @final

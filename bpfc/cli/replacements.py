@@ -12,7 +12,7 @@ from bpfc.cli.objects import open_object, select_program
 if TYPE_CHECKING:
     from bpfc.cli.terminal import Json
     from bpfc.options import Options
-    from bpfc.running import RunningProgram
+    from bpfc.running_program import RunningProgram
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from bpfc.cli.terminal import Terminal
 if TYPE_CHECKING:
     from bpfc.loaded import Loaded
     from bpfc.pcap import Packet
-    from bpfc.running import RunningProgram
+    from bpfc.running_program import RunningProgram
     from ir.diagnostics import Diagnostic
     from ir.object import Program
     from runtime.execution import RunResult

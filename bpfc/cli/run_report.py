@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from bpfc.cli.run import Tally
     from bpfc.loaded import Loaded
     from bpfc.pcap import Packet
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
     from ir.diagnostics import Diagnostic
     from ir.object import Program
     from runtime.execution import RunResult

@@ -16,7 +16,8 @@ from tools.demo import DemoError, run_demo
 
 if TYPE_CHECKING:
     from bpfc.loaded import Loaded
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
 
 pytestmark = pytest.mark.little_endian("Debian builds them so")
 

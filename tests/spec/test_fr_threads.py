@@ -18,7 +18,8 @@ from runtime.space import Space
 from tests.extensions import PACKET, run, started
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
 
 CYCLES = int(os.environ.get("BPFC_FREPLACE_CYCLES", "3000"))  # the long form: 100000
 EMULATED_CYCLES = 30

@@ -13,7 +13,7 @@ import bpfc
 from bpfc import Loaded, Options, RejectedError, UnsupportedError
 from bpfc.cli.listings import list_xlated
 from bpfc.insn_sets import track, transformed
-from bpfc.running import RunningProgram
+from bpfc.running_program import RunningProgram
 from ir.asm import assemble as parse
 from ir.asm import format_insn
 from ir.bytecode import rewrite

@@ -18,7 +18,8 @@ from runtime.space import host_space
 from tests.native import load_text
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
 
 OBJECTS = Path(__file__).parent.parent / "objects"
 FAR_AWAY = 0x2000_0000_0000

@@ -27,7 +27,8 @@ from runtime.threads import Threads
 from tests.native import load_text
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
     from runtime.linker import LinkedImage
 
 OBJECTS = Path(__file__).parent.parent / "objects"

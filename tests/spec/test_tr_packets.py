@@ -13,7 +13,8 @@ import pytest
 import bpfc
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
 
 OBJECTS = Path(__file__).parent.parent / "objects"
 PACKETS = [bytes(range(64)), bytes(range(100, 142)), b"\xff" * 1500]

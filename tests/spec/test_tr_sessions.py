@@ -18,7 +18,8 @@ from tests.native import load_text
 from tests.shared_objects import build_library
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
 
 OBJECTS = Path(__file__).parent.parent / "objects"
 CODE = """

@@ -19,7 +19,8 @@ from runtime.epoch import epochs
 from runtime.memory import Pool
 
 if TYPE_CHECKING:
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
     from runtime.space import Space
 
 OBJECTS = Path(__file__).parent.parent / "objects"

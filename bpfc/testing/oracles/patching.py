@@ -37,7 +37,8 @@ from ir.static_keys import static_branches
 
 if TYPE_CHECKING:
     from bpfc.links import Link
-    from bpfc.running import RunningProgram, Runtime
+    from bpfc.running import Runtime
+    from bpfc.running_program import RunningProgram
 
 STEPS: Final = 40
 SWITCHES: Final = 60
