@@ -7,8 +7,11 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from ir.isa import Wide
+from ir.map_layout import value_bytes
+from ir.maps import is_per_cpu
 from ir.object import Map, Object, ReferenceKind
 from tests.oracle import KernelError, _bpf, create_map, load_program, run_program
 
@@ -20,6 +23,7 @@ class KernelMap:
 
     def __init__(self, descriptor: int, declared: Map) -> None:
         self.descriptor, self.declared = descriptor, declared
+        self._room = value_bytes(declared) * (possible_cpus() if is_per_cpu(declared.type) else 1)
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value, or None."""
@@ -58,7 +62,7 @@ class KernelMap:
                 yield key, value
 
     def _read(self, command: int, key: bytes | None) -> bytes | None:
-        out = ctypes.create_string_buffer(self.declared.value_size)
+        out = ctypes.create_string_buffer(self._room)
         name = ctypes.create_string_buffer(key, len(key)) if key is not None else None
         try:
             attr = struct.pack("=2I3Q", self.descriptor, 0, _address(name), _address(out), 0)
@@ -74,6 +78,11 @@ class KernelMap:
         content = ctypes.create_string_buffer(value, len(value)) if value is not None else None
         attr = struct.pack("=2I3Q", self.descriptor, 0, _address(name), _address(content), flags)
         _bpf(command, attr, "map element")
+
+
+def possible_cpus() -> int:
+    """How many values a key of a per-cpu map has."""
+    return 1 + int(Path("/sys/devices/system/cpu/possible").read_text().strip().split("-")[-1])
 
 
 @contextmanager

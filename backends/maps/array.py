@@ -15,12 +15,10 @@ from backends.maps.operation import (
     may_lock,
     of_cpu,
     refuse,
-    refuse_flags,
-    refuse_locking_flags,
     return_stack,
     this_cpu,
 )
-from backends.maps.shape import Shape, copy_value
+from backends.maps.shape import Shape, copy_value, lock_of
 from backends.writer import Value, Writer
 from ir.map_layout import MAX_ENTRIES, VALUE_STRIDE, VALUES_OFFSET
 from ir.maps import UpdateFlag
@@ -48,21 +46,22 @@ def locate(w: Writer, shape: Shape) -> None:
 
 
 def update(w: Writer, shape: Shape) -> None:
-    """Overwrite the value in place, word by word."""
-    if may_lock(shape):
-        refuse_locking_flags(w, shape, w["map"], w["flags"])
-    else:
-        refuse_flags(w, w["flags"])
+    """Overwrite the value in place, word by word. Linux looks for a lock last, for one of a per-cpu array in vain."""
+    flags = w["flags"]
+    with w.if_((flags & ~int(UpdateFlag.LOCK)).ugt(UpdateFlag.EXIST), likely=False):
+        w.ret(-EINVAL)
     index = _index(w)
     with w.if_(index.uge(shape.number(w, w["map"], MAX_ENTRIES)), likely=False):
         w.ret(-E2BIG)
-    with w.if_((w["flags"] & UpdateFlag.NOEXIST).ne(0), likely=False):
+    with w.if_((flags & UpdateFlag.NOEXIST).ne(0), likely=False):
         w.ret(-EEXIST)
     value = of_cpu(w, shape, w["map"], value_at(w, shape, w["map"], index), this_cpu(w))
-    if may_lock(shape):
-        with w.if_((w["flags"] & UpdateFlag.LOCK).ne(0), likely=False):
-            copy_locked(w, shape, w["map"], value)
-            w.ret(0)
+    with w.if_((flags & UpdateFlag.LOCK).ne(0), likely=False):
+        if may_lock(shape):
+            with w.if_(lock_of(w, shape, w["map"], value).ne(0)):
+                copy_locked(w, shape, w["map"], value)
+                w.ret(0)
+        w.ret(-EINVAL)
     copy_value(w, shape, w["map"], value, w["value"])
     w.ret(0)
 

@@ -18,7 +18,7 @@ from ir import map_layout
 from ir.diagnostics import RejectedError
 from ir.kinds import MapType
 from ir.map_layout import layout_of
-from ir.maps import HASHES, MapFlag, check_map, is_per_cpu
+from ir.maps import HASHES, MapFlag, UpdateFlag, check_map, is_per_cpu
 from ir.object import Map
 from runtime.maps.block import MapBlock, allocate
 from runtime.maps.errors import map_error
@@ -89,10 +89,12 @@ class LiveMap:
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Insert or change; a per-cpu value has the values of all cpus.
 
-        RejectedError with E2BIG, EEXIST, ENOENT, EPERM.
+        RejectedError with E2BIG, EEXIST, ENOENT, EINVAL, EPERM.
         """
         self._check_key(key)
         self._check_value(value)
+        if flags & UpdateFlag.LOCK and self.declared.lock is None:
+            raise map_error(self.declared, EINVAL, "has no bpf_spin_lock to update a value under")
         with self._changing():
             self._update(key, value, flags)
 

@@ -1,13 +1,19 @@
-/* One map operation for each packet, so that a test can play the same sequence here and in a kernel.
+/* Map operations, many for each packet, so that a test can play the same sequence here and in a kernel.
  *
- * packet: op 1 | flags 1 | padding 6 | key 24 | value 16         op: 0 lookup, 1 update, 2 delete, 3 push, 4 pop, 5 peek
+ * packet: any number of requests, each of them
  *
- * The verdict is the helper's result; of a lookup, pop or peek that found something, a hash of the value. The first
- * bit says that something was found.
+ *   op 1 | flags 1 | timed 1 | padding 1 | result 4 | key 24 | value 16 | begin 8 | end 8
+ *
+ *   op: 0 lookup, 1 update, 2 delete, 3 push, 4 pop, 5 peek
+ *
+ * The result is the helper's, its highest bit cleared; of a lookup, pop or peek a hash of the value. The highest bit of
+ * a lookup's says that something was found. A timed request says when it was begun and done with, and a timed lookup
+ * leaves the first 8 bytes of what it found in place of the value, unhashed. The verdict is how many requests were done.
  */
 #include "bpf.h"
 
 #define BPF_MAP_TYPE_PERCPU_HASH 5
+#define BPF_MAP_TYPE_LRU_PERCPU_HASH 10
 #define BPF_MAP_TYPE_LPM_TRIE 11
 #define BPF_MAP_TYPE_QUEUE 22
 #define BPF_MAP_TYPE_STACK 23
@@ -19,10 +25,14 @@ static long (*const bpf_map_peek_elem)(void *map, void *value) = (void *)89;
 
 enum op { LOOKUP, UPDATE, DELETE, PUSH, POP, PEEK };
 
+#define BATCH 48 /* as many as fit what the kernel takes for a packet */
+
 struct request {
-	__u8 op, flags, padding[6];
+	__u8 op, flags, timed, padding;
+	__u32 result;
 	__u8 key[24];
 	__u8 value[16];
+	__u64 begin, end;
 };
 
 static __always_inline __u32 hash(const __u8 *bytes, int size)
@@ -40,12 +50,22 @@ static __always_inline void copy(__u8 *to, const __u8 *from, int size)
 		to[i] = from[i];
 }
 
-static __always_inline struct request *parse(struct xdp_md *ctx)
-{
-	struct request *request = (void *)(long)ctx->data;
-
-	return (void *)(request + 1) > (void *)(long)ctx->data_end ? 0 : request;
-}
+#define PROGRAM(name_) \
+	SEC("xdp") int name_(struct xdp_md *ctx) \
+	{ \
+		struct request *request = (void *)(long)ctx->data; \
+		int done; \
+\
+		_Pragma("clang loop unroll(disable)") \
+		for (done = 0; done < BATCH && (void *)(request + 1) <= (void *)(long)ctx->data_end; done++, request++) { \
+			if (request->timed) \
+				request->begin = bpf_ktime_get_ns(); \
+			request->result = one_##name_(request); \
+			if (request->timed) \
+				request->end = bpf_ktime_get_ns(); \
+		} \
+		return done; \
+	}
 
 #define KEYED(name_, type_, key_size_, value_size_, entries_, flags_) \
 	struct { \
@@ -56,19 +76,20 @@ static __always_inline struct request *parse(struct xdp_md *ctx)
 		__uint(map_flags, flags_); \
 	} map_##name_ SEC(".maps"); \
 \
-	SEC("xdp") int name_(struct xdp_md *ctx) \
+	static __always_inline __u32 one_##name_(struct request *request) \
 	{ \
-		struct request *request = parse(ctx); \
 		__u8 key[key_size_] __attribute__((aligned(8))), value[value_size_] __attribute__((aligned(8))); \
 		__u8 *found; \
 \
-		if (!request) \
-			return -1000; \
 		copy(key, request->key, key_size_); \
 		copy(value, request->value, value_size_); \
 		switch (request->op) { \
 		case LOOKUP: \
 			found = bpf_map_lookup_elem(&map_##name_, key); \
+			if (found && request->timed && value_size_ >= 8) { \
+				*(__u64 *)request->value = *(__u64 *)found; /* one load: whole, though others write */ \
+				return 0x80000000; \
+			} \
 			return found ? hash(found, value_size_) : 0; \
 		case UPDATE: \
 			return bpf_map_update_elem(&map_##name_, key, value, request->flags) & 0x7fffffff; \
@@ -76,7 +97,9 @@ static __always_inline struct request *parse(struct xdp_md *ctx)
 			return bpf_map_delete_elem(&map_##name_, key) & 0x7fffffff; \
 		} \
 		return -1001; \
-	}
+	} \
+\
+	PROGRAM(name_)
 
 #define LISTED(name_, type_, value_size_, entries_) \
 	struct { \
@@ -85,13 +108,10 @@ static __always_inline struct request *parse(struct xdp_md *ctx)
 		__uint(max_entries, entries_); \
 	} map_##name_ SEC(".maps"); \
 \
-	SEC("xdp") int name_(struct xdp_md *ctx) \
+	static __always_inline __u32 one_##name_(struct request *request) \
 	{ \
-		struct request *request = parse(ctx); \
 		__u8 value[value_size_] __attribute__((aligned(8))); \
 \
-		if (!request) \
-			return -1000; \
 		copy(value, request->value, value_size_); \
 		switch (request->op) { \
 		case PUSH: \
@@ -102,7 +122,9 @@ static __always_inline struct request *parse(struct xdp_md *ctx)
 			return bpf_map_peek_elem(&map_##name_, value) ? hash(value, value_size_) & 0x7fffffff : hash(value, value_size_); \
 		} \
 		return -1001; \
-	}
+	} \
+\
+	PROGRAM(name_)
 
 KEYED(array, BPF_MAP_TYPE_ARRAY, 4, 8, 8, 0)
 KEYED(array13, BPF_MAP_TYPE_ARRAY, 4, 13, 8, 0)
@@ -113,6 +135,7 @@ KEYED(hash16, BPF_MAP_TYPE_HASH, 16, 16, 8, 0)
 KEYED(hash_lazy, BPF_MAP_TYPE_HASH, 8, 8, 8, BPF_F_NO_PREALLOC)
 KEYED(percpu_hash, BPF_MAP_TYPE_PERCPU_HASH, 4, 8, 8, 0)
 KEYED(lru_hash, BPF_MAP_TYPE_LRU_HASH, 4, 8, 4096, 0)
+KEYED(lru_percpu_hash, BPF_MAP_TYPE_LRU_PERCPU_HASH, 4, 8, 4096, 0)
 KEYED(lpm4, BPF_MAP_TYPE_LPM_TRIE, 8, 8, 8, BPF_F_NO_PREALLOC)
 KEYED(lpm6, BPF_MAP_TYPE_LPM_TRIE, 10, 8, 8, BPF_F_NO_PREALLOC)
 KEYED(lpm16, BPF_MAP_TYPE_LPM_TRIE, 20, 4, 8, BPF_F_NO_PREALLOC)

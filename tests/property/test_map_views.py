@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,14 +16,15 @@ from hypothesis import strategies as st
 from backends.registry import host
 from ir.diagnostics import RejectedError
 from ir.kinds import MapType
-from ir.maps import MapFlag
+from ir.map_layout import value_bytes
+from ir.maps import MapFlag, is_per_cpu
 from ir.object import Map
 from runtime.maps.host import HostOperations
 from runtime.maps.live import LiveMap, create
 from runtime.memory import Pool
-from tests.kernel_maps import KernelMap, kernel_map
+from tests.kernel_maps import KernelMap, kernel_map, possible_cpus
 
-Create = Callable[[Map], LiveMap]
+Create = Callable[..., LiveMap]
 Operation = tuple[str, int, int, int]
 ENTRIES = 8
 HASH = Map("hash", MapType.HASH, 4, 8, ENTRIES)
@@ -32,6 +35,16 @@ TRIE = Map("trie", MapType.LPM_TRIE, 8, 4, ENTRIES, MapFlag.NO_PREALLOC)
 LONG_TRIE = Map("long", MapType.LPM_TRIE, 24, 4, ENTRIES, MapFlag.NO_PREALLOC)
 QUEUE = Map("queue", MapType.QUEUE, 0, 8, 4)
 STACK = Map("stack", MapType.STACK, 0, 5, 4)
+LONG = [
+    *(HASH, WIDE, LAZY, ARRAY, TRIE, LONG_TRIE, QUEUE, STACK),
+    Map("per_cpu", MapType.PERCPU_HASH, 4, 13, ENTRIES),
+    Map("per_cpu_array", MapType.PERCPU_ARRAY, 4, 8, ENTRIES),
+    Map("lru", MapType.LRU_HASH, 4, 8, 4096),
+    Map("lru_per_cpu", MapType.LRU_PERCPU_HASH, 4, 8, 4096),
+]
+USUAL = 2000
+HOST_OPERATIONS = int(os.environ.get("BPFC_MAP_OPERATIONS", USUAL))
+FLAGS = [*[0] * 6, 1, 1, 2, 2, 3, 4, 5, 8, 1 << 32, 1 << 63]
 OPERATIONS = st.lists(
     st.tuples(
         st.sampled_from(["update", "update", "delete", "lookup"]),
@@ -50,8 +63,8 @@ def made() -> Iterator[Create]:
     with Pool(poison=host().poison) as pool:
         operations = HostOperations(pool)
 
-        def make(declared: Map) -> LiveMap:
-            live.append(create(declared, pool, operations, cpus=2, seed=len(live)))
+        def make(declared: Map, cpus: int = 2) -> LiveMap:
+            live.append(create(declared, pool, operations, cpus, seed=len(live)))
             return live[-1]
 
         yield make
@@ -78,7 +91,8 @@ def attempt(map: LiveMap | KernelMap, operation: Operation) -> bytes | int | Non
     try:
         match name:
             case "update":
-                map.update(key, bytes([content]) * map.declared.value_size, flags)
+                copies = possible_cpus() if is_per_cpu(map.declared.type) else 1
+                map.update(key, bytes([content]) * value_bytes(map.declared) * copies, flags)
             case "delete":
                 map.delete(key)
             case _:
@@ -189,6 +203,33 @@ def test_a_queue_or_stack_answers_the_host_as_the_kernel_does(declared: Map, mad
                 assert listed(ours, operation, value, flags) == listed(kernels, operation, value, flags)
 
     check()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("declared", LONG, ids=lambda declared: declared.name)
+def test_a_long_sequence_of_operations_is_answered_as_by_the_kernel(
+    declared: Map, made: Create, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = random.Random(declared.name)
+    ours, done = made(declared, possible_cpus()), 0
+    is_keyed = declared.key_size > 0
+    with kernel_map(declared) as kernels:
+        while done < HOST_OPERATIONS:
+            for _ in range(1000):
+                if is_keyed:
+                    name = source.choice(("update", "update", "delete", "lookup"))
+                    operation = (name, source.randrange(12), source.randrange(256), source.choice(FLAGS))
+                    assert attempt(ours, operation) == attempt(kernels, operation), (done, operation)
+                else:
+                    name = source.choice(("push", "push", "pop", "peek"))
+                    push = (name, source.randbytes(declared.value_size), source.choice(FLAGS))
+                    assert listed(ours, *push) == listed(kernels, *push), (done, push)
+                done += 1
+            if is_keyed:
+                assert sorted(ours.items()) == sorted(kernels.items())
+    if HOST_OPERATIONS > USUAL:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{declared.name}: {done} operations of the host as by the kernel\n")
 
 
 def listed(map: LiveMap | KernelMap, operation: str, value: bytes, flags: int) -> bytes | int | None:
