@@ -39,7 +39,8 @@ class Request:
 
 def interpret(insns: tuple[Insn, ...], memory: bytearray, big_endian: bool = False) -> int:
     """r0 of a program on raw memory, by the reference interpreter; raises TrapError."""
-    from ir.interpreter import Environment, Machine  # late: the other engine does without
+    from ir.environment import Environment
+    from ir.interpreter import Machine  # late: the other engine does without
     from ir.segments import Memory, make_segment
 
     program = Program("main", "", ProgramType.UNSPEC, insns, (), big_endian=big_endian)

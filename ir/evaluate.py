@@ -34,7 +34,7 @@ from ir.core import (
     Value,
 )
 from ir.diagnostics import Diagnostic, TrapError
-from ir.interpreter import FRAME_SIZE, FUNCTION_BASE, MAX_DEPTH, MAY_GOTO_BUDGET, STACK_BASE, Environment
+from ir.environment import FRAME_SIZE, FUNCTION_BASE, MAX_DEPTH, MAY_GOTO_BUDGET, STACK_BASE, Environment
 from ir.isa import Callee, compute
 from ir.object import Reference, ReferenceKind
 from ir.segments import AccessError, Memory, Segment, make_segment

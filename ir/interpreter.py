@@ -3,22 +3,30 @@
 It shares nothing with lifting or LLVM, so that it can tell who is wrong, and favours clarity over speed.
 What a verifier would have refused (uninitialized registers, accesses outside memory, bad calls) is a
 TrapError.
-
-    addresses     memory           the segments the caller gave, wherever it put them
-                  STACK_BASE       frame n at STACK_BASE + n * 0x1000: 512 bytes, r10 points after them
-                  FUNCTION_BASE    what a function pointer holds: FUNCTION_BASE + 8 * slot
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NoReturn, final
 
 from ir.algebra import Integers, signed
 from ir.context import Pointer, layout_of
 from ir.context_access import find_in_packet, translate_access
 from ir.diagnostics import Diagnostic, TrapError
+from ir.environment import (
+    FRAME_SIZE,
+    FUNCTION_BASE,
+    MAX_DEPTH,
+    MAY_GOTO_BUDGET,
+    STACK_BASE,
+    TAIL_CALL_LIMIT,
+    Environment,
+    Helper,
+    Registers,
+    TailCall,
+)
 from ir.isa import (
     ARGUMENT_REGISTERS,
     FRAME_POINTER,
@@ -35,31 +43,11 @@ from ir.isa import (
     operand,
     row_of,
 )
-from ir.object import Program, Reference, ReferenceKind
+from ir.object import Program, ReferenceKind
 from ir.probing import reads_objects
 from ir.segments import AccessError, Memory, Segment, make_segment
 
-STACK_BASE: Final = 0x5000_0000_0000_0000
-FUNCTION_BASE: Final = 0x6000_0000_0000_0000
-FRAME_SIZE: Final = 512
-MAX_DEPTH: Final = 8
-MAY_GOTO_BUDGET: Final = 0x80_0000  # BPF_MAX_LOOPS, per frame as the kernel keeps it
-TAIL_CALL_LIMIT: Final = 33
-DEFAULT_FUEL: Final = 1 << 26
-
 MASK = (1 << 64) - 1
-
-Registers = list[int | None]
-Helper = Callable[["Machine", int, int, int, int, int], int]
-Trace = Callable[[int, Registers], None]
-
-
-class TailCall(Exception):  # noqa: N818  # control flow, not an error
-    """Raised by a helper to replace the running program (bpf_tail_call)."""
-
-    def __init__(self, program: Program) -> None:
-        super().__init__(program.name)
-        self.program = program
 
 
 @final
@@ -70,26 +58,6 @@ class Outcome:
     ret: int
     insns: int
     registers: tuple[int | None, ...]
-
-
-@final
-@dataclass(frozen=True)
-class Environment:
-    """What a program finds around it.
-
-    `helpers` by number, `kfuncs` by name; a missing one traps when it is called. `resolve` gives the value
-    of a wide load that refers to a map or variable. `flipped` are the slots of static branches in their
-    second form. `fuel` bounds the jumps back. Without `strict`, registers start as 0 and calls leave r1-r5
-    alone.
-    """
-
-    helpers: Mapping[int, Helper] = field(default_factory=dict)
-    kfuncs: Mapping[str, Helper] = field(default_factory=dict)
-    resolve: Callable[[Reference], int] | None = None
-    flipped: frozenset[int] = frozenset()
-    fuel: int = DEFAULT_FUEL
-    strict: bool = True
-    trace: Trace | None = None
 
 
 @final

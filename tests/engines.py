@@ -26,7 +26,7 @@ from bpfc.options import Options
 from bpfc.running import Runtime
 from bpfc.running_program import RunningProgram
 from ir.context import RAW
-from ir.interpreter import Environment
+from ir.environment import Environment
 from ir.interpreter import Machine as Interpreter
 from ir.isa import Insn, decode
 from ir.maps import MapFlag

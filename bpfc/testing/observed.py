@@ -9,8 +9,9 @@ from typing import Final, final
 from bpfc.testing.programs import GET_COMM, GLOBALS, HELPERS, RODATA, Sample
 from ir.core import Module
 from ir.diagnostics import TrapError
+from ir.environment import Environment, Helper
 from ir.evaluate import Evaluator
-from ir.interpreter import Environment, Helper, Machine
+from ir.interpreter import Machine
 from ir.object import Reference
 from ir.segments import Memory, make_segment
 

@@ -18,8 +18,9 @@ from ir.algebra import signed
 from ir.context import HEADER, Pointer, layout_of
 from ir.core import Module
 from ir.diagnostics import TrapError
+from ir.environment import Environment, Helper, Trace
 from ir.evaluate import Evaluator
-from ir.interpreter import Environment, Helper, Machine, Trace
+from ir.interpreter import Machine
 from ir.kinds import MapType
 from ir.object import Map, Reference, ReferenceKind
 from ir.segments import Memory, Segment, make_segment

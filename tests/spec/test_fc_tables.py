@@ -14,9 +14,10 @@ from backends.registry import target_named
 from bpfc import Options, RejectedError, TrapError
 from bpfc.symbols import call_table, list_calls, program_info
 from ir.asm import assemble as parse
+from ir.environment import Environment
 from ir.evaluate import Evaluator
 from ir.functions import function_table
-from ir.interpreter import Environment, Machine
+from ir.interpreter import Machine
 from ir.isa import WIDE_OPCODE, slot_numbers
 from ir.kinds import ProgramType
 from ir.lift import lift

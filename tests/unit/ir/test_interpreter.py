@@ -10,7 +10,8 @@ import pytest
 from ir.asm import assemble
 from ir.context import HEADER, XDP_MD, Pointer
 from ir.diagnostics import TrapError
-from ir.interpreter import FUNCTION_BASE, STACK_BASE, Environment, Machine, Outcome, TailCall
+from ir.environment import FUNCTION_BASE, STACK_BASE, Environment, TailCall
+from ir.interpreter import Machine, Outcome
 from ir.isa import decode, encode
 from ir.kinds import ProgramType
 from ir.object import FunctionInfo, Program, Reference, ReferenceKind
