@@ -22,7 +22,8 @@ from benchmarks.measure import Contestant
 from benchmarks.micros import EMPTY, Micro
 from benchmarks.native import UnavailableError
 from benchmarks.speed import PROGRAM
-from ir.isa import Insn, encode
+from ir.encoding import encode
+from ir.isa import Insn
 from ir.object import Map, Program, ReferenceKind
 
 SYSCALL: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}

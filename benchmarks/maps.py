@@ -25,7 +25,7 @@ from benchmarks.costs import Cost
 from benchmarks.measure import Contestant, Timing, race, timed
 from benchmarks.native import UnavailableError
 from bpfc.running import Runtime
-from ir.isa import encode
+from ir.encoding import encode
 from ir.object import Program
 
 OBJECT: Final = Path(__file__).parent / "programs" / "maps.o"

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Final, TextIO, final
 
 from ir.diagnostics import Diagnostic, DiagnosticError, UnreadableError
-from ir.isa import Insn, decode
+from ir.encoding import decode
+from ir.isa import Insn
 from ir.kinds import ProgramType
 from ir.object import Program
 

@@ -14,8 +14,9 @@ from typing import IO, TYPE_CHECKING, Any, final
 from bpfc.kernel_types import KERNEL_TYPES, running_kernel
 from bpfc.options import Options
 from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
+from ir.encoding import decode
 from ir.functions import discover_functions
-from ir.isa import Insn, decode
+from ir.isa import Insn
 from ir.kinds import MapType, ProgramType
 from ir.map_loads import bind_maps
 from ir.object import Map, Object, Program

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final, final
 from backends.native_code import LineMark
 from bpfc.compile import compile_program
 from ir.asm import format_insn
+from ir.encoding import encode
 from ir.functions import called_slot
-from ir.isa import WIDE_OPCODE, Kind, encode, row_of
+from ir.isa import WIDE_OPCODE, Kind, row_of
 from ir.object import FunctionInfo, Program, ReferenceKind
 from runtime.call_table import CallTable
 from runtime.debug_file import DebugFunction, DebugImage, DebugLine, symbol_file

@@ -14,7 +14,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ir.isa import ROW_BY_NAME, WIDE_OPCODE, Insn, encode
+from ir.encoding import encode
+from ir.isa import ROW_BY_NAME, WIDE_OPCODE, Insn
 
 _MARKER: Final = 11
 _FORMS: Final = {

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from ir.asm import assemble
-from ir.isa import ROW_BY_NAME, Insn, encode
+from ir.encoding import encode
+from ir.isa import ROW_BY_NAME, Insn
 
 SIZES: Final = {"b": 8, "h": 16, "w": 32, "dw": 64}
 MNEMONICS: Final = {"exit": "exit", "ja": "ja", "ja32": "gotol", "lddw": "lddw plain"}

@@ -26,9 +26,10 @@ from bpfc.options import Options
 from bpfc.running import Runtime
 from bpfc.running_program import RunningProgram
 from ir.context import RAW
+from ir.encoding import decode
 from ir.environment import Environment
 from ir.interpreter import Machine as Interpreter
-from ir.isa import Insn, decode
+from ir.isa import Insn
 from ir.maps import MapFlag
 from ir.object import Object, Reference, ReferenceKind
 from ir.segments import Memory, Segment, make_segment

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ir.isa import Insn, encode
+from ir.encoding import encode
+from ir.isa import Insn
 from ir.kinds import MapType, ProgramType
 
 SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}

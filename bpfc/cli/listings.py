@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bpfc.cli.terminal import Json
 from ir.asm import disassemble, format_insn
+from ir.encoding import encode
 from ir.helpers import HELPERS
-from ir.isa import encode
 from ir.object import Program
 
 

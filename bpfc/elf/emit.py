@@ -23,7 +23,8 @@ from bpfc.elf.writer import TYPES, OutputSection, can_write, write_sections
 from ir.btf_ext import read_btf_ext
 from ir.bytecode import Rewritten
 from ir.diagnostics import Diagnostic, Location, UnreadableError, UnsupportedError
-from ir.isa import Insn, encode
+from ir.encoding import encode
+from ir.isa import Insn
 from ir.object import Object
 
 R_BPF_64_32: Final = 10

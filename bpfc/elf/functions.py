@@ -16,7 +16,8 @@ from bpfc.elf.file import ElfSymbol, Section
 from bpfc.elf.image import Image
 from ir.btf_ext import CoreRelocation, LineRecord
 from ir.diagnostics import DiagnosticError, Location
-from ir.isa import Callee, Insn, Wide, decode, slot_numbers
+from ir.encoding import decode
+from ir.isa import Callee, Insn, Wide, slot_numbers
 from ir.object import Reference
 
 CALL_OPCODE = 0x85

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
-from ir.isa import Insn, decode, encode
+from ir.encoding import decode, encode
+from ir.isa import Insn
 from ir.kinds import MapType, ProgramType
 from ir.object import FunctionInfo, Map, Program, Reference, ReferenceKind
 

@@ -19,7 +19,8 @@ from typing import Final
 
 from bpfc.testing.case import LICENSE, Case
 from bpfc.testing.reference import Outcome
-from ir.isa import Insn, Wide, encode
+from ir.encoding import encode
+from ir.isa import Insn, Wide
 from ir.object import Map, ReferenceKind
 
 SYSCALL: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}

@@ -15,7 +15,7 @@ from bpfc.running import Runtime
 from bpfc.testing.case import LICENSE, Case
 from bpfc.testing.reference import FUEL, Observed, Outcome
 from ir.diagnostics import TrapError
-from ir.isa import decode, encode
+from ir.encoding import decode, encode
 from ir.kinds import MapType
 from ir.object import Object
 from runtime.limits import Limits

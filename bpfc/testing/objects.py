@@ -7,7 +7,7 @@ from typing import Final
 
 from bpfc.testing.case import LICENSE, Case
 from bpfc.testing.elf_writer import ALLOCATED, NO_TYPE, OBJECT, WRITE, Part, Reloc, Sym, code, write_elf
-from ir.isa import encode
+from ir.encoding import encode
 from ir.object import ReferenceKind
 
 _WIDE: Final = 1  # R_BPF_64_64

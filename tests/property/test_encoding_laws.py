@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from bpfc.testing.strategies import insns, insns_of
 from ir.asm import assemble, disassemble, format_insn, jump_labels
 from ir.diagnostics import DiagnosticError
-from ir.isa import ROWS, Insn, Row, decode, encode, find_row, row_of
+from ir.encoding import decode, encode
+from ir.isa import ROWS, Insn, Row, find_row, row_of
 
 
 @given(st.lists(insns()), st.booleans())

@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
+from ir.encoding import encode
 from ir.helper_sets import allowed_helpers
 from ir.helpers import HELPERS, ArgumentKind, Helper
-from ir.isa import Insn, encode
+from ir.isa import Insn
 from ir.kinds import ProgramType
 from tests.oracle import LOG_SIZE, PROG_LOAD, KernelError, _bpf
 

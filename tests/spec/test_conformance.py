@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bpfc.conformance import interpret, run_plugin
-from ir.isa import encode
+from ir.encoding import encode
 from tests.conformance import Case, read_case, wrap_in_elf
 from tests.engines import ENGINES, LITTLE_ENDIAN
 

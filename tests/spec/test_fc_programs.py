@@ -11,8 +11,9 @@ import bpfc
 from bpfc import Loaded, Options, RejectedError
 from bpfc.symbols import call_index, call_table, list_calls, name_for_perf, program_info, symbols_of, tag_of
 from ir.diagnostics import DiagnosticError
+from ir.encoding import encode
 from ir.functions import discover_functions
-from ir.isa import Insn, encode
+from ir.isa import Insn
 from ir.object import Program
 
 OBJECT = Path(__file__).parent.parent / "objects" / "static_keys.o"

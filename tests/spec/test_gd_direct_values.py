@@ -17,8 +17,9 @@ from bpfc.insn_sets import transformed
 from bpfc.options import Options
 from ir.core import Load
 from ir.diagnostics import DiagnosticError, SourceLine
+from ir.encoding import encode
 from ir.explain import Notes
-from ir.isa import Insn, Kind, encode, row_of
+from ir.isa import Insn, Kind, row_of
 from ir.kinds import MapType, ProgramType
 from ir.lift import lift
 from ir.map_loads import bind_maps, numbered

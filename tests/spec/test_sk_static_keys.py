@@ -18,7 +18,8 @@ from ir.asm import assemble as parse
 from ir.asm import format_insn
 from ir.bytecode import rewrite
 from ir.diagnostics import DiagnosticError
-from ir.isa import ROW_BY_NAME, Insn, decode, encode
+from ir.encoding import decode, encode
+from ir.isa import ROW_BY_NAME, Insn
 from ir.kinds import MapType
 from ir.object import Map, Program
 from ir.passes.remove_nops import remove_nops

@@ -9,7 +9,8 @@ import pytest
 
 from bpfc.conformance import ENGINES, Engine, interpret, run_plugin
 from ir.asm import assemble
-from ir.isa import Insn, encode
+from ir.encoding import encode
+from ir.isa import Insn
 from tests.conformance import wrap_in_elf
 
 ANSWER = encode(assemble("r0 = 42\nexit"))

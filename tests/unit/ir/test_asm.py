@@ -10,7 +10,8 @@ import pytest
 
 from ir.asm import assemble, disassemble_program, format_insn, jump_labels, read_assembly
 from ir.diagnostics import RejectedError, SourceLine
-from ir.isa import ROWS, Insn, Kind, decode, encode
+from ir.encoding import decode, encode
+from ir.isa import ROWS, Insn, Kind
 from ir.kinds import ProgramType
 from ir.object import FunctionInfo, Program, Reference, ReferenceKind
 

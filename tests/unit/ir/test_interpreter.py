@@ -10,9 +10,9 @@ import pytest
 from ir.asm import assemble
 from ir.context import HEADER, XDP_MD, Pointer
 from ir.diagnostics import TrapError
+from ir.encoding import decode, encode
 from ir.environment import FUNCTION_BASE, STACK_BASE, Environment, TailCall
 from ir.interpreter import Machine, Outcome
-from ir.isa import decode, encode
 from ir.kinds import ProgramType
 from ir.object import FunctionInfo, Program, Reference, ReferenceKind
 from ir.segments import Memory, Segment, make_segment

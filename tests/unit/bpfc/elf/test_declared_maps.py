@@ -27,7 +27,7 @@ from ir.btf_types import (
     Variable,
 )
 from ir.diagnostics import RejectedError
-from ir.isa import encode
+from ir.encoding import encode
 from ir.kinds import MapType
 from ir.object import Map, Object
 

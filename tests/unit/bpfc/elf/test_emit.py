@@ -12,7 +12,8 @@ from bpfc.elf.file import read_elf
 from bpfc.pcap import read_pcap
 from bpfc.testing.elf_writer import Part, Reloc, Sym, code, write_elf
 from ir.diagnostics import DiagnosticError, RejectedError, UnsupportedError
-from ir.isa import Callee, Insn, Kind, encode
+from ir.encoding import encode
+from ir.isa import Callee, Insn, Kind
 
 OBJECTS = Path(__file__).parents[3] / "objects"
 DEEP = "extending"  # has a program with 9 frames, which is refused as a whole

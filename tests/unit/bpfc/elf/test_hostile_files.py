@@ -13,7 +13,7 @@ from bpfc.elf.reader import read_object
 from bpfc.testing.elf_writer import LOCAL, OBJECT, SHT_NOBITS, Part, Reloc, Sym, code, write_elf
 from ir.asm import assemble
 from ir.diagnostics import DiagnosticError, UnreadableError
-from ir.isa import encode
+from ir.encoding import encode
 from ir.kinds import MapType
 
 OBJECTS = Path(__file__).parents[3] / "objects"

@@ -25,7 +25,7 @@ from ir.asm import assemble
 from ir.btf_encode import encode_btf
 from ir.btf_types import DataSection, Int, Linkage, Member, Pointer, Prototype, SectionEntry, Struct, Variable
 from ir.diagnostics import RejectedError
-from ir.isa import encode
+from ir.encoding import encode
 from ir.kinds import MapType
 from ir.object import FunctionInfo, Object, ReferenceKind, Relocation
 
