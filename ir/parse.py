@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
-from typing import Final, NoReturn, final
+from typing import Final, final
 
 from ir.context import layout_of
 from ir.core import (
@@ -33,19 +32,17 @@ from ir.core import (
     Value,
     substitute,
 )
-from ir.diagnostics import Diagnostic, Location, SourceLine, UnreadableError
+from ir.diagnostics import SourceLine
 from ir.helpers import HELPER_IDS
-from ir.isa import NOP_FIRST, ROW_BY_NAME, Callee, Kind, Row
+from ir.isa import NOP_FIRST, REG, ROW_BY_NAME, Callee, Kind, Row
 from ir.kinds import MapType, ProgramType
+from ir.line_tokens import LineTokens, is_number
 from ir.object import FunctionInfo, Map, Program, Reference, ReferenceKind
 from ir.text import is_unary
 
 _MASK: Final = (1 << 64) - 1
-_TOKEN: Final = re.compile(
-    r'\s*(?:(?P<text>"(?:[^"\\]|\\.)*")|(?P<word>[A-Za-z_.$0-9-][\w.$-]*)|(?P<sign>[@+\[\](),:=])|(?P<end>;.*)?$)'
-)
+_REGISTERS: Final = tuple(f"r{number}" for number in REG)
 _VALUE: Final = re.compile(r"v\d+")
-_NUMBER: Final = re.compile(r"-?(?:0x[0-9a-f]+|\d+)")
 
 
 def parse_module(text: str, file: str = "ir") -> Module:
@@ -78,11 +75,10 @@ class _Draft:
 
 @final
 class _Parser:
-    """Reads line by line; `tokens` is what is left of the line."""
+    """Reads line by line; `line` is what is left of the one it is at."""
 
     def __init__(self, file: str) -> None:
-        self.line = SourceLine(file, 1, 1)
-        self.tokens: list[str] = []
+        self.line = LineTokens(SourceLine(file, 1, 1))
         self.name, self.type, self.big_endian = "main", ProgramType.UNSPEC, False
         self.maps: dict[str, Map] = {}
         self.drafts: list[_Draft] = []
@@ -91,11 +87,10 @@ class _Parser:
 
     def read(self, line: SourceLine) -> None:
         """Take in one line."""
-        self.line = line
-        self.tokens = self._tokenize(line.text)
-        if not self.tokens:
+        self.line = LineTokens(line)
+        if not self.line.left:
             return
-        match self.tokens[0]:
+        match self.line.left[0]:
             case "program":
                 self._program()
             case "map":
@@ -106,13 +101,13 @@ class _Parser:
                 self._block_header()
             case _:
                 self._item()
-        if self.tokens:
-            self._fail(f"'{' '.join(self.tokens)}' is left over")
+        if self.line.left:
+            self.line.fail(f"'{' '.join(self.line.left)}' is left over")
 
     def finish(self) -> Module:
         """The module, once every line was read."""
         if not self.drafts:
-            self._fail("there is no function")
+            self.line.fail("there is no function")
         infos = tuple(draft.info for draft in self.drafts)
         program = Program(self.name, "", self.type, (), infos, big_endian=self.big_endian)
         functions = {draft.name: self._finish(draft, program) for draft in self.drafts}
@@ -123,10 +118,10 @@ class _Parser:
         open_ = [block for block in draft.order if not hasattr(block, "terminator")]
         if missing or open_ or not draft.order:
             what = f"block {missing[0]} is not there" if missing else "a block has no terminator"
-            self._fail(f"function '{draft.name}': {what}")
+            self.line.fail(f"function '{draft.name}': {what}")
         undefined = [name for name in draft.forward if name not in draft.values]
         if undefined:
-            self._fail(f"function '{draft.name}': {undefined[0]} is not defined")
+            self.line.fail(f"function '{draft.name}': {undefined[0]} is not defined")
         found: dict[Value, Value] = {stand_in: draft.values[name] for name, stand_in in draft.forward.items()}
         for block in draft.order:
             for item in (*block.insts, block.terminator):
@@ -136,23 +131,27 @@ class _Parser:
     # headers
 
     def _program(self) -> None:
-        self._take("program")
-        self.name = self._name()
-        if self._accept("type"):
-            self.type = ProgramType[self._word().upper()]
-        self.big_endian = self._accept("big-endian")
+        self.line.take("program")
+        self.name = self.line.name()
+        if self.line.accept("type"):
+            self.type = self.line.member(ProgramType)
+        self.big_endian = self.line.accept("big-endian")
 
     def _map(self) -> None:
-        self._take("map")
-        name, type = self._name(), MapType[self._word().upper()]
-        key, value, entries = self._labeled("key"), self._labeled("value"), self._labeled("entries")
-        flags = self._number() if self._accept("flags") else 0
-        content = bytes.fromhex(self._word()) if self._accept("read-only") else None
+        self.line.take("map")
+        name, type = self.line.name(), self.line.member(MapType)
+        key, value, entries = (
+            self.line.labeled("key"),
+            self.line.labeled("value"),
+            self.line.labeled("entries"),
+        )
+        flags = self.line.number() if self.line.accept("flags") else 0
+        content = self.line.hex_bytes() if self.line.accept("read-only") else None
         words = []
-        while self._accept("relocated"):
-            offset = self._number()
-            self._take(":")
-            words.append((offset, self._number()))
+        while self.line.accept("relocated"):
+            offset = self.line.number()
+            self.line.take(":")
+            words.append((offset, self.line.number()))
         self.maps[name] = Map(
             name,
             type,
@@ -166,54 +165,69 @@ class _Parser:
         )
 
     def _function(self) -> None:
-        self._take("function")
-        name = self._name()
+        self.line.take("function")
+        name = self.line.name()
+        if any(draft.name == name for draft in self.drafts):
+            self.line.fail(f"there is a function '{name}' already")
         draft = _Draft(name, [], FunctionInfo(name, 0, 0, is_global=False))
         self.drafts.append(draft)
         draft.params = self._params()
-        start, slots = (self._number(), self._number()) if self._accept("slots") else (0, 0)
-        draft.info = FunctionInfo(name, start, slots, is_global=self._accept("global"))
-        self._take(":")
+        start, slots = (self.line.number(), self.line.number()) if self.line.accept("slots") else (0, 0)
+        draft.info = FunctionInfo(name, start, slots, is_global=self.line.accept("global"))
+        self.line.take(":")
         self.block = None
 
     def _block_header(self) -> None:
-        self._take("block")
-        self.block = self._block_numbered(self._number())
-        if self.block in self.drafts[-1].order:
-            self._fail("the block is there already")
-        self.drafts[-1].order.append(self.block)
+        self.line.take("block")
+        self.block = self._block_numbered(self.line.number())
+        if self.block in self._draft.order:
+            self.line.fail("the block is there already")
+        self._draft.order.append(self.block)
         self.block.params = self._params()
-        if self._accept("@"):
-            self.block.start = self._number()
-        self._take(":")
+        if self.line.accept("@"):
+            self.block.start = self.line.number()
+        self.line.take(":")
+
+    @property
+    def _draft(self) -> _Draft:
+        if not self.drafts:
+            self.line.fail("there is no function yet")
+        return self.drafts[-1]
 
     def _params(self) -> list[Param]:
         params: list[Param] = []
-        if not self._accept("("):
+        if not self.line.accept("("):
             return params
-        while not params or self._accept(","):
-            name, param = self._word(), Param(-1)
-            if self._accept(":"):
-                param.register = int(self._word().removeprefix("r"))
+        while not params or self.line.accept(","):
+            name, param = self.line.word(), Param(-1)
+            if self.line.accept(":"):
+                param.register = self._register()
             self._define(name, param)
             params.append(param)
-        self._take(")")
+        self.line.take(")")
         return params
+
+    def _register(self) -> int:
+        word = self.line.word()
+        if word not in _REGISTERS:
+            self.line.fail(f"'{word}' is not a register")
+        return _REGISTERS.index(word)
 
     # instructions and terminators
 
     def _item(self) -> None:
         block = self.block
         if block is None or hasattr(block, "terminator"):
-            self._fail("an instruction stands outside of a block")
-        name = self.tokens.pop(0) if self.tokens[1:2] == ["="] else ""
+            self.line.fail("an instruction stands outside of a block")
+        tokens = self.line.left
+        name = tokens.pop(0) if tokens[1:2] == ["="] else ""
         if name:
-            self._take("=")
+            self.line.take("=")
         at = -1
-        if self.tokens[-2:-1] == ["@"]:
-            at = self._to_number(self.tokens[-1])
-            del self.tokens[-2:]
-        item = self._parse_item(self._word(), at)
+        if tokens[-2:-1] == ["@"] and is_number(tokens[-1]):
+            at = int(tokens[-1], 0)
+            del tokens[-2:]
+        item = self._parse_item(self.line.word(), at)
         for const in self.made:
             const.at = at
         block.insts += self.made
@@ -228,7 +242,7 @@ class _Parser:
     def _parse_item(self, word: str, at: int) -> Inst | Terminator:
         match word:
             case "const":
-                return Const(self._number() & _MASK, at)
+                return Const(self.line.number() & _MASK, at)
             case "frame":
                 return Frame(at)
             case "address":
@@ -238,14 +252,16 @@ class _Parser:
             case "jump":
                 return Jump(self._edge(), at)
             case "if":
-                row = self._row(self._word())
+                row = self._row(self.line.word())
+                if row.kind is not Kind.BRANCH:
+                    self.line.fail(f"'{row.name}' is not a condition")
                 x, y = self._value(), self._after(",")
-                self._take(":")
+                self.line.take(":")
                 return Branch(row, x, y, *self._ways(), at)
             case "return":
                 return Return(self._value(), at)
             case "may_goto":
-                self._take(":")
+                self.line.take(":")
                 return MayGoto(*self._ways(), at)
         return self._parse_row(self._row(word), at)
 
@@ -253,7 +269,7 @@ class _Parser:
         match row.kind:
             case Kind.ALU:
                 x = self._value()
-                return Alu(row, x, x if is_unary(row) or not self._accept(",") else self._value(), at)
+                return Alu(row, x, x if is_unary(row) or not self.line.accept(",") else self._value(), at)
             case Kind.LOAD:
                 return Load(row, *self._place(), at)
             case Kind.STORE:
@@ -261,143 +277,97 @@ class _Parser:
             case Kind.ATOMIC:
                 base, offset = self._place()
                 value = self._after(",")
-                return Atomic(row, base, offset, value, self._value() if self._accept("if") else None, at)
+                return Atomic(row, base, offset, value, self._value() if self.line.accept("if") else None, at)
             case Kind.PACKET:
                 context = self._value()
-                self._take("[")
+                self.line.take("[")
                 index = self._value() if row.uses_src else None
-                imm = self._number() if index is None else self._labeled("+")
-                self._take("]")
+                imm = self.line.number() if index is None else self.line.labeled("+")
+                self.line.take("]")
                 return PacketLoad(row, context, index, imm, at)
             case Kind.STATIC_BRANCH:
-                self._take(":")
+                self.line.take(":")
                 assert isinstance(row.src, int)
                 taken, other = self._ways()
                 return StaticBranch(row, taken, other, not row.src & NOP_FIRST, at)
             case _:
-                self._fail(f"'{row.name}' does not stand for itself")
+                self.line.fail(f"'{row.name}' does not stand for itself")
 
     def _row(self, word: str) -> Row:
         for name in (word, f"{word} reg", f"{word} imm"):
             if name in ROW_BY_NAME:
                 return ROW_BY_NAME[name]
-        self._fail(f"no operation is named '{word}'")
+        self.line.fail(f"no operation is named '{word}'")
 
     def _place(self) -> tuple[Value, int]:
-        self._take("[")
+        self.line.take("[")
         base = self._value()
-        sign = -1 if self._accept("-") else 1
+        sign = -1 if self.line.accept("-") else 1
         if sign == 1:
-            self._take("+")
-        offset = sign * self._number()
-        self._take("]")
+            self.line.take("+")
+        offset = sign * self.line.number()
+        self.line.take("]")
         return base, offset
 
     def _call(self, at: int) -> Call:
-        callee = Callee[self._word().upper()]
+        callee = self.line.member(Callee)
         target: int | str | Value
         if callee is Callee.INDIRECT:
             target = self._value()
         elif callee is Callee.HELPER:
-            word = self._word()
+            word = self.line.word()
             known = HELPER_IDS.get(f"bpf_{word}")
-            target = known if known is not None else self._to_number(word)
+            target = known if known is not None else self.line.to_number(word)
         else:
-            target = self._name()
+            target = self.line.name()
         return Call(callee, target, tuple(self._values()), at)
 
     def _reference(self) -> Reference:
-        kind, name = ReferenceKind(self._word()), self._name()
-        offset = self._number() if self._accept("+") else 0
-        is_weak = self._accept("weak")
-        return Reference(kind, name, offset, is_weak, self._number() if self._accept("btf") else 0)
+        kind = next((kind for kind in ReferenceKind if self.line.accept(kind.value)), None)
+        if kind is None:
+            self.line.fail("no such kind of reference")
+        name = self.line.name()
+        offset = self.line.number() if self.line.accept("+") else 0
+        is_weak = self.line.accept("weak")
+        return Reference(kind, name, offset, is_weak, self.line.number() if self.line.accept("btf") else 0)
 
     def _ways(self) -> tuple[Edge, Edge]:
         taken = self._edge()
-        self._take("else")
+        self.line.take("else")
         return taken, self._edge()
 
     def _edge(self) -> Edge:
-        self._take("block")
-        return Edge(self._block_numbered(self._number()), self._values())
+        self.line.take("block")
+        return Edge(self._block_numbered(self.line.number()), self._values())
 
     def _values(self) -> list[Value]:
         values: list[Value] = []
-        if self._accept("("):
-            while not values or self._accept(","):
+        if self.line.accept("("):
+            while not values or self.line.accept(","):
                 values.append(self._value())
-            self._take(")")
+            self.line.take(")")
         return values
 
     def _value(self) -> Value:
-        word = self._word()
-        draft = self.drafts[-1]
-        if _NUMBER.fullmatch(word):
+        word = self.line.word()
+        draft = self._draft
+        if is_number(word):
             const = Const(int(word, 0) & _MASK)
             self.made.append(const)
             return const
         if not _VALUE.fullmatch(word):
-            self._fail(f"'{word}' is not a value")
+            self.line.fail(f"'{word}' is not a value")
         return draft.values.get(word) or draft.forward.setdefault(word, Param(-1))
 
     def _define(self, name: str, value: Value) -> None:
-        values = self.drafts[-1].values
+        values = self._draft.values
         if not _VALUE.fullmatch(name) or name in values:
-            self._fail(f"'{name}' is not a new value")
+            self.line.fail(f"'{name}' is not a new value")
         values[name] = value
 
     def _block_numbered(self, number: int) -> Block:
-        return self.drafts[-1].blocks.setdefault(number, Block(-1))
-
-    # tokens
-
-    def _tokenize(self, text: str) -> list[str]:
-        tokens: list[str] = []
-        position = 0
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            if match is None:
-                self._fail(f"'{text[position:].strip()}' is not understood")
-            if match.lastgroup in (None, "end"):
-                break
-            tokens.append(match[match.lastgroup])
-            position = match.end()
-        return tokens
-
-    def _word(self) -> str:
-        if not self.tokens:
-            self._fail("the line ends too early")
-        return self.tokens.pop(0)
-
-    def _name(self) -> str:
-        word = self._word()
-        return str(json.loads(word)) if word.startswith('"') else word
+        return self._draft.blocks.setdefault(number, Block(-1))
 
     def _after(self, token: str) -> Value:
-        self._take(token)
+        self.line.take(token)
         return self._value()
-
-    def _labeled(self, label: str) -> int:
-        self._take(label)
-        return self._number()
-
-    def _number(self) -> int:
-        return self._to_number(self._word())
-
-    def _to_number(self, word: str) -> int:
-        if not _NUMBER.fullmatch(word):
-            self._fail(f"'{word}' is not a number")
-        return int(word, 0)
-
-    def _accept(self, token: str) -> bool:
-        if self.tokens[:1] != [token]:
-            return False
-        del self.tokens[0]
-        return True
-
-    def _take(self, token: str) -> None:
-        if not self._accept(token):
-            self._fail(f"found '{' '.join(self.tokens[:1])}', wanted '{token}'")
-
-    def _fail(self, message: str) -> NoReturn:
-        raise UnreadableError([Diagnostic("bad-ir", message, Location(source=self.line))])

@@ -110,6 +110,15 @@ def test_a_direct_map_value_shows_its_map_and_offset() -> None:
         ("  jump block 7", "block 7 is not there"),
         ("  ?", "'?' is not understood"),
         ("  if jeq64 v0, v0: block 0", "found '', wanted 'else'"),
+        ("  if add64 v0, v0: block 0 else block 0", "'add64 reg' is not a condition"),
+        ("  v1 = call nobody f", "'nobody' is none of helper, subprogram, kfunc, indirect"),
+        ("  v1 = call helper frob", "'frob' is not a number"),
+        ("  v1 = address nothing m", "no such kind of reference"),
+        ('  v1 = address map "\\x"', "is not a quoted name"),
+        ('  v1 = address map "\\ud800"', "is not a quoted name"),
+        ("  v1 = const 007", "'007' is not a number"),
+        (f"  v1 = const {10**30}", "is not a number"),
+        ("function f:", "there is a function 'f' already"),
     ],
 )
 def test_what_is_not_ir_is_named_with_its_line(line: str, said: str) -> None:
@@ -121,6 +130,21 @@ def test_what_is_not_ir_is_named_with_its_line(line: str, said: str) -> None:
     assert diagnostic.code == "bad-ir"
     assert diagnostic.at.source is not None
     assert diagnostic.at.source.file == "case"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("block 0:", "there is no function yet"),
+        ("program p type nothing", "'nothing' is none of unspec, "),
+        ("map m nothing key 4 value 4 entries 1", "'nothing' is none of unspec, "),
+        ("map m array key 4 value 4 entries 1 read-only 0x", "'0x' is not bytes in hexadecimal"),
+        ("function f (v0: r11):", "'r11' is not a register"),
+    ],
+)
+def test_so_is_what_is_no_header(line: str, said: str) -> None:
+    with pytest.raises(UnreadableError, match=said):
+        parse_function(f"{line}\n")
 
 
 def test_a_block_needs_a_terminator() -> None:
