@@ -58,7 +58,7 @@ def lower(
     declarations = [f"declare {signature}" for _, signature in sorted(unit.declared.items())]
     globals_ = [f"@{quote(name)} = external global i8" for name in sorted(unit.globals)]
     main = module.main.name
-    if module.context.entry is None:
+    if options.has_batch and module.context.entry is None:
         has_table = unit.needs_segments or any(map(unit.is_replaceable, module.functions))
         is_small = len(module.program.insns) <= SMALL and PATCHPOINT not in unit.declared
         bodies += batch_texts(main, Loop(module.context, main in unit.may_trap, has_table, is_small))

@@ -49,7 +49,7 @@ class NothingProved:
 class LowerOptions:
     """How to lower. `count_insns` adds up executed instructions; `site_bytes` is the target's static-branch region;
     `lines` gives LLVM's instructions the slots they are for. `proved`: a proof says that what cannot be right is never
-    run, so that a trap will do for it.
+    run, so that a trap will do for it. `has_batch`: with the loops over many packets.
 
     With a `prologue` (the target's entry NOP), main and global functions can be hooked and replaced while they run.
     """
@@ -61,6 +61,7 @@ class LowerOptions:
     lines: bool = False
     prologue: str = ""
     proved: bool = False
+    has_batch: bool = True
 
 
 @final

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, assert_never, final
 
@@ -24,7 +24,7 @@ from ir.core import Module
 from ir.diagnostics import RejectedError
 from ir.helpers import HELPERS
 from ir.hook_objects import XDP_BUFF
-from ir.isa import NOP_FIRST, Kind
+from ir.isa import NOP_FIRST, Insn, Kind
 from ir.lift import lift
 from ir.object import Map, Program
 from ir.passes.fold_rodata import FoldRodata
@@ -60,12 +60,16 @@ class Generated:
 @final
 @dataclass(frozen=True, slots=True)
 class Front:
-    """A program checked and optimized: what lowering reads, the same for every target, and leaves as it is."""
+    """A program checked and optimized: what lowering reads, the same for every target, and leaves as it is.
+
+    `texts` are what it was lowered to, for targets that want the same.
+    """
 
     program: Program
     module: Module
     regions: Regions
     facts: Facts
+    texts: dict[LowerOptions, tuple[Lowered, str]] = field(default_factory=dict, repr=False)
 
 
 class Form(Enum):
@@ -78,6 +82,9 @@ class Form(Enum):
 
 
 Stage = Callable[[str], None]
+_ANY_PROLOGUE: Final = (
+    "prologue <{ }> <{ }>"  # stands for the target's own, which is all that lowering needs of it
+)
 
 
 def _no_stage(name: str) -> None:
@@ -100,8 +107,11 @@ def generate(
     name of each stage as it ends.
     """
     cpu = target.cpu if target is not None else None
+    has_batch = target is None  # which emulated machines do not use
     target = target or host()
-    machine, parsed, lowered = build(program, maps, options, target, overridden, context, cpu, front, done)
+    machine, parsed, lowered = build(
+        program, maps, options, target, overridden, context, cpu, front, done, has_batch
+    )
     if options.level != "O0":
         machine.optimize(parsed, lowered.large)
     done("LLVM's passes")
@@ -141,35 +151,55 @@ def build(
     cpu: str | None = None,
     front: Front | None = None,
     done: Stage = _no_stage,
+    has_batch: bool = True,
 ) -> tuple[Machine, Any, Lowered]:
-    """A machine for `target`, the program as its LLVM module, and what lowering has to say."""
+    """A machine for `target`, the program as its LLVM module, and what lowering has to say.
+
+    `front` is of the same maps, options, overridden helpers and context.
+    """
     front = front or front_of(program, maps, options, context, done)
-    objects = front.module.context.objects.values()
+    lower_options = LowerOptions(
+        program.big_endian,
+        options.count_insns,
+        target.patching.region if _branches_of(program) else 0,
+        CALLX_HELPERS,
+        options.lines,
+        prologue=_ANY_PROLOGUE if options.extensible else "",
+        has_batch=has_batch,
+    )
+    if lower_options not in front.texts:
+        can_prove = context is None and options.fold
+        front.texts[lower_options] = _lower(front, maps, lower_options, overridden, can_prove)
+    lowered, text = front.texts[lower_options]
+    done("LLVM IR as text")
+    machine = Machine(target, LEVELS[options.level], cpu)
+    parsed = machine.parse(text.replace(_ANY_PROLOGUE, target.prologue))
+    done("parsing it")
+    return machine, parsed, lowered
+
+
+def _lower(
+    front: Front,
+    maps: Mapping[str, Map],
+    lower_options: LowerOptions,
+    overridden: frozenset[int],
+    can_prove: bool,
+) -> tuple[Lowered, str]:
+    """What lowering has to say, and the text with the helpers in it; `can_prove`: what seems wrong may be never run."""
+    program, objects = front.program, front.module.context.objects.values()
 
     def lower_with(lower_options: LowerOptions) -> tuple[Lowered, NativeHelpers]:
         natives = NativeHelpers(overridden, program.type, has_xdp_buff=XDP_BUFF in objects)
         return lower(front.module, front.regions, front.facts, lower_options, natives), natives
 
     with _uncollected():
-        lower_options = LowerOptions(
-            program.big_endian,
-            options.count_insns,
-            target.patching.region,
-            CALLX_HELPERS,
-            options.lines,
-            prologue=target.prologue if options.extensible else "",
-        )
         try:
             lowered, natives = lower_with(lower_options)
         except RejectedError:
-            if context is not None or not options.fold or not _is_proved(program, maps):
+            if not can_prove or not _is_proved(program, maps):
                 raise
             lowered, natives = lower_with(replace(lower_options, proved=True))
-    done("LLVM IR as text")
-    machine = Machine(target, LEVELS[options.level], cpu)
-    parsed = machine.parse(_joined(lowered.text, natives.text()))
-    done("parsing it")
-    return machine, parsed, lowered
+        return lowered, _joined(lowered.text, natives.text())
 
 
 def _is_proved(program: Program, maps: Mapping[str, Map]) -> bool:
@@ -209,13 +239,18 @@ def front_of(
     return Front(program, module, regions, facts)
 
 
-def _jumps_first(program: Program) -> frozenset[int]:
-    """The slots of static branches that start as jumps: the keys of their sites."""
-    return frozenset(
-        slot
+def _branches_of(program: Program) -> dict[int, Insn]:
+    """The static branches by their slots, which are the keys of their sites."""
+    return {
+        slot: insn
         for slot, insn, row in zip(program.starts, program.insns, program.rows, strict=False)
-        if row.kind is Kind.STATIC_BRANCH and not insn.src & NOP_FIRST
-    )
+        if row.kind is Kind.STATIC_BRANCH
+    }
+
+
+def _jumps_first(program: Program) -> frozenset[int]:
+    """The slots of static branches that start as jumps."""
+    return frozenset(slot for slot, insn in _branches_of(program).items() if not insn.src & NOP_FIRST)
 
 
 @contextmanager
