@@ -10,7 +10,7 @@ from backends.calls import NativeHelper
 from ir.context import HEADER
 from ir.core import Atomic, Load, PacketLoad, Store, Value
 from ir.helpers import HELPERS
-from ir.regions import RegionKind
+from ir.region import RegionKind
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering

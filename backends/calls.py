@@ -19,7 +19,7 @@ from ir.isa import Callee
 from ir.kfuncs import KFUNCS
 from ir.maps import MapFlag
 from ir.object import POISON_HELPER, Map
-from ir.regions import INNER, RegionKind, map_named
+from ir.region import INNER, RegionKind, map_named
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from backends import abi
 from ir.core import Call, Const, Load, Value
 from ir.helpers import HELPERS, ArgumentKind, Helper, ResultKind
-from ir.regions import RegionKind, map_named
+from ir.region import RegionKind, map_named
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering

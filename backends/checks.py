@@ -22,7 +22,8 @@ from ir.kinds import MapType
 from ir.map_layout import CPUS, DATA, layout_of, spare_elements
 from ir.maps import HASHES, MapFlag, is_per_cpu
 from ir.object import Map, ReferenceKind
-from ir.regions import INNER, Region, RegionKind, constant_step, map_named
+from ir.region import INNER, Region, RegionKind, map_named
+from ir.regions import constant_step
 from ir.verify.values import ZERO, AreaKind, Pointer
 
 if TYPE_CHECKING:

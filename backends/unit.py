@@ -11,7 +11,8 @@ from ir.core import Address, Atomic, Block, Call, Inst, Load, Module, Store, Val
 from ir.diagnostics import Diagnostic
 from ir.isa import Callee
 from ir.object import ReferenceKind
-from ir.regions import Region, RegionKind, Regions
+from ir.region import Region, RegionKind
+from ir.regions import Regions
 from ir.verify.values import ANY, Known
 
 

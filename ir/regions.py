@@ -1,17 +1,13 @@
 """Where pointers point: which memory region each value is an address in, found by following pointers from their sources.
 
-A region chooses the bounds an unproved access is checked against, and whether a value is lowered as an LLVM pointer. It is a
-hint about the *program*, not a proof: a wrong one costs a trap, never safety, because checks compare real addresses.
-
-    r1 (context) --load data--> PACKET --add--> PACKET --spill, fill--> PACKET
+r1 (context) --load data--> PACKET --add--> PACKET --spill, fill--> PACKET
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from typing import final
 
 from ir.callees import token_names
@@ -40,50 +36,14 @@ from ir.helpers import HELPER_IDS, ResultKind, helper_by_id
 from ir.hook_objects import SESSION_COOKIE, object_named
 from ir.isa import Callee
 from ir.kfuncs import KFUNCS
-from ir.object import Map, ReferenceKind
+from ir.object import ReferenceKind
+from ir.region import INNER, SCALAR, UNKNOWN, Region, RegionKind, holds_maps, join
 
-
-class RegionKind(Enum):
-    """Sorts of memory."""
-
-    SCALAR = "scalar"  # not an address
-    CONTEXT = "context"
-    FRAME = "frame"  # of the function `owner`
-    PACKET = "packet"
-    PACKET_END = "packet-end"
-    PACKET_META = "packet-meta"
-    MEMORY = "memory"  # the raw memory that r1 gives to a program without a context
-    MAP = "map"  # a map itself: `name`
-    MAP_VALUE = "map-value"  # a value of map `name`
-    FUNCTION = "function"
-    OBJECT = "object"  # a structure behind the context: `name` (ir/hook_objects.py)
-    GIVEN = "given"  # by a helper, and no part of a frame: a ring buffer's record, a kernel object
-    UNKNOWN = "unknown"  # some address
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A region; `name` is the map's or the frame owner's. `origin` is the one value all such pointers come from, if one.
-
-    `parts`: the kinds and names of the regions that an UNKNOWN one is one of, when these are few; empty for any.
-    """
-
-    kind: RegionKind
-    name: str = ""
-    origin: Value | None = None
-    parts: frozenset[tuple[RegionKind, str]] = frozenset()
-
-
-MOST_PARTS = 4
 MOST_OFFSETS = 8
-INNER = "[]"  # after a map's name: a map found in it
 FOR_EACH_MAP_ELEM = HELPER_IDS["bpf_for_each_map_elem"]
 SESSION_COOKIE_KFUNC = "bpf_session_cookie"
 TIMER_SET_CALLBACK = HELPER_IDS["bpf_timer_set_callback"]
 _VALUE = 3  # the register in which a map's callbacks get the value
-UNKNOWN = Region(RegionKind.UNKNOWN)
-SCALAR = Region(RegionKind.SCALAR)
 _OUTSIDE = frozenset(ResultKind) - {
     ResultKind.INTEGER,
     ResultKind.VOID,
@@ -100,22 +60,6 @@ _PACKET_POINTERS = {
     Pointer.DATA_END: Region(RegionKind.PACKET_END),
     Pointer.DATA_META: Region(RegionKind.PACKET_META),
 }
-
-
-def join(a: Region, b: Region) -> Region:
-    """The region of a value that is sometimes one, sometimes the other."""
-    if a == b:
-        return a
-    if a.kind is b.kind and a.name == b.name and a.kind not in (RegionKind.SCALAR, RegionKind.UNKNOWN):
-        return Region(a.kind, a.name)
-    if UNKNOWN in (a, b):
-        return UNKNOWN
-    parts = _parts(a) | _parts(b)
-    return Region(RegionKind.UNKNOWN, parts=parts) if len(parts) <= MOST_PARTS else UNKNOWN
-
-
-def _parts(region: Region) -> frozenset[tuple[RegionKind, str]]:
-    return region.parts or frozenset({(region.kind, region.name)})
 
 
 @final
@@ -426,20 +370,6 @@ class Regions:
         elif call.callee is Callee.KFUNC and isinstance(call.target, str):
             helper = KFUNCS.get(call.target)
         return ResultKind.INTEGER if helper is None else helper.result.kind
-
-
-def holds_maps(module: Module, name: str) -> bool:
-    """Whether the values of map `name` are maps."""
-    map_ = module.maps.get(name)
-    return map_ is not None and map_.inner is not None
-
-
-def map_named(module: Module, name: str) -> Map | None:
-    """The map that a region names: declared, or the template of the maps in one (`outer[]`)."""
-    if name.endswith(INNER):
-        outer = module.maps.get(name.removesuffix(INNER))
-        return None if outer is None else outer.inner
-    return module.maps.get(name)
 
 
 def constant_step(alu: Alu) -> tuple[Value, int] | None:

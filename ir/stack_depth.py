@@ -18,7 +18,8 @@ from ir.core import Atomic, Call, Function, Load, Module, Store
 from ir.diagnostics import Diagnostic
 from ir.kinds import AttachType, ProgramType
 from ir.object import Program
-from ir.regions import RegionKind, Regions
+from ir.region import RegionKind
+from ir.regions import Regions
 
 EACCES: Final = 13
 LIMIT: Final = 512

@@ -41,7 +41,7 @@ from ir.core import (
 from ir.isa import Callee, compute
 from ir.kinds import MapType
 from ir.object import Map, ReferenceKind
-from ir.regions import RegionKind
+from ir.region import RegionKind
 
 U64: Final = (1 << 64) - 1
 FRAME_SIZE: Final = 512

@@ -24,7 +24,8 @@ from ir.helpers import Argument, ArgumentKind, Helper, ResultKind, helper_by_id
 from ir.isa import Callee
 from ir.kinds import MapType
 from ir.object import ReferenceKind
-from ir.regions import RegionKind, Regions
+from ir.region import RegionKind
+from ir.regions import Regions
 from ir.verify.arithmetic import compute_alu
 from ir.verify.scalar import between, between_signed, const
 from ir.verify.state import State, pointer_room

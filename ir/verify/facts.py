@@ -9,7 +9,8 @@ from ir.callees import callees_of, functions_taken
 from ir.context import Argument
 from ir.core import Alu, Atomic, Block, Branch, Call, Const, Inst, Load, Module, Param, Store, Value
 from ir.isa import Callee
-from ir.regions import RegionKind, Regions
+from ir.region import RegionKind
+from ir.regions import Regions
 from ir.verify.cost import loops_without_fuel, order_callees_first
 from ir.verify.effects import FRAME_SIZE, Effects, World
 from ir.verify.ranges import FunctionRanges
