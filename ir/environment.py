@@ -1,8 +1,10 @@
 """What a run of a program finds around it, for all that executes programs in Python: addresses, bounds, helpers.
 
-addresses     memory           the segments the caller gave, wherever it put them
-              STACK_BASE       frame n at STACK_BASE + n * 0x1000: 512 bytes, r10 points after them
-              FUNCTION_BASE    what a function pointer holds: FUNCTION_BASE + 8 * slot
+    addresses     memory           the segments the caller gave, wherever it put them
+                  STACK_BASE       frame n at STACK_BASE + n * 0x1000: 512 bytes, r10 points after them
+                  FUNCTION_BASE    what a function pointer holds: FUNCTION_BASE + 8 * slot
+
+Helpers are called with the machine that runs and r1..r5.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Where pointers point: which memory region each value is an address in, found by following pointers from their sources.
 
-r1 (context) --load data--> PACKET --add--> PACKET --spill, fill--> PACKET
+    r1 (context) --load data--> PACKET --add--> PACKET --spill, fill--> PACKET
+
+Stack slots and the parameters of functions are followed as values are.
 """
 
 from __future__ import annotations

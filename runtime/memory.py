@@ -11,16 +11,14 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from bisect import insort
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache, partial
-from itertools import pairwise
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, final
 
-from ir.diagnostics import Diagnostic, UnsupportedError
+from runtime.arena import ARENA_SIZE, CODE_SIZE, arena_near, low_arena, out_of_memory
+from runtime.free_list import FreeList
 from runtime.region import (
     ANONYMOUS,
     CODE_LOCK,
@@ -37,63 +35,12 @@ from runtime.region import (
     Region,
     fill,
     map_memory,
-    mappings,
     unmap_memory,
 )
 
 GRANULE: Final = 64  # blocks of code start at cache lines
-ARENA_SIZE: Final = 1 << 30
-CODE_SIZE: Final = 256 << 20
 GROWTH: Final = 64 << 10
 CODE_ALIGNMENT: Final = 16
-_LOW: Final = 1 << 36
-_LOW_COUNT: Final = 1024
-_ARENA_STEP: Final = 2 << 20
-_VENEER_ROOM: Final = (
-    1280 << 20
-)  # above libraries, where entries of their functions may need veneers (runtime/patchable)
-_STACK_ROOM: Final = 1 << 30  # what follows may be a stack, which grows down
-
-
-@final
-class FreeList:
-    """Free ranges of [0, size), in units of `granule`; first fit, neighbours merge."""
-
-    def __init__(self, size: int, granule: int) -> None:
-        self.granule = granule
-        self._free: list[tuple[int, int]] = [(0, size)]
-
-    @property
-    def left(self) -> int:
-        """How many bytes are free."""
-        return sum(end - start for start, end in self._free)
-
-    def take(self, size: int) -> int | None:
-        """The start of a range of `size` bytes that is now taken; None when none is large enough."""
-        size = self._round(size)
-        for index, (start, end) in enumerate(self._free):
-            if end - start < size:
-                continue
-            if end - start == size:
-                del self._free[index]
-            else:
-                self._free[index] = (start + size, end)
-            return start
-        return None
-
-    def give(self, start: int, size: int) -> None:
-        """Return a range that `take` gave."""
-        insort(self._free, (start, start + self._round(size)))
-        merged: list[tuple[int, int]] = []
-        for begin, end in self._free:
-            if merged and merged[-1][1] == begin:
-                merged[-1] = (merged[-1][0], end)
-            else:
-                merged.append((begin, end))
-        self._free = merged
-
-    def _round(self, size: int) -> int:
-        return -(-max(size, 1) // self.granule) * self.granule
 
 
 class Watcher(Protocol):
@@ -269,7 +216,7 @@ class Pool:
         self.data = FreeList(ARENA_SIZE - CODE_SIZE, PAGE)
         self._given_up: deque[tuple[int, int]] = deque()  # data blocks to unmap; finalizers only append
         self._in_use = 0  # data blocks
-        self._base = _low_arena() if shared is not None else _arena_near(near)
+        self._base = low_arena() if shared is not None else arena_near(near)
         self._region = Region(self._base, CODE_SIZE, protection, poison, replace=True)
         if shared is not None:
             shared.map(self._base + CODE_SIZE, ARENA_SIZE - CODE_SIZE)
@@ -291,7 +238,7 @@ class Pool:
         with CODE_LOCK:
             start = self.code.take(size)
             if start is None:
-                raise _out_of_memory(f"the near pool has no {size} bytes left for code")
+                raise out_of_memory(f"the near pool has no {size} bytes left for code")
             self._region.commit(-(-(start + size) // GROWTH) * GROWTH)
         return CodeBlock(self._region, start, -(-size // GRANULE) * GRANULE, self, self.watcher)
 
@@ -311,7 +258,7 @@ class Pool:
                 return DataBlock(address, size, partial(self._given_up.append, (start, mapped)))
         if self.shared is not None:
             if at is None:
-                raise _out_of_memory(f"emulated memory has no {size} bytes left")
+                raise out_of_memory(f"emulated memory has no {size} bytes left")
             return self._place_shared_data(size, at, mapped)
         flags = PRIVATE | ANONYMOUS | (FIXED_NO_REPLACE if at is not None else 0)
         address = map_memory(at or 0, mapped, READ | WRITE, flags)
@@ -372,43 +319,6 @@ class Pool:
         return DataBlock(address, size, unmap)
 
 
-def _arena(at: int = 0) -> int:
-    placement = FIXED_NO_REPLACE if at else 0
-    return map_memory(at, ARENA_SIZE, NONE, PRIVATE | ANONYMOUS | NO_RESERVE | placement)
-
-
-def _arena_near(address: int) -> int:
-    """An arena whose code is in the same 4 GiB as an address, if there is room above what is mapped there.
-
-    Processors keep jumps across a multiple of 4 GiB in slower tables. The system puts an arena below the libraries.
-    """
-    base = _arena()
-    if not address or base >> 32 == address >> 32 == base + CODE_SIZE - 1 >> 32:
-        return base
-    try:
-        taken = [found for found in mappings() if found[1] > address]
-    except OSError:
-        return base
-    for (_, end), (following, _) in pairwise(taken):
-        place = -(-(end + _VENEER_ROOM) // _ARENA_STEP) * _ARENA_STEP
-        if place + CODE_SIZE - 1 >> 32 != address >> 32:
-            break
-        if place + ARENA_SIZE + _STACK_ROOM <= following:
-            with suppress(UnsupportedError):
-                found = _arena(place)
-                unmap_memory(base, ARENA_SIZE)
-                return found
-    return base
-
-
-def _low_arena() -> int:
-    """An arena at an address that another process has free too: far below where systems put things themselves."""
-    for number in range(_LOW_COUNT):
-        with suppress(UnsupportedError):
-            return _arena(_LOW + number * ARENA_SIZE)
-    raise _out_of_memory("too many emulated machines at once")
-
-
 @cache
 def near_pool() -> Pool:
     """The pool of this process, for all that says no other; it lives as long as the process."""
@@ -421,7 +331,3 @@ def wanted_protection() -> Protection:
     """How the code of this process is protected: BPFC_PUBLISH=rwx asks for one mapping."""
     is_both = os.environ.get("BPFC_PUBLISH") == "rwx"
     return Protection.WRITE_EXECUTE if is_both else Protection.WRITE_XOR_EXECUTE
-
-
-def _out_of_memory(message: str) -> UnsupportedError:
-    return UnsupportedError([Diagnostic("out-of-code-memory", message, errno=12)])

@@ -8,7 +8,8 @@ from typing import Final, Literal, final
 
 from backends.image_parts import LINK_COOKIE, LINK_MODE, MODE_OFF, MODE_TIMED
 from ir.diagnostics import Diagnostic, UnsupportedError
-from runtime.memory import FreeList, Pool
+from runtime.free_list import FreeList
+from runtime.memory import Pool
 from runtime.words import word_type
 
 LINE: Final = 64  # a record has a cache line of its own

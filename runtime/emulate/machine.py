@@ -22,7 +22,8 @@ import unicorn
 
 from backends.target import Emulation, Target
 from ir.diagnostics import Diagnostic, TrapError, UnsupportedError
-from runtime.memory import ARENA_SIZE, CODE_SIZE, DataBlock, Pool
+from runtime.arena import ARENA_SIZE, CODE_SIZE
+from runtime.memory import DataBlock, Pool
 
 _UNICORN: Final[Any] = unicorn  # it has no types
 _STACK_SIZE: Final = 1 << 20

@@ -25,11 +25,12 @@ from typing import Final, final
 from backends.native_code import NativeCode
 from backends.target import Target, UserMode
 from ir.diagnostics import Diagnostic, TrapError, UnsupportedError
+from runtime.arena import ARENA_SIZE, CODE_SIZE
 from runtime.cache import ObjectCache
 from runtime.emulate.platform import allocated, c_library, emulated_space
 from runtime.layout import layout_of
 from runtime.maps.host import HostOperations, Operations
-from runtime.memory import ARENA_SIZE, CODE_SIZE, Pool, SharedData
+from runtime.memory import Pool, SharedData
 from runtime.platform import Bridge, Function
 from runtime.region import PAGE
 from runtime.relocate import place, relocate

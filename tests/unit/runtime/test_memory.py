@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from ir.diagnostics import UnsupportedError
-from runtime.memory import CODE_SIZE, FreeList, Pool
+from runtime.arena import CODE_SIZE
+from runtime.free_list import FreeList
+from runtime.memory import Pool
 from runtime.region import PAGE
 from tests.native import function_at
 
