@@ -163,15 +163,16 @@ class Loaded:
         self.object = replace(self.object, programs=programs)
         self.kernel = target
 
-    def verify(self, name: str | None = None) -> ObjectReport:
+    def verify(self, name: str | None = None, unprivileged: bool = False) -> ObjectReport:
         """Verify every program, or the one called `name`, against the kernel types of `fit`, else of the running kernel.
 
-        Never raises for what a program does.
+        `unprivileged`: by the stricter rules for loaders without CAP_BPF and CAP_PERFMON. Never raises for what a program
+        does.
         """
         from bpfc.verification import verify_object  # late: only who asks pays for it
 
         chosen = self.programs if name is None else {name: self.program(name)}
-        return verify_object(self.object, chosen, self.kernel)
+        return verify_object(self.object, chosen, self.kernel, unprivileged)
 
     def emit_bpf(self, names: Sequence[str] | None = None, options: Options | None = None) -> bytes:
         """The object with its programs (or those named) optimized as bytecode, for Linux to load: an ELF file.

@@ -49,23 +49,29 @@ class ObjectReport(Mapping[str, Report]):
         return len(self.reports)
 
 
-def verify_object(source: Object, programs: Mapping[str, Program], kernel: Btf | None = None) -> ObjectReport:
+def verify_object(
+    source: Object, programs: Mapping[str, Program], kernel: Btf | None = None, unprivileged: bool = False
+) -> ObjectReport:
     """Verify `programs` of `source` against the types of `kernel`; never raises for what a program does.
 
     Without `kernel` the running kernel's types are used, where it has some: programs that have not been fitted to
-    others are fitted to it first.
+    others are fitted to it first. `unprivileged`: by the rules for loaders without CAP_BPF and CAP_PERFMON.
     """
-    return ObjectReport({name: verify_program(source, program, kernel) for name, program in programs.items()})
+    return ObjectReport(
+        {name: verify_program(source, program, kernel, unprivileged) for name, program in programs.items()}
+    )
 
 
-def verify_program(source: Object, program: Program, kernel: Btf | None = None) -> Report:
+def verify_program(
+    source: Object, program: Program, kernel: Btf | None = None, unprivileged: bool = False
+) -> Report:
     """The verdict on one program of `source`; never raises for what it does."""
     try:
         module = lift(program if kernel is not None else _fitted(source, program), source.maps)
     except RejectedError as error:
         explained = tuple(explain_structure(program, found) for found in error.diagnostics)
         return Report(program.name, explained, steps=0, states=0, tries=0, ns=0)
-    return verify(module, source.license, source.btf, kernel or running_kernel)
+    return verify(module, source.license, source.btf, kernel or running_kernel, unprivileged=unprivileged)
 
 
 def _fitted(source: Object, program: Program) -> Program:

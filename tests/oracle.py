@@ -95,6 +95,28 @@ def load_program(
         yield descriptor
 
 
+@contextmanager
+def only_capabilities(*numbers: int) -> Iterator[None]:
+    """This thread without the capabilities of others (capset(2), version 3: effective, permitted, inheritable, twice)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    head = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))
+    before = ctypes.create_string_buffer(24)
+    wanted = sum(1 << number for number in numbers)
+
+    def call(what: str, data: ctypes.Array[ctypes.c_char]) -> None:
+        if getattr(libc, what)(head, data):
+            raise OSError(ctypes.get_errno(), what)
+
+    call("capget", before)
+    low, permitted, kept, high, further, rest = struct.unpack("=6I", before.raw[:24])
+    less = struct.pack("=6I", low & wanted, permitted, kept, high & (wanted >> 32), further, rest)
+    call("capset", ctypes.create_string_buffer(less, 24))
+    try:
+        yield
+    finally:
+        call("capset", before)
+
+
 def run_program(program: int, data: bytes = ETHERNET_MINIMUM, context: bytes = b"") -> TestRun:
     """Run a loaded program once on a packet."""
     given, taken = ctypes.create_string_buffer(data, len(data)), ctypes.create_string_buffer(len(data) + 512)

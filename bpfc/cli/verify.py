@@ -25,6 +25,9 @@ SARIF: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 @click.option(
     "--btf", metavar="F|kernel", help="The kernel types to verify against. Default: the running kernel's."
 )
+@click.option(
+    "--unprivileged", is_flag=True, help="By the rules for loaders without CAP_BPF and CAP_PERFMON."
+)
 @click.option("--sarif", is_flag=True, help="Findings as SARIF 2.1.0, for code scanning.")
 @click.option("--stats", is_flag=True, help="Steps, states and time of each program.")
 @click.pass_obj
@@ -34,6 +37,7 @@ def command(
     objects: tuple[str, ...],
     prog: str | None,
     btf: str | None,
+    unprivileged: bool,
     sarif: bool,
     stats: bool,
 ) -> int:
@@ -47,7 +51,8 @@ def command(
     for path in objects:
         loaded = open_object(path, btf)
         chosen = {program.name: program for program in select_programs(loaded, prog)}
-        checked += [(path, report) for report in verify_object(loaded.object, chosen, loaded.kernel).values()]
+        reports = verify_object(loaded.object, chosen, loaded.kernel, unprivileged)
+        checked += [(path, report) for report in reports.values()]
     if sarif:
         import json  # late: most people read text
 

@@ -14,6 +14,7 @@ from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, between, between_signed, const
 from ir.verify.state import State, pointer_room
 from ir.verify.subject import FRAME_SIZE, Subject
+from ir.verify.unprivileged import check_context, check_kernel_memory
 from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, length_symbol, start_of
 
 UNSIGNED: Final = {size: between(64, 0, (1 << 8 * size) - 1) for size in (1, 2, 4)} | {8: ANY}
@@ -93,6 +94,8 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
     elif kind in _SOCKETS:
         _check_socket(pointer, offset, size, writes, what, base)
     elif kind in (AreaKind.BTF, AreaKind.MAP):
+        if subject.unprivileged:
+            check_kernel_memory(what, base)
         check_object(subject, pointer, offset, size, writes, what, base)
     elif kind is not AreaKind.ARENA:
         raise Refused("bad-access", f"{what} through a pointer to a {area}", base)
@@ -231,6 +234,8 @@ def _check_context(
     if subject.module.context.is_raw or subject.context is None:
         check_object(subject, pointer, offset, size, writes, what, base)
         return
+    if subject.unprivileged:
+        check_context(offset, writes)
     fields = subject.context.writable if writes else subject.context.readable
     if (offset, size) not in fields:
         said = f"{what} at offset {offset} of the context is not allowed in {_program_name(subject)} programs"

@@ -18,6 +18,7 @@ from ir.verify.stack import own_or_outer, write_frame
 from ir.verify.state import State
 from ir.verify.steps import Steps
 from ir.verify.subject import FRAME_SIZE, Subject
+from ir.verify.unprivileged import check_no_address, check_not_pointer, check_written
 from ir.verify.values import ZERO, Area, AreaKind, Known, Pointer, Trust
 
 _K = ArgumentKind
@@ -106,6 +107,8 @@ def _check(
     known = state.of(value)
     kind = argument.kind
     if kind is _K.ANYTHING:
+        if steps.subject.unprivileged:
+            check_not_pointer(state, value, "given to a helper as a number")
         return
     if kind is _K.SIZE:
         _check_size(steps, state, call, helper, number, argument, passed)
@@ -175,10 +178,10 @@ def _check_pointer(
     elif kind is _K.MAP_VALUE:
         assert passed.map is not None
         size = passed.map.value_size
-        check_memory(steps, state, helper, known, value, size, size, argument.writes, passed)
+        check_memory(steps, state, helper, known, value, size, size, argument.writes, passed, argument.reads)
     elif kind is _K.MEMORY and argument.size:
         size = argument.size
-        check_memory(steps, state, helper, known, value, size, size, argument.writes, passed)
+        check_memory(steps, state, helper, known, value, size, size, argument.writes, passed, argument.reads)
     elif kind is _K.FUNCTION:
         passed.function = area.name
     elif kind is _K.CONST_STRING:
@@ -240,7 +243,8 @@ def _check_size(
             raise Refused("bad-argument", f"NULL with a size of up to {known.umax}", place)
         return
     try:
-        check_memory(steps, state, helper, pointer, place, known.umin, known.umax, memory.writes, passed)
+        least, most = known.umin, known.umax
+        check_memory(steps, state, helper, pointer, place, least, most, memory.writes, passed, memory.reads)
     except Refused as refused:
         refused.culprit = value if known.mask else place
         raise
@@ -256,8 +260,9 @@ def check_memory(
     most: int,
     writes: bool,
     passed: Passed,
+    reads: bool = True,
 ) -> None:
-    """Refuse unless a helper may touch `most` bytes at `pointer`."""
+    """Refuse unless a helper may touch `most` bytes at `pointer`. It `reads` them unless they are only written."""
     area = pointer.area
     what = f"{'write' if writes else 'read'} of {most} bytes"
     if writes and not area.writable:
@@ -270,6 +275,10 @@ def check_memory(
             said = f"{what} at stack offset {low - FRAME_SIZE}, outside [-{FRAME_SIZE}, 0)"
             raise Refused("stack-out-of-bounds", said, value)
         steps.subject.note_stack(area, low)
+        if steps.subject.unprivileged:
+            check_no_address(state, low, most, what, value)
+            if helper is None or reads or least != most:
+                check_written(state, low, most, what, value)
         if state.held.objects_in(area, low, high):
             raise Refused("stack-object", f"{what} of an object that the kernel keeps on the stack", value)
     elif area.kind in (AreaKind.PACKET, AreaKind.PACKET_META):
@@ -309,6 +318,8 @@ def note_writes(steps: Steps, state: State, passed: Passed) -> None:
         if pointer.area.kind is AreaKind.FRAME:
             low, high = pointer.span.smin, pointer.span.smax + size
             write_frame(state, steps.frame, steps.frames, pointer.area, low, high)
+            if steps.subject.unprivileged:
+                state.written |= ((1 << size) - 1) << low
 
 
 def _constant_key(steps: Steps, state: State, known: Pointer, size: int) -> int | None:

@@ -9,6 +9,7 @@ from ir.verify.refusal import Refused
 from ir.verify.state import State
 from ir.verify.subject import Subject
 from ir.verify.targets import results_of
+from ir.verify.unprivileged import check_not_pointer
 from ir.verify.values import Pointer
 
 
@@ -23,6 +24,8 @@ def check_exit(subject: Subject, state: State, value: Value) -> None:
         raise Refused("lock-held", f"exit with the spin lock of the {held.locked} held")
     if held.rcu or held.preempt:
         raise Refused("section-open", "exit within an RCU or preemption-disabled section")
+    if subject.unprivileged:
+        check_not_pointer(state, value, "returned")
     if subject.returns_nothing:
         return
     wanted = returns_of(subject.type, subject.attach_type)

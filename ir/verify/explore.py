@@ -33,6 +33,7 @@ from ir.verify.state import State, Trail, covers_state, enter, join_states, poin
 from ir.verify.steps import Steps
 from ir.verify.subject import Subject
 from ir.verify.termination import Visits
+from ir.verify.unprivileged import check_comparison, mixes_pointers
 from ir.verify.values import ANY, MAX_LENGTH, Area, Known, Pointer
 
 MAX_DEPTH: Final = 8
@@ -204,6 +205,8 @@ class Walk:
             for edge in block.edges():
                 self._arrive(block, edge, state)
             return
+        if self.explorer.subject.unprivileged:
+            check_comparison(state, terminator)
         ways = [(follow(state, terminator, taken, self.groups), taken) for taken in (True, False)]
         is_open = all(way is not None for way, _ in ways)
         for way, taken in ways:
@@ -227,10 +230,11 @@ class Walk:
         round_ = self._round(block, new, is_back)
         kept = self._kept.setdefault(block, {}).setdefault((_holding(new), round_), [])
         own = outline.own[block]
+        is_strict = self.explorer.subject.unprivileged
         unrolls = is_back and not self.explorer.effort.clamps
         recent = self._recent.setdefault(block, deque(maxlen=_MOST_RECENT))
         for visit in kept if self.explorer.effort.clamps else (*kept, *recent):
-            if covers_state(visit.state, new, own):
+            if covers_state(visit.state, new, own) and not (is_strict and mixes_pointers(visit.state, new)):
                 if unrolls and _is_before(visit, new) and not covers_state(new, visit.state, own):
                     continue
                 if is_head:
@@ -291,8 +295,10 @@ class Walk:
         if into is None and len(kept) < effort.width:
             return self._keep(block, new, kept, is_back)
         into = into or kept[-1]
-        if len(kept) < effort.width + _MOST_LOSSY and loses_pointer(into.state, new):
-            apart = next((visit for visit in kept if not loses_pointer(visit.state, new)), None)
+        is_strict = self.explorer.subject.unprivileged
+        loses = mixes_pointers if is_strict else loses_pointer
+        if (is_strict or len(kept) < effort.width + _MOST_LOSSY) and loses(into.state, new):
+            apart = next((visit for visit in kept if not loses(visit.state, new)), None)
             if apart is None:
                 return self._keep(block, new, kept, is_back)
             into = apart

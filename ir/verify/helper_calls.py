@@ -19,6 +19,7 @@ from ir.verify.scalar import between, between_signed
 from ir.verify.state import State
 from ir.verify.steps import Steps
 from ir.verify.subject import Subject
+from ir.verify.unprivileged import GONE, HELPERS
 from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, Trust, start_of
 
 _M = MapType
@@ -150,6 +151,8 @@ def find_helper(subject: Subject, call: Call) -> Helper:
         attach = f"/{subject.attach_type.name}" if subject.attach_type is not None else ""
         said = f"{helper.full_name} is not available to {subject.type.name}{attach} programs"
         raise Refused("helper-unavailable", said)
+    if subject.unprivileged and helper.id not in HELPERS:
+        raise Refused("unprivileged", f"{helper.full_name} takes CAP_BPF or CAP_PERFMON")
     if helper.gpl_only and not subject.is_gpl:
         said = f"{helper.full_name} is for programs with a GPL-compatible license"
         raise Refused("gpl-only", said, None, 'set the license to "GPL" if that is what it is')
@@ -178,7 +181,7 @@ def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passe
         _check_map(subject, passed, helper)
     note_writes(steps, state, passed)
     if passed.released is not None:
-        release(state, passed.released)
+        release(state, passed.released, GONE if subject.unprivileged else ANY)
     if passed.released_dynptr is not None:
         release_dynptr(state, passed.released_dynptr)
     if passed.new_dynptr is not None:
@@ -190,10 +193,10 @@ def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passe
     return passed
 
 
-def release(state: State, area: Area) -> None:
-    """Give up the reference to `area`: pointers to it, and to what it owns, are pointers no more."""
+def release(state: State, area: Area, gone: Known = ANY) -> None:
+    """Give up the reference to `area`: pointers to it, and to what it owns, are `gone`."""
     state.held = state.held.without_reference(area)
-    state.forget_area(area)
+    state.forget_area(area, gone)
 
 
 def _start_dynptr(steps: Steps, state: State, call: Call, helper: Helper, passed: Passed) -> None:

@@ -22,6 +22,7 @@ from ir.verify.refusal import Refused
 from ir.verify.scalar import between
 from ir.verify.state import State
 from ir.verify.subject import KernelTypes, Subject
+from ir.verify.unprivileged import check_structure
 from ir.verify.values import MAX_LENGTH, Area, AreaKind, start_of
 
 EACCES: Final = 13
@@ -29,7 +30,7 @@ EACCES: Final = 13
 _PLAIN: Final = frozenset(
     (
         *("unknown-helper", "helper-unavailable", "gpl-only", "map-type", "unknown-kfunc", "may-sleep"),
-        *("no-kernel-btf", "call-depth"),
+        *("no-kernel-btf", "call-depth", "unprivileged"),
     )
 )
 _UNDECIDED: Final = frozenset(("too-complex", "unbounded-loop"))
@@ -66,13 +67,14 @@ def verify(
     kernel: KernelTypes = None,
     efforts: tuple[Effort, ...] = EFFORTS,
     witness: Callable[[], Witness] | None = None,
+    unprivileged: bool = False,
 ) -> Report:
     """The verdict on `module`. `btf` are the object's types, `kernel` those of the kernel it is for,
-    or what finds them when they are needed.
+    or what finds them when they are needed. `unprivileged`: whoever loads it has no capability.
 
     Each attempt is watched by a `witness` of its own.
     """
-    subject = Subject(module, license, btf, kernel)
+    subject = Subject(module, license, btf, kernel, unprivileged)
     outlines: dict[Function, Outline] = {}
     start = perf_counter_ns()
     steps = states = 0
@@ -81,6 +83,7 @@ def verify(
     is_final = False
     for effort in efforts:
         tries += 1
+        subject.guards.clear()
         explorer = Explorer(subject, effort, outlines, witness() if witness is not None else None)
         try:
             prove_main(explorer)
@@ -107,6 +110,8 @@ def prove_main(explorer: Explorer) -> None:
     subject = explorer.subject
     main = subject.module.main
     try:
+        if subject.unprivileged:
+            check_structure(subject, explorer.outline(main))
         explorer.walk(main, entry_state(subject), ())
         for function in explorer.called:  # grows meanwhile
             arguments = arguments_of(subject, function)

@@ -7,7 +7,7 @@ before anything is proved, bring their own errno.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from errno import E2BIG, EACCES, EINVAL
+from errno import E2BIG, EACCES, EINVAL, EPERM
 from typing import Final, NamedTuple
 
 
@@ -49,6 +49,12 @@ _PROOF: Final[Mapping[str, Reason]] = {
     "partial-spill": Reason("pointer", "store pointers whole, with 8 bytes"),
     "division-by-zero": Reason("structure", "divide by something else", EINVAL),
     "pointer-arithmetic": Reason("pointer", "only add to pointers that may be moved, before comparing them"),
+    "pointer-leak": Reason(
+        "pointer", "keep addresses in registers and on the stack, or load it with CAP_PERFMON"
+    ),
+    "speculation": Reason(
+        "pointer", "index with an unsigned number that is below the size, or load it with CAP_PERFMON"
+    ),
     "stack-escape": Reason("pointer", "pass memory of the caller down instead"),
     "untrusted-pointer": Reason("pointer", "take a reference, or read through bpf_probe_read_kernel"),
     "bad-release": Reason("resource", "release what was acquired, once, by the pointer that acquiring gave"),
@@ -73,6 +79,7 @@ _PROOF: Final[Mapping[str, Reason]] = {
     "gpl-only": Reason("permission", 'set the license to "GPL" if that is what it is', EINVAL),
     "helper-unavailable": Reason("permission", "call it from a program of another type", EINVAL),
     "no-kernel-btf": Reason("permission", "give the kernel's types: --btf kernel, or a BTF file"),
+    "unprivileged": Reason("permission", "do without, or load it with CAP_BPF and CAP_PERFMON", EPERM),
     "return-range": Reason("result", "return one of the numbers allowed", EINVAL),
     "too-complex": Reason("termination", "split the program, or bound its values earlier", E2BIG),
     "unbounded-loop": Reason(

@@ -8,6 +8,7 @@ packet   the area that a packet pointer loaded here points into
 limits   the lengths that offsets are compared with
 held     references, locks and the like, which somebody has to give up
 outer    the state of the caller, suspended at its call
+written  the bytes of the own frame that were written, as bits (kept for unprivileged programs)
 lent     symbol -> value: what stands in callers' stack slots because this call stored it there
 trail    the branches taken on the way, latest first
 marks    the visits of loop heads that led here, latest only
@@ -68,6 +69,7 @@ class State:
         "rooms",
         "stack",
         "trail",
+        "written",
     )
 
     def __init__(self, packet: Area | None = None, limits: tuple[Value, ...] = ()) -> None:
@@ -83,6 +85,7 @@ class State:
         self.trail: Trail | None = None
         self.marks: frozenset[object] = frozenset()
         self.exact = True
+        self.written = 0
 
     def copy(self) -> State:
         """A state of its own that says the same."""
@@ -97,6 +100,7 @@ class State:
         new.trail = self.trail
         new.marks = self.marks
         new.exact = self.exact
+        new.written = self.written
         return new
 
     def says_same(self, other: State) -> bool:
@@ -228,14 +232,14 @@ class State:
             self.outer = self.outer.copy()
             self.outer.forget_packets()
 
-    def forget_area(self, area: Area) -> None:
-        """`area` is no more: nothing is known of pointers into it and what lives by it, here and in the callers."""
+    def forget_area(self, area: Area, gone: Known = ANY) -> None:
+        """`area` is no more: pointers into it and what lives by it are `gone`, here and in the callers."""
         for value, known in self.known.items():
             if type(known) is Pointer and known.area.lives_by(area):
-                self.known[value] = ANY
+                self.known[value] = gone
         if self.outer is not None:
             self.outer = self.outer.copy()
-            self.outer.forget_area(area)
+            self.outer.forget_area(area, gone)
 
     def points_into(self, area: Area) -> bool:
         """Whether there is a pointer into `area`, here or in a caller."""
@@ -301,7 +305,7 @@ def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slo
     limits = state.limits
     new = State(state.packet, limits)
     new.held, new.outer, new.trail, new.marks = state.held, state.outer, state.trail, state.marks
-    new.exact = state.exact
+    new.exact, new.written = state.exact, state.written
     known = state.known
     keep: dict[Value, Known] = {value: known[value] for value in live if value in known}
     for offset, (size, value) in state.stack.items():
@@ -379,7 +383,7 @@ def join_states(a: State, b: State, slot: Slot) -> State:
     """
     limits = a.limits if a.limits == b.limits else tuple(limit for limit in a.limits if limit in b.limits)
     new = State(a.packet if a.packet is b.packet else None, limits)
-    new.held, new.trail, new.exact = a.held, a.trail, False
+    new.held, new.trail, new.exact, new.written = a.held, a.trail, False, a.written & b.written
     new.marks = a.marks if a.marks is b.marks else a.marks | b.marks
     new.outer = _join_outer(a.outer, b.outer, slot)
     new.lent = {symbol: value for symbol, value in a.lent.items() if b.lent.get(symbol) is value}
@@ -464,7 +468,9 @@ def covers_state(a: State, b: State, own: Collection[Value] = ()) -> bool:
             return False
     if a.outer is not None and b.outer is not None and not covers_state(a.outer, b.outer, own):
         return False
-    return (a.packet is b.packet or a.packet is None) and set(a.limits) <= set(b.limits) and a.held == b.held
+    if a.written & ~b.written or a.held != b.held:
+        return False
+    return (a.packet is b.packet or a.packet is None) and set(a.limits) <= set(b.limits)
 
 
 def _covers(value: Value, fact: Known, other: Known) -> bool:

@@ -18,6 +18,13 @@ from ir.verify.scalar import const
 from ir.verify.stack import note_store, own_or_outer, read_slot, write_frame
 from ir.verify.state import State
 from ir.verify.subject import FRAME_SIZE, Subject
+from ir.verify.unprivileged import (
+    check_moved,
+    check_no_address,
+    check_not_pointer,
+    check_operands,
+    check_written,
+)
 from ir.verify.values import ANY, ZERO, Area, AreaKind, Known, Pointer, start_of
 
 _DIVISIONS = ("div", "mod", "sdiv", "smod")
@@ -88,9 +95,13 @@ class Steps:
                 state.known[inst] = x if inst.row.bits == 64 else plain_number(inst)
                 return
             _check_pointer_arithmetic(inst, x, y)
+        if self.subject.unprivileged:
+            check_operands(self.subject, inst, x, y)
         if inst in state.alias:
             del state.alias[inst]
-        state.known[inst] = compute_alu(state, inst, self.subject.algebra)
+        result = state.known[inst] = compute_alu(state, inst, self.subject.algebra)
+        if self.subject.unprivileged:
+            check_moved(result, inst)
 
     def _address(self, inst: Address) -> Known:
         reference, subject = inst.reference, self.subject
@@ -126,6 +137,8 @@ class Steps:
         if keeper is None or pointer.span.mask:
             return plain_range(row)
         place = pointer.span.value + inst.offset
+        if self.subject.unprivileged:
+            check_written(state, place, row.size, f"{row.size}-byte load", inst.base)
         if row.size < 8 and keeper.is_pointer_at(place, row.size):
             raise Refused("partial-spill", f"{row.size}-byte load of a part of a pointer", inst.base)
         if state.held.objects_in(pointer.area, place, place + row.size):
@@ -142,6 +155,8 @@ class Steps:
         size = inst.row.size
         pointer = check_access(self.subject, state, inst.base, inst.offset, inst.row, writes=True)
         if pointer.area.kind is not AreaKind.FRAME:
+            if self.subject.unprivileged:
+                check_not_pointer(state, inst.value, f"stored into the {pointer.area}")
             self._check_stored(state, pointer, inst)
             return
         stored = state.of(inst.value)
@@ -153,6 +168,10 @@ class Steps:
                     "stack-escape", "store of a stack pointer into a caller's stack frame", inst.value
                 )
         low, high = pointer.span.smin + inst.offset, pointer.span.smax + inst.offset + size
+        if self.subject.unprivileged:
+            if size < 8:
+                check_no_address(state, low, size, f"{size}-byte store", inst.base)
+            state.written |= ((1 << size) - 1) << low
         keeper = write_frame(state, self.frame, self.frames, pointer.area, low, high)
         if keeper is not None and not pointer.span.mask:
             symbol = self.subject.stack_symbol(pointer.area, low, size)
@@ -174,10 +193,13 @@ class Steps:
         size = inst.row.size
         pointer = check_access(self.subject, state, inst.base, inst.offset, inst.row, writes=True)
         for value in (inst.value, inst.expected) if self.subject.unprivileged else ():
-            if value is not None and type(state.of(value)) is Pointer:
-                raise Refused("bad-atomic", "atomic operation with a pointer as operand", value)
+            if value is not None:
+                check_not_pointer(state, value, "used by an atomic operation")
         if pointer.area.kind is AreaKind.FRAME:
             low, high = pointer.span.smin + inst.offset, pointer.span.smax + inst.offset + size
+            if self.subject.unprivileged:
+                check_no_address(state, low, size, "atomic operation", inst.base)
+                check_written(state, low, size, "atomic operation", inst.base)
             write_frame(state, self.frame, self.frames, pointer.area, low, high)
         state.known[inst] = plain_range(inst.row)
 

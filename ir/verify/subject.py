@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Final, final
 
 from ir.btf import Btf
-from ir.core import Function, Module, Param
+from ir.core import Alu, Function, Module, Param
 from ir.helper_sets import allowed_helpers
 from ir.kinds import MapType, ProgramType
 from ir.object import Map
@@ -55,6 +55,9 @@ class Subject:
         self.context: ContextRules | None = rules_of(program.type, program.attach_type)
         self.helpers = allowed_helpers(program.type, program.attach_type, program.attach_target)
         self.stack_used: dict[str, int] = {}
+        self.guards: dict[
+            Alu, tuple[object, ...]
+        ] = {}  # what each sum of an unprivileged program is guarded for
         self._areas: dict[Hashable, Area] = {}
         self._special: dict[str, tuple[SpecialField, ...]] = {}
         self._functions: dict[Area, tuple[str, ...]] = {}

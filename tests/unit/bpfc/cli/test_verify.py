@@ -35,6 +35,12 @@ def test_one_unsafe_program_is_a_no_that_says_why(bpfc: Run, unsafe: str) -> Non
     assert result.stdout.splitlines()[-1].split() == [unsafe, "main", "rejected"]
 
 
+def test_what_root_may_load_others_may_not(bpfc: Run) -> None:
+    result = bpfc("verify", "--unprivileged", SAMPLE)
+    assert result.exit_code == 1
+    assert "programs of type XDP take CAP_BPF" in result.stdout
+
+
 def test_json_has_a_verdict_for_each_program(bpfc: Run, unsafe: str) -> None:
     said = json.loads(bpfc("verify", "-j", SAMPLE, unsafe).stdout)
     assert said["schema"] == "bpfc.verify/1"
