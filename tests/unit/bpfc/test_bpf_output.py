@@ -9,10 +9,10 @@ import pytest
 
 import bpfc
 from bpfc.pcap import read_pcap
+from bpfc.testing.kernel import run_program
 from bpfc.testing.libbpf import can_open, is_installed, loaded, program_names
 from ir.diagnostics import DiagnosticError
 from ir.kinds import ProgramType
-from tests.oracle import run_program
 
 pytestmark = [
     pytest.mark.kernel,
