@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from errno import EBADF, ENOMEM
@@ -49,6 +50,8 @@ class Machine:
         self.target, self.limit = target, limit
         architecture = getattr(_UNICORN, f"UC_ARCH_{emulation.architecture}")
         self._uc: Any = _UNICORN.Uc(architecture, getattr(_UNICORN, f"UC_MODE_{emulation.mode}"))
+        # Not alive from when Unicorn frees the machine: as Python ends it does, whoever still holds it.
+        self._life = weakref.finalize(self._uc, lambda: None)
         constants = getattr(_UNICORN, f"{emulation.prefix.lower()}_const")
         self._register: Callable[[str], int] = lambda name: int(
             getattr(constants, f"UC_{emulation.prefix}_REG_{name.upper()}")
@@ -118,7 +121,7 @@ class Machine:
     def written(self, address: int, size: int) -> None:
         """Code there was changed or replaced: translate it anew."""
         with self._lock:
-            if self._uc is not None:
+            if self._life.alive:
                 self._uc.ctl_remove_cache(address, address + size)
 
     def mapped(self, address: int, size: int, alias: int, file: int, *, is_code: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,3 +212,14 @@ def test_one_call_compiles_bare_instructions_for_every_target() -> None:
 def test_the_byte_order_is_part_of_a_program(name: str, target: str) -> None:
     with pytest.raises(bpfc.UnsupportedError, match=f"-endian, {target} is"):
         bpfc.load(OBJECTS / name).start(target=target)
+
+
+def test_a_machine_may_be_left_open_when_python_ends() -> None:
+    program = (
+        "from bpfc.testing.native import run\n"
+        "from bpfc.testing.oracles.targets import draw\n"
+        "for seed in range(8): run(draw(seed), 'O0', target='riscv64')\n"
+    )
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
