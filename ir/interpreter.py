@@ -41,13 +41,14 @@ from ir.isa import (
     compute,
     jump_distance,
     operand,
-    row_of,
 )
 from ir.object import Program, ReferenceKind
 from ir.probing import reads_objects
 from ir.segments import AccessError, Memory, Segment, make_segment
 
 MASK = (1 << 64) - 1
+
+_Step = tuple[Row, Insn, int]  # an instruction, its row, and the slot after it
 
 
 @final
@@ -96,8 +97,7 @@ class Machine:
         self.frames: list[Frame] = []
         self._arguments: tuple[int, ...] = ()
         self._algebra = Integers(program.big_endian)
-        self._reads_objects = reads_objects(program)
-        self._codes: dict[int, list[tuple[Row, Insn] | None]] = {}
+        self._codes: dict[int, list[_Step | None]] = {}
         self._code = self._rows_by_slot(program)
 
     def run(self, *arguments: int) -> Outcome:
@@ -131,13 +131,14 @@ class Machine:
         """End the run with a TrapError about the instruction being executed."""
         raise TrapError([Diagnostic(code, message, self.program.location(self.slot))])
 
-    def _rows_by_slot(self, program: Program) -> list[tuple[Row, Insn] | None]:
-        """Row and insn of each slot; None for the second half of a wide load."""
+    def _rows_by_slot(self, program: Program) -> list[_Step | None]:
+        """What starts at each slot; None for the second half of a wide load."""
         code = self._codes.get(id(program))
         if code is None:
             code = [None] * program.starts[-1]
-            for slot, insn in zip(program.starts, program.insns, strict=False):
-                code[slot] = (row_of(insn), insn)
+            starts = program.starts
+            for slot, after, row, insn in zip(starts, starts[1:], program.rows, program.insns, strict=False):
+                code[slot] = (row, insn, after)
             self._codes[id(program)] = code
         return code
 
@@ -149,14 +150,12 @@ class Machine:
             if trace is not None:
                 trace(self.slot, self.registers)
             self.insns += 1
-            row, insn = step
+            row, insn, after = step
             try:
                 following = _STEPS[row.kind](self, row, insn)
             except AccessError as error:
                 self.trap(error.code, error.message)
-            if following is None:
-                following = self.slot + insn.slots
-            self._go(following)
+            self._go(after if following is None else following)
 
     def _go(self, slot: int) -> None:
         if not self.frames:
@@ -183,7 +182,7 @@ class Machine:
         try:
             value = self.memory.read(*self._place(address, row.size))
         except AccessError:
-            if not self._reads_objects or self._context_offset(address) is not None:
+            if self._context_offset(address) is not None or not reads_objects(self.program):
                 raise
             value = 0
         if row.signed:
