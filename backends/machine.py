@@ -9,6 +9,7 @@ import platform
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import final
 
 import llvmlite.binding as llvm
@@ -60,7 +61,7 @@ class Machine:
             llvm.initialize_all_asmprinters()
         self.target = target
         self.level = level
-        self.cpu = cpu or (llvm.get_host_cpu_name() if is_host else target.cpu)
+        self.cpu = cpu or (_host_cpu() if is_host else target.cpu)
         self.features = features or (_host_features() if is_host and cpu is None else target.features)
         self._machine = llvm.Target.from_triple(target.triple).create_target_machine(
             cpu=self.cpu,
@@ -133,6 +134,12 @@ def llvm_version() -> str:
     return ".".join(str(part) for part in llvm.llvm_version_info)
 
 
+@cache
+def _host_cpu() -> str:
+    return str(llvm.get_host_cpu_name())
+
+
+@cache
 def _host_features() -> str:
     try:
         return str(llvm.get_host_cpu_features().flatten())

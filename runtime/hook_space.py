@@ -108,8 +108,8 @@ class HookSpace:
         return ImageCompiler(self.target, self._cpu)
 
     def _cached(self, text: str, compile: Callable[[], NativeCode]) -> NativeCode:
-        said = (*toolchain(), self.target.name, self._cpu, text)
-        key = hashlib.sha256(repr(said).encode()).digest()
+        said = (*toolchain(), self.target.name, self._cpu or "", text)
+        key = hashlib.sha256("\0".join(said).encode()).digest()
         store = ObjectCache.default()
         code = store.get(key)
         if code is None:

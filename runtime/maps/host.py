@@ -122,8 +122,7 @@ class HostOperations:
 def operations_code(type: MapType, target: Target, cache: ObjectCache | None) -> NativeCode:
     """The operations on all maps of a type, compiled for `target`."""
     text = host_module(type)
-    said = (*toolchain(), target.name, text)
-    key = hashlib.sha256(repr(said).encode()).digest()
+    key = hashlib.sha256("\0".join((*toolchain(), target.name, text)).encode()).digest()
     code = cache.get(key) if cache is not None else None
     if code is None:
         from backends.maps.host_code import generate  # late: it needs llvmlite
