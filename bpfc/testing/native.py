@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
+from bpfc.batch import Batch
 from bpfc.emulation import emulate
 from bpfc.loaded import Loaded
 from bpfc.options import Options
@@ -65,6 +66,20 @@ def run(case: Case, level: str = "O2", hardened: bool = True, target: str | None
     options = Options(level=level, hardened=hardened, cache=False)
     with started(case, options, target) as runtime:
         outcomes = tuple(run_once(runtime, data) for data in case.inputs)
+        return Observed(outcomes, contents(case, runtime))
+
+
+def run_batch(case: Case, level: str) -> Observed:
+    """Every run of a case in one native loop, over packets without room around them; a trap ends it."""
+    packets = [bytearray(data) for data in case.inputs]
+    with started(case, Options(level=level, cache=False)) as runtime:
+        batch = Batch(packets)
+        try:
+            rets: Sequence[int | str] = runtime[next(iter(runtime))].run_batch(batch)
+        except TrapError as trap:
+            first = trap.diagnostics[0]
+            rets = (f"{first.code}, {', '.join(first.notes)}",)
+        outcomes = tuple(Outcome(ret, bytes(data)) for ret, data in zip(rets, packets, strict=False))
         return Observed(outcomes, contents(case, runtime))
 
 

@@ -39,9 +39,10 @@ class Finding:
 @final
 @dataclass(slots=True)
 class Tally:
-    """What was done. `programs` are digests of those that ran natively; `rows` the rows of all."""
+    """What was done. `programs` are digests of those that ran natively; `rows` the rows of all; `seconds` of CPU."""
 
     cases: int = 0
+    seconds: float = 0.0
     native: int = 0
     steps: int = 0
     programs: set[str] = field(default_factory=set)

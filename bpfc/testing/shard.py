@@ -67,17 +67,19 @@ def run(order: Order, out: TextIO) -> None:
     seed = order.first
     while seed < order.first + order.count and time.monotonic() < end:
         oracle = taking_turns[seed % len(taking_turns)]
-        case, tally = oracle.draw(seed), Tally()
+        before, tally = time.process_time(), Tally()
+        case = oracle.draw(seed)
         _write_down(current, oracle.name, to_json(case))
         with coverage if seed % COVERED_EVERY == 0 and oracle.name == "claims" else nullcontext():
             finding = judge(oracle, case, tally, surroundings)
+        tally.seconds = time.process_time() - before
         if finding is not None:
             finds.add(oracle, case, finding)
         seed += 1
         tally.rows -= rows
         rows |= tally.rows
         # After every case, so that nothing is lost when the next one kills the process.
-        _tell(out, seed, tally, finds, coverage)
+        _tell(out, seed, oracle.name, tally, finds, coverage)
     _say(out, {"done": True})
     os.close(current)
 
@@ -121,8 +123,10 @@ class _Finds:
         _say(self._out, {"find": find.to_json()})
 
 
-def _tell(out: TextIO, seed: int, tally: Tally, finds: _Finds, coverage: Coverage) -> None:
+def _tell(out: TextIO, seed: int, oracle: str, tally: Tally, finds: _Finds, coverage: Coverage) -> None:
     said = {
+        "oracle": oracle,
+        "seconds": round(tally.seconds, 6),
         "cases": tally.cases,
         "native": tally.native,
         "steps": tally.steps,

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,6 +29,7 @@ from bpfc.testing.shard import read_current
 SILENT_FOR: Final = 120.0  # seconds without a word after which a shard hangs
 _MOST_DEATHS: Final = 40
 _COUNTED: Final = ("cases", "native", "steps", "accepted")
+_BY_ORACLE: Final = ("cases", "native", "seconds")
 
 
 def supervise(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +58,7 @@ class _Supervisor:
         self.first: int = order["first"]
         self.last: int = order["first"] + order["count"]
         self.next = self.first
-        self.totals: Counter[str] = Counter()
+        self.totals: dict[str, float] = defaultdict(int)
         self.programs: set[str] = set()
         self.finds: list[dict[str, Any]] = []
         self.repeated: Counter[str] = Counter()
@@ -140,6 +141,8 @@ class _Supervisor:
     def _add(self, tally: Mapping[str, Any]) -> None:
         for name in _COUNTED:
             self.totals[name] += tally[name]
+        for name in _BY_ORACLE:
+            self.totals[f"{name}:{tally['oracle']}"] += tally[name]
         for name, times in tally["outcomes"].items():
             self.totals[f"outcome:{name}"] += times
         for row in tally["rows"]:
@@ -160,6 +163,7 @@ class _Supervisor:
         finding = death(oracle, -status) if status < 0 else _broken(oracle, status, errors)
         self.totals["crashes"] += 1
         self.totals["cases"] += 1
+        self.totals[f"cases:{oracle}"] += 1
         self.next = case.seed + 1
         if finding.signature in self.order.get("known", ()) or finding.signature in self.signatures:
             self.repeated[finding.signature] += 1

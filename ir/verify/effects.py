@@ -112,8 +112,7 @@ class Effects:
             case Alu():
                 if inst in state.alias:
                     del state.alias[inst]
-                x, y = state.of(inst.x), state.of(inst.y)
-                state.known[inst] = compute_alu(state, inst, x, y, self.algebra)
+                state.known[inst] = compute_alu(state, inst, self.algebra)
             case Const():
                 pass
             case Load():

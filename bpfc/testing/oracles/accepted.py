@@ -41,7 +41,7 @@ def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | Non
         if isinstance(outcome.ret, str):
             where = row_at(case.program, last[0])
             return Finding(ORACLE.name, f"trap {outcome.ret}", where, f"insn {last[0]}, interpreted")
-    found = run(case, Random(case.seed + 1).choice(("O1", "O1", "O1", "O2")), hardened=False)
+    found = run(case, Random(case.seed + 1).choice(("O0", "O0", "O1", "O2")), hardened=False)
     tally.ran(case, len(case.inputs))
     for number, result in enumerate(found.outcomes):
         if isinstance(result.ret, str):

@@ -12,8 +12,8 @@ from bpfc.testing.native import run
 from bpfc.testing.oracle import Finding, Oracle, Surroundings, Tally
 from bpfc.testing.reference import interpret, shows_addresses
 
-STYLE: Final = Style(size=4, inputs=44)
-_LEVELS: Final = ("O0", "O0", "O1", "O1", "O1", "O2")
+STYLE: Final = Style(size=4, inputs=24)
+_LEVELS: Final = ("O0", "O0", "O0", "O0", "O0", "O1", "O1", "O2")
 
 
 def draw(seed: int) -> Case:

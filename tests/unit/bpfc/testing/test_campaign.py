@@ -49,11 +49,11 @@ def test_every_case_is_judged_once_and_a_campaign_goes_on_where_it_was(tmp_path:
 
 @pytest.mark.slow
 def test_a_crash_costs_one_case_and_is_a_find(tmp_path: Path) -> None:
-    campaign(tmp_path, Plan("native", HOUR, cases=4, plant="crash"))
+    campaign(tmp_path, Plan("native", HOUR, cases=8, plant="crash"))
     with Store(tmp_path) as store:
         totals = store.totals()
         ((find, times, known),) = store.finds()
-        assert totals["cases"] == 4
+        assert totals["cases"] == 8
         assert totals["crashes"] == times
         assert (find.finding.signature, known) == ("native:crash:SIGSEGV", False)
         assert find.case.program is not None
