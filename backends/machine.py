@@ -84,6 +84,13 @@ class Machine:
             raise AssertionError(f"lowering wrote IR that LLVM refuses: {error}") from error
         return module
 
+    def adopt(self, module: llvm.ModuleRef) -> llvm.ModuleRef:
+        """A copy of a module that another machine parsed, for this one."""
+        copy = module.clone()
+        copy.triple = self.target.triple
+        copy.data_layout = self.data_layout
+        return copy
+
     def optimize(self, module: llvm.ModuleRef, large: Collection[str] = ()) -> None:
         """Run the default pipeline of the level over a module. At FAST, the `large` functions are then selected in a hurry."""
         effort = self.level.value

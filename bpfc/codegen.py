@@ -158,24 +158,44 @@ def build(
     `front` is of the same maps, options, overridden helpers and context.
     """
     front = front or front_of(program, maps, options, context, done)
+    can_prove = context is None
+    lowered, text = lowered_text(
+        front, maps, options, target.patching.region, overridden, can_prove, has_batch
+    )
+    done("LLVM IR as text")
+    machine = Machine(target, LEVELS[options.level], cpu)
+    parsed = machine.parse(text.replace(_ANY_PROLOGUE, target.prologue))
+    done("parsing it")
+    return machine, parsed, lowered
+
+
+def lowered_text(
+    front: Front,
+    maps: Mapping[str, Map],
+    options: Options,
+    region: int,
+    overridden: frozenset[int],
+    can_prove: bool = True,
+    has_batch: bool = True,
+) -> tuple[Lowered, str]:
+    """What lowering has to say, and LLVM IR for all targets whose static branches are `region` bytes.
+
+    `can_prove`: a proof may say that what cannot be right is never run. The entry slot is left to each target.
+    """
+    program = front.program
     lower_options = LowerOptions(
         program.big_endian,
         options.count_insns,
-        target.patching.region if _branches_of(program) else 0,
+        region if _branches_of(program) else 0,
         CALLX_HELPERS,
         options.lines,
         prologue=_ANY_PROLOGUE if options.extensible else "",
         has_batch=has_batch,
     )
     if lower_options not in front.texts:
-        can_prove = context is None and options.fold
+        can_prove = can_prove and options.fold
         front.texts[lower_options] = _lower(front, maps, lower_options, overridden, can_prove)
-    lowered, text = front.texts[lower_options]
-    done("LLVM IR as text")
-    machine = Machine(target, LEVELS[options.level], cpu)
-    parsed = machine.parse(text.replace(_ANY_PROLOGUE, target.prologue))
-    done("parsing it")
-    return machine, parsed, lowered
+    return front.texts[lower_options]
 
 
 def _lower(

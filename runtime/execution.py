@@ -110,18 +110,33 @@ class Execution:
 
     def run(self, native: Native, data: bytes, fields: Mapping[str, int]) -> RunResult:
         """Call `native` over a copy of `data`. Raises TrapError when the run ended at a check."""
-        self._load_packet(data)
-        start = ctypes.addressof(self._packet) + HEAD_ROOM
-        self.arm(start, len(data))
-        if self.layout.is_raw:
-            arguments: tuple[int, ...] = (self.run_address, start if data else 0, len(data))
-        else:
-            self._fill_context(start, data, fields)
-            arguments = (self.run_address, self.context_address)
+        arguments = self.lay_out(data, fields)
         before = time.perf_counter_ns()
         ret = native(*arguments)
         elapsed = time.perf_counter_ns() - before
-        return self._result(ret, elapsed, start, len(data))
+        return self._result(ret, elapsed, len(data))
+
+    def lay_out(self, data: bytes, fields: Mapping[str, int]) -> tuple[int, ...]:
+        """Put a copy of `data` and all else where the program finds it; the program's arguments."""
+        self._load_packet(data)
+        start = self.packet_address
+        self.arm(start, len(data))
+        if self.layout.is_raw:
+            return self.run_address, start if data else 0, len(data)
+        self._fill_context(start, data, fields)
+        return self.run_address, self.context_address
+
+    @property
+    def packet_address(self) -> int:
+        """Where the packet is before a run."""
+        return ctypes.addressof(self._packet) + HEAD_ROOM
+
+    def left(self, length: int) -> tuple[int, int]:
+        """Where what the last run left begins and ends: the packet or memory, of `length` bytes before it, or the context."""
+        if self.layout.pointers:
+            return self._context[0], max(self._context[0], self._context[1])
+        start = self.packet_address if self.layout.is_raw else self.context_address + HEADER
+        return start, start + length
 
     def arm(self, start: int, length: int) -> None:
         """Reset the run state for memory at [start, start + length)."""
@@ -246,17 +261,13 @@ class Execution:
             value = fields.get(name, 0) & 0xFFFF_FFFF
             image[queue + offset : queue + offset + 4] = value.to_bytes(4, self.order)
 
-    def _result(self, ret: int, elapsed: int, start: int, length: int) -> RunResult:
+    def _result(self, ret: int, elapsed: int, length: int) -> RunResult:
         trap = self.trap()
         if trap is not None:
             raise trap_error(trap, Location(), self.failure)
         self._rng = self._get(abi.RNG, 8)
         fields: dict[str, int] = {}
-        if self.layout.pointers:
-            start, end = self._context[0], self._context[1]
-            length = max(0, end - start)
-        elif not self.layout.is_raw:
-            start = self.context_address + HEADER
+        start, end = self.left(length)
         image = self._image()
         for name, (offset, size) in self.layout.fields.items():
             if size in (1, 2, 4, 8) and offset not in self.layout.pointers:
@@ -267,7 +278,7 @@ class Execution:
         insns = self._get(abi.INSNS, 8) or None
         return RunResult(
             ret & (1 << 64) - 1,
-            ctypes.string_at(start, length),
+            ctypes.string_at(start, end - start),
             fields,
             elapsed,
             insns,

@@ -19,7 +19,7 @@ from bpfc.testing.store import Store
 from bpfc.testing.supervisor import supervise
 from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
 
-SHARD_SECONDS: Final = 20.0  # a shard ends after that long, so that what it found is told
+SHARD_SECONDS: Final = 60.0  # a shard ends after that long, so that what it found is told
 SHARD_SEEDS: Final = 4096
 AHEAD: Final = 1  # shards out for each worker; more would have to wait, and their time runs out meanwhile
 Progress = Callable[[Store, float], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -33,7 +34,10 @@ def machine_of(name: str) -> Platform:
 
 @cache
 def _machines() -> ExitStack:
-    return ExitStack()
+    """Closed while there is still a whole interpreter to do it."""
+    machines = ExitStack()
+    atexit.register(machines.close)
+    return machines
 
 
 def load(case: Case) -> Loaded:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
@@ -74,7 +74,10 @@ Judge = Callable[[Case, Tally, Surroundings], Finding | None]
 @final
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """`share`: how many of a campaign's cases it gets, beside the others. `lacks` says what is missing here, '' when nothing."""
+    """`share`: how many of a campaign's cases it gets, beside the others. `lacks` says what is missing here, '' when nothing.
+
+    `company` prepares many cases at once, for which that costs less, and gives what judges each of them then.
+    """
 
     name: str
     summary: str
@@ -82,6 +85,7 @@ class Oracle:
     judge: Judge
     share: int = 1
     lacks: Callable[[Surroundings], str] = lambda surroundings: ""
+    company: Callable[[Sequence[Case], Surroundings], Judge] | None = None
 
 
 def judge(oracle: Oracle, case: Case, tally: Tally, surroundings: Surroundings) -> Finding | None:

@@ -15,11 +15,12 @@ import os
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TextIO, final
 
-from bpfc.testing.case import to_json
+from bpfc.testing.case import Case, to_json
 from bpfc.testing.coverage import Coverage
 from bpfc.testing.finds import Find
 from bpfc.testing.oracle import Oracle, Surroundings, Tally, judge
@@ -29,6 +30,7 @@ from bpfc.testing.registry import ORACLES
 
 MOST_REDUCED: Final = 4  # finds of one signature that a shard reduces; later ones are counted
 COVERED_EVERY: Final = 64  # one of how many cases is traced for coverage
+TOGETHER: Final = 48  # cases that are prepared at once, by oracles that can
 
 
 @final
@@ -37,6 +39,7 @@ class Order:
     """Judge seeds first..first+count-1, each by the oracle whose turn it is, until `seconds` are over.
 
     `known` signatures are not told again. `place` is where the current case is written down; `plant` the bug to plant.
+    Seeds before `alone` are prepared one by one: a process died over them.
     """
 
     oracles: tuple[str, ...]
@@ -47,6 +50,7 @@ class Order:
     archs: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     plant: str = ""
+    alone: int = 0
 
 
 def turns(oracles: tuple[Oracle, ...]) -> tuple[Oracle, ...]:
@@ -62,6 +66,7 @@ def run(order: Order, out: TextIO) -> None:
     finds = _Finds(order, out, surroundings)
     coverage = Coverage()
     rows: set[str] = set()
+    prepared: dict[int, Oracle] = {}
     end = time.monotonic() + order.seconds
     current = os.open(order.place, os.O_RDWR | os.O_CREAT, 0o600)
     seed = order.first
@@ -69,12 +74,18 @@ def run(order: Order, out: TextIO) -> None:
         oracle = taking_turns[seed % len(taking_turns)]
         before, tally = time.process_time(), Tally()
         case = oracle.draw(seed)
+        if oracle.company is not None and seed >= order.alone and seed not in prepared:
+            cases = _company(oracle, taking_turns, seed, order.first + order.count)
+            _write_down(current, oracle.name, to_json(case), cases[-1].seed)
+            judge_one = oracle.company(cases, surroundings)
+            prepared = {each.seed: replace(oracle, judge=judge_one) for each in cases}
         _write_down(current, oracle.name, to_json(case))
+        oracle = prepared.get(seed, oracle)
         with coverage if seed % COVERED_EVERY == 0 and oracle.name == "claims" else nullcontext():
             finding = judge(oracle, case, tally, surroundings)
         tally.seconds = time.process_time() - before
         if finding is not None:
-            finds.add(oracle, case, finding)
+            finds.add(ORACLES[oracle.name], case, finding)
         seed += 1
         tally.rows -= rows
         rows |= tally.rows
@@ -84,19 +95,26 @@ def run(order: Order, out: TextIO) -> None:
     os.close(current)
 
 
-def _write_down(file: int, oracle: str, case: dict[str, Any]) -> None:
-    data = json.dumps({"oracle": oracle, "case": case}).encode()
+def _company(oracle: Oracle, taking_turns: tuple[Oracle, ...], first: int, end: int) -> list[Case]:
+    """The case of `first` and the next ones that are the oracle's."""
+    seeds = (seed for seed in range(first, end) if taking_turns[seed % len(taking_turns)] is oracle)
+    return [oracle.draw(seed) for seed in islice(seeds, TOGETHER)]
+
+
+def _write_down(file: int, oracle: str, case: dict[str, Any], last: int | None = None) -> None:
+    """Note the case that is next; up to seed `last`, when several are prepared at once."""
+    data = json.dumps({"oracle": oracle, "case": case, "last": last}).encode()
     os.pwrite(file, data, 0)
     os.ftruncate(file, len(data))
 
 
-def read_current(place: Path) -> tuple[str, dict[str, Any]] | None:
-    """What a shard was at, by what it wrote down."""
+def read_current(place: Path) -> tuple[str, dict[str, Any], int | None] | None:
+    """What a shard was at, by what it wrote down: the oracle, a case, and the seed of the last one prepared with it."""
     try:
         said = json.loads(place.read_bytes())
     except (OSError, ValueError):
         return None
-    return said["oracle"], said["case"]
+    return said["oracle"], said["case"], said["last"]
 
 
 @final

@@ -33,7 +33,7 @@ _BY_ORACLE: Final = ("cases", "native", "seconds")
 
 
 def supervise(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Do an order (the fields of shard.Order but `place`) to its end; what it came to:
+    """Do an order (the fields of shard.Order but `place` and `alone`) to its end; what it came to:
 
     {first, next, done, totals: {name: number}, programs: [digest], finds: [find], repeated: {signature: times}}
     """
@@ -158,7 +158,10 @@ class _Supervisor:
         current = read_current(place)
         if current is None:
             raise RuntimeError(f"a shard did not start (status {status}): {errors[-2000:]}")
-        oracle, said = current
+        oracle, said, last = current
+        if last is not None:
+            self.order["alone"] = last + 1  # which of them it was comes out when each is judged alone
+            return
         case = from_json(said)
         finding = death(oracle, -status) if status < 0 else _broken(oracle, status, errors)
         self.totals["crashes"] += 1
