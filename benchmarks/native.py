@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -56,10 +57,11 @@ def compile_library(compiler: Compiler, folder: Path, name: str, text: str) -> P
 
 @final
 class Native:
-    """A micro program as native code."""
+    """A micro program as native code, compiled with more `flags` where the header asks for some."""
 
-    def __init__(self, compiler: Compiler, micro: Micro, folder: Path) -> None:
-        library = _compile(compiler, folder / f"{micro.name}.so", micro.source(folder), FOLDER / "native.c")
+    def __init__(self, compiler: Compiler, micro: Micro, folder: Path, *flags: str) -> None:
+        library = folder / f"{micro.name}{''.join(flags)}.so"
+        _compile(compiler, library, micro.source(folder), FOLDER / "native.c", flags=flags)
         self._loop = ctypes.CDLL(str(library)).bench_batch
         self._loop.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_uint64, ctypes.c_void_p]
         self._loop.restype = None
@@ -76,8 +78,8 @@ class Native:
         )
 
 
-def _compile(compiler: Compiler, library: Path, *sources: Path) -> Path:
-    command = [compiler.path, *FLAGS, "-o", str(library), *map(str, sources)]
+def _compile(compiler: Compiler, library: Path, *sources: Path, flags: Sequence[str] = ()) -> Path:
+    command = [compiler.path, *FLAGS, *flags, "-o", str(library), *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UnavailableError(f"{compiler.path} fails on {sources[0].name}: {done.stderr.strip()[:200]}")

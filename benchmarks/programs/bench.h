@@ -45,7 +45,9 @@ typedef unsigned char __u8;
 typedef unsigned short __u16;
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
+#ifndef __noinline /* -D__noinline=inline: what the calls cost */
 #define __noinline __attribute__((noinline))
+#endif
 #define __always_inline inline __attribute__((always_inline))
 #define bpf_htons(x) __builtin_bswap16(x)
 #define bpf_htonl(x) __builtin_bswap32(x)
