@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks import tracing
 from benchmarks.calls import measure_calls
-from benchmarks.native import find_compiler
+from benchmarks.native import compile_library, find_compiler
+from benchmarks.peers.raw import measure
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -71,3 +72,19 @@ def test_a_program_that_does_not_exist_is_bad_usage(tmp_path: Path) -> None:
     done = _run(tmp_path, "no-such-program")
     assert done.returncode == 2
     assert "no-such-program" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_adapter_for_raw_instructions_hands_over_code_and_bounds(tmp_path: Path) -> None:
+    text = """#include <stdint.h>
+    #include <stddef.h>
+    double run_flat(const void *code, size_t size, void *memory, size_t memory_size, uint64_t runs) {
+        uint8_t **bounds = memory;
+        int is_whole = size % 8 == 0 && ((const uint8_t *)code)[size - 8] == 0x95 && memory_size == 16;
+        return is_whole ? (bounds[1] - bounds[0]) * 1000.0 + runs : -1.0;
+    }"""
+    library = compile_library(find_compiler("cc"), tmp_path, "peer", text)
+    packet = tmp_path / "packet"
+    packet.write_bytes(bytes(64))
+    program = str(ROOT / "benchmarks" / "programs" / "jhash.o")
+    assert measure(str(library), program, "bench", str(packet), 7) == {"ns": 64007.0}
