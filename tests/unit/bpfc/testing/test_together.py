@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from backends.text import Text
 from bpfc.testing.case import Case
 from bpfc.testing.oracle import Finding, Judge, Oracle, Surroundings, Tally
 from bpfc.testing.oracles import targets
-from bpfc.testing.plants import planted
 from bpfc.testing.registry import ORACLES
 from bpfc.testing.shard import TOGETHER, Order, run
 from bpfc.testing.supervisor import _Supervisor
@@ -35,15 +35,15 @@ def test_cases_together_do_what_the_interpreter_does() -> None:
 
 
 @emulated
-def test_a_bug_is_found_together_as_it_is_alone() -> None:
+def test_a_bug_is_found_together_as_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Text, "xor", Text.or_)
     cases = [targets.draw(seed) for seed in range(24)]
-    with planted("lower-movsx"):
-        judge_one = targets.judge_together(cases, HERE)
-        found = {case.seed: judge_one(case, Tally(), HERE) for case in cases}
-        wrong = [case for case in cases if found[case.seed] is not None]
-        assert wrong
-        for case in wrong[:2]:
-            assert targets.judge(case, Tally(), HERE) == found[case.seed]
+    judge_one = targets.judge_together(cases, HERE)
+    found = {case.seed: judge_one(case, Tally(), HERE) for case in cases}
+    wrong = [case for case in cases if found[case.seed] is not None]
+    assert len(wrong) > 6
+    for case in wrong[:2]:
+        assert targets.judge(case, Tally(), HERE) == found[case.seed]
 
 
 def test_a_process_that_died_over_many_cases_is_no_find(tmp_path: Path) -> None:
