@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, final
 
 from ir.btf_types import DataSection, Variable
 from ir.btf_values import decode_value, encode_value
-from ir.diagnostics import Diagnostic, Location, RejectedError
+from ir.diagnostics import Diagnostic, Location, RejectedError, known_names
 from ir.object import Map, Object
 
 SECTIONS: Final = ("rodata", "data", "bss", "kconfig")
@@ -60,7 +60,7 @@ class Globals(MutableMapping[str, object]):
     def __setitem__(self, name: str, value: object) -> None:
         variable = self._variables.get(name)
         if variable is None:
-            known = ", ".join(self._variables) or "none"
+            known = known_names(self._variables)
             said = f"no global variable '{name}' (there are: {known})"
             raise RejectedError(
                 [Diagnostic("no-such-variable", said, Location(file=self._object_name), errno=ENOENT)]

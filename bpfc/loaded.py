@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, final
 
 from bpfc.kernel_types import KERNEL_TYPES, running_kernel
 from bpfc.options import Options
-from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
+from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError, known_names
 from ir.encoding import decode
 from ir.functions import discover_functions
 from ir.isa import Insn
@@ -99,7 +99,7 @@ class Loaded:
         matching = [program for program in self.programs.values() if program.section == name]
         if len(matching) == 1:
             return matching[0]
-        known = ", ".join(self.programs) or "none"
+        known = known_names(self.programs)
         said = f"no program '{name}' (programs: {known})"
         raise RejectedError(
             [Diagnostic("no-such-program", said, Location(file=self.object.name), errno=ENOENT)]
@@ -137,7 +137,7 @@ class Loaded:
     def _map(self, name: str) -> Map:
         found = self.maps.get(name)
         if found is None:
-            said = f"no map '{name}' (maps: {', '.join(self.maps) or 'none'})"
+            said = f"no map '{name}' (maps: {known_names(self.maps)})"
             raise RejectedError(
                 [Diagnostic("no-such-map", said, Location(file=self.object.name), errno=ENOENT)]
             )

@@ -7,9 +7,12 @@ and refused), `UnsupportedError` (fine elsewhere, not here; the message names wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import final
+from typing import Final, final
+
+_MOST_NAMES: Final = 24
 
 
 class Severity(Enum):
@@ -171,3 +174,11 @@ class UnsupportedError(DiagnosticError):
 
 class TrapError(DiagnosticError):
     """A run ended at a check: the diagnostic names the instruction that would have left the sandbox."""
+
+
+def known_names(names: Iterable[str]) -> str:
+    """What there is, for a message about a name that there is not: the first of `names`, and how many more."""
+    every = list(names)
+    if len(every) <= _MOST_NAMES:
+        return ", ".join(every) or "none"
+    return f"{', '.join(every[:_MOST_NAMES])} and {len(every) - _MOST_NAMES} more"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bpfc.cli.values import read_hex, read_value
+from ir.diagnostics import known_names
 
 if TYPE_CHECKING:
     from bpfc.loaded import Loaded
@@ -44,7 +45,7 @@ def fill_maps(runtime: Runtime, values: Iterable[str]) -> None:
 
     for name, path in assignments(values, "--map"):
         if name not in runtime.world.maps:
-            known = ", ".join(runtime.world.maps) or "none"
+            known = known_names(runtime.world.maps)
             raise click.UsageError(f"no map '{name}' (there are: {known})")
         fill_map(runtime, name, path)
 
@@ -75,7 +76,7 @@ def switch_keys(loaded: Loaded, values: Iterable[str]) -> None:
     for name, text in assignments(values, "--static-key"):
         key = loaded.keys.get(name)
         if key is None:
-            raise click.UsageError(f"no static key '{name}' (there are: {', '.join(loaded.keys) or 'none'})")
+            raise click.UsageError(f"no static key '{name}' (there are: {known_names(loaded.keys)})")
         if text not in ("on", "off"):
             raise click.UsageError(f"--static-key {name} wants on or off, not '{text}'")
         key.switch(text == "on")

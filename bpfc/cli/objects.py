@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bpfc.cli.terminal import Terminal
-from ir.diagnostics import Diagnostic, Location, RejectedError
+from ir.diagnostics import Diagnostic, Location, RejectedError, known_names
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -94,7 +94,7 @@ def select_programs(loaded: Loaded, wanted: str | None) -> list[Program]:
     found = found or [p for p in programs if fnmatchcase(p.name, wanted) or fnmatchcase(p.section, wanted)]
     if not found:
         said = f"no program is called '{wanted}', and no section with programs"
-        notes = (f"there are: {', '.join(loaded.programs) or 'none'}",)
+        notes = (f"there are: {known_names(loaded.programs)}",)
         raise RejectedError(
             [Diagnostic("no-such-program", said, Location(file=loaded.object.name), notes=notes)]
         )

@@ -17,6 +17,10 @@
 #ifndef BPFC_STATIC_KEY_H
 #define BPFC_STATIC_KEY_H
 
+#ifndef __OPTIMIZE__
+#error "bpfc_static_key.h: static branches name their key in assembly, for which clang must optimize (-O1 or more)"
+#endif
+
 struct bpf_static_key {
 	unsigned long long unused; /* what stands here switches nothing */
 };

@@ -9,7 +9,7 @@ from errno import EINVAL, ENOENT
 from pathlib import Path
 from typing import final
 
-from ir.diagnostics import Diagnostic, RejectedError
+from ir.diagnostics import Diagnostic, RejectedError, known_names
 from ir.kinds import MapType
 from ir.object import Map
 from runtime.maps.errors import map_error
@@ -39,7 +39,7 @@ def gather(
     """The live maps by name. RejectedError when one can't be made, or is unlike what it should be shared with."""
     unknown = sorted(set(sources.shared) - set(declared))
     if unknown:
-        said = f"no map '{unknown[0]}' to share (maps: {', '.join(declared) or 'none'})"
+        said = f"no map '{unknown[0]}' to share (maps: {known_names(declared)})"
         raise RejectedError([Diagnostic("no-such-map", said, errno=ENOENT)])
     found: dict[str, LiveMap] = {}
     done = False

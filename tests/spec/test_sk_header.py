@@ -102,6 +102,14 @@ def test_keys_work_whatever_compiled_them(compiler: str, level: str, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILERS, reason="no clang of version 16 or newer by its number")
+def test_a_compiler_that_does_not_optimize_is_told_why(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        compile_source(COMPILERS[-1], tmp_path, "-target", "bpf", "-O0")
+    assert b"clang must optimize (-O1 or more)" in caught.value.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILERS, reason="no clang of version 16 or newer by its number")
 def test_keys_work_in_big_endian_objects(tmp_path: Path) -> None:
     require_emulator("s390x")
     made = compile_source(COMPILERS[-1], tmp_path, "-target", "bpfeb", "-O2")
