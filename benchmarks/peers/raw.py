@@ -27,7 +27,10 @@ def measure(library: str, path: str, program: str, packet: str, runs: int) -> di
     start = ctypes.addressof(data)
     bounds = (ctypes.c_uint64 * 2)(start, start + len(data) - 1)
     # Safe as far as the peer is: the code is an object that bpfc read, over two words and the packet they bound.
-    run_flat = ctypes.CDLL(library).run_flat
+    try:
+        run_flat = ctypes.CDLL(str(Path(library).absolute())).run_flat
+    except (OSError, AttributeError) as error:
+        return {"error": f"no run_flat in the library: {error}"}
     run_flat.restype = ctypes.c_double
     run_flat.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64]
     ns = run_flat(code, len(code), bounds, ctypes.sizeof(bounds), runs)

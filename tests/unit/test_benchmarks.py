@@ -88,3 +88,11 @@ def test_the_adapter_for_raw_instructions_hands_over_code_and_bounds(tmp_path: P
     packet.write_bytes(bytes(64))
     program = str(ROOT / "benchmarks" / "programs" / "jhash.o")
     assert measure(str(library), program, "bench", str(packet), 7) == {"ns": 64007.0}
+
+
+def test_an_adapter_without_its_library_says_so_as_an_answer(tmp_path: Path) -> None:
+    packet = tmp_path / "packet"
+    packet.write_bytes(bytes(64))
+    program = str(ROOT / "benchmarks" / "programs" / "jhash.o")
+    answer = measure(str(tmp_path / "none.so"), program, "bench", str(packet), 7)
+    assert "none.so" in str(answer["error"])
