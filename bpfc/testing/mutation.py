@@ -1,14 +1,17 @@
-"""Malformed objects: well-formed ones with a few wrong bytes where they matter.
+"""Malformed files: well-formed ones with a few wrong bytes where they matter.
 
-A mutation knows where an ELF file keeps its headers and sections, so that most of what comes out is nearly
-right: a size of a section, a symbol's value, a word of BTF. The same seed gives the same bytes.
+A mutation of objects knows where an ELF file keeps its headers, sections and tables, so that most of what comes out
+is nearly right: a size of a section, a symbol's value, the id in a type of BTF. One of text knows words and lines. The
+same seed gives the same bytes.
 """
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
+from typing import Final, Literal
 
 Mutation = Callable[[bytearray, Random], None]
 
@@ -49,18 +52,24 @@ WIDE_EDGES = (
     (1 << 64) - 1,
 )
 
+_BYTE_ORDERS: Final[dict[str, Literal["little", "big"]]] = {"<": "little", ">": "big"}
+# By section type (SHT_SYMTAB, SHT_REL): bytes of an entry, and where its fields are, (offset, bytes).
+_ENTRIES: Final = {
+    2: (24, ((0, 4), (4, 1), (5, 1), (6, 2), (8, 8), (16, 8))),
+    9: (16, ((0, 8), (8, 4), (12, 4))),
+}
 _HEADER_SIZE = 64
 _SECTION_HEADER = 64
 _SECTION_FIELDS = ((0, 4), (4, 4), (8, 8), (16, 8), (24, 8), (32, 8), (40, 4), (44, 4), (48, 8), (56, 8))
 _HEADER_FIELDS = ((16, 2), (18, 2), (20, 4), (32, 8), (40, 8), (48, 4), (52, 2), (58, 2), (60, 2), (62, 2))
 
 
-def mutate(data: bytes, seed: int) -> bytes:
-    """A malformed version of the ELF file `data`, decided by `seed`."""
+def mutate(data: bytes, seed: int, mutations: Sequence[Mutation] | None = None) -> bytes:
+    """A malformed version of `data`, decided by `seed`; of an ELF file, unless `mutations` are others."""
     random = Random(seed)
     mutated = bytearray(data)
     for _ in range(random.randint(1, MOST_MUTATIONS)):
-        random.choice(MUTATIONS)(mutated, random)
+        random.choice(mutations or ELF)(mutated, random)
     return bytes(mutated)
 
 
@@ -118,31 +127,87 @@ def change_section(data: bytearray, random: Random) -> None:
     headers = _section_headers(data)
     if not headers:
         return
-    order = _order(data)
-    start, size = struct.unpack_from(order + "QQ", data, random.choice(headers) + 24)
-    if not 8 <= size <= len(data):
+    start, end = _extent(data, random.choice(headers))
+    if end - start >= 8:
+        places = range(start, end - 7, 4)
+        _change(data, random.choice(places), random.choice((1, 2, 4, 4, 8)), random.choice(places), random)
+
+
+def change_entry(data: bytearray, random: Random) -> None:
+    """Change a field of a symbol or a relocation: to an edge value, to that of another entry, or a little."""
+    tables = [header for header in _section_headers(data) if _type_of(data, header) in _ENTRIES]
+    if not tables:
         return
-    place = start + random.randrange(0, size, 4)
-    width = random.choice((1, 2, 4, 4, 8))
-    if random.random() < 0.5 and place + 4 <= len(data):
-        (value,) = struct.unpack_from(order + "I", data, place)
-        struct.pack_into(order + "I", data, place, value + random.randint(-3, 3) & 0xFFFF_FFFF)
-    else:
-        _write(data, place, width, random)
+    header = random.choice(tables)
+    size, fields = _ENTRIES[_type_of(data, header)]
+    start, end = _extent(data, header)
+    if end - start >= size:
+        entries = range(start, end - size + 1, size)
+        offset, width = random.choice(fields)
+        _change(data, random.choice(entries) + offset, width, random.choice(entries) + offset, random)
 
 
-MUTATIONS: tuple[Mutation, ...] = (
-    flip_bit,
-    truncate,
-    move_bytes,
-    resize,
+def change_types(data: bytearray, random: Random) -> None:
+    """Change a word of BTF or its records: to a small number, as ids are, another kind or count, or another word."""
+    starts = [_extent(data, header) for header in _section_headers(data)]
+    magic = b"\x9f\xeb" if _order(data) == "<" else b"\xeb\x9f"
+    found = [(start, end) for start, end in starts if end - start >= 32 and data[start : start + 2] == magic]
+    if not found:
+        return
+    start, end = random.choice(found)
+    change_word(data, random, random.choice((start, start + 24)), end)
+
+
+def change_word(data: bytearray, random: Random, start: int = 0, end: int | None = None) -> None:
+    """Change an aligned word of [start, end)."""
+    places = range(start, (len(data) if end is None else end) - 3, 4)
+    if not places:
+        return
+    place = random.choice(places)
+    match random.randrange(4):
+        case 0:
+            _put(data, place, 4, random.randrange(1 << random.choice((1, 3, 6, 10))))
+        case 1:
+            _put(data, place, 4, _get(data, place, 4) ^ 1 << random.choice((0, 1, 16, *range(24, 32))))
+        case _:
+            _change(data, place, 4, random.choice(places), random)
+
+
+def change_line(data: bytearray, random: Random) -> None:
+    """Delete, repeat or move a line of text."""
+    lines = bytes(data).split(b"\n")
+    line = lines.pop(random.randrange(len(lines)))
+    for _ in range(random.randrange(3)):
+        lines.insert(random.randrange(len(lines) + 1), line)
+    data[:] = b"\n".join(lines)
+
+
+def change_token(data: bytearray, random: Random) -> None:
+    """Delete, repeat or replace a word, number or sign of text."""
+    tokens = _TOKEN.findall(data)
+    if not tokens:
+        return
+    place = random.randrange(len(tokens))
+    new = random.choice((b"", random.choice(tokens), random.choice(tokens), random.choice(_ODD_TOKENS)))
+    tokens[place : place + 1] = [tokens[place], b" ", new] if random.random() < 0.3 else [new]
+    data[:] = b"".join(tokens)
+
+
+BYTES: Final[tuple[Mutation, ...]] = (flip_bit, truncate, move_bytes, resize, change_word)
+WORDS: Final[tuple[Mutation, ...]] = (*BYTES, *(change_word,) * 8)
+TEXT: Final[tuple[Mutation, ...]] = (*BYTES[:4], *(change_line,) * 3, *(change_token,) * 8)
+ELF: Final[tuple[Mutation, ...]] = (
+    *BYTES[:4],
     change_header,
-    change_section_header,
-    change_section_header,
-    change_section,
-    change_section,
-    change_section,
-    change_section,
+    *(change_section_header,) * 2,
+    *(change_section,) * 3,
+    *(change_entry,) * 3,
+    *(change_types,) * 3,
+)
+_TOKEN: Final = re.compile(rb"\w+|\s+|[^\w\s]")
+_ODD_TOKENS: Final = (
+    *(b"-1", b"0x", b"007", b"1e9", b"18446744073709551616", b"9" * 5000, b'"', b"'", b"\\", b"\0", b"\r"),
+    *("é".encode(), "\u2028".encode(), b"\xff", b"r10", b"r11", b"[", b"]", b"(", b"%s", b"{}", b"-"),
 )
 
 
@@ -160,7 +225,36 @@ def _section_headers(data: bytearray) -> list[int]:
     return [*range(start, last + 1, _SECTION_HEADER)]
 
 
+def _extent(data: bytearray, header: int) -> tuple[int, int]:
+    """First byte and end of the section that a header describes, as far as it is in the file."""
+    start, size = struct.unpack_from(_order(data) + "QQ", data, header + 24)
+    return min(start, len(data)), min(start + size, len(data))
+
+
+def _type_of(data: bytearray, header: int) -> int:
+    return _get(data, header + 4, 4)
+
+
+def _change(data: bytearray, place: int, size: int, other: int, random: Random) -> None:
+    """A field becomes an edge value, what stands in another place, or a little more or less."""
+    match random.randrange(3):
+        case 0:
+            _write(data, place, size, random)
+        case 1:
+            _put(data, place, size, _get(data, other, size))
+        case 2:
+            _put(data, place, size, _get(data, place, size) + random.choice((-8, -4, -2, -1, 1, 2, 4, 8)))
+
+
 def _write(data: bytearray, place: int, size: int, random: Random) -> None:
+    _put(data, place, size, random.choice((*WIDE_EDGES, len(data), random.getrandbits(64))))
+
+
+def _get(data: bytearray, place: int, size: int) -> int:
+    return int.from_bytes(data[place : place + size], _BYTE_ORDERS[_order(data)])
+
+
+def _put(data: bytearray, place: int, size: int, value: int) -> None:
     if place + size <= len(data):
-        value = random.choice((*WIDE_EDGES, len(data), random.getrandbits(64))) & (1 << 8 * size) - 1
-        data[place : place + size] = value.to_bytes(size, "big" if _order(data) == ">" else "little")
+        masked = value & (1 << 8 * size) - 1
+        data[place : place + size] = masked.to_bytes(size, _BYTE_ORDERS[_order(data)])

@@ -25,10 +25,10 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     atheris: Any = import_module("atheris")
     with atheris.instrument_imports(include=["bpfc.elf", "ir"]):
-        read_everything = import_module("bpfc.testing.read_campaign").read_everything
+        outcome = import_module("bpfc.testing.readers").OBJECT.outcome
 
     def read(data: bytes) -> None:
-        read_everything(data, "fuzzed.o")
+        outcome(data, "fuzzed.o")
 
     def change(data: bytes, most: int, seed: int) -> bytes:
         changed: bytes = mutate(data, seed) if seed % 2 and data else atheris.Mutate(data, most)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from errno import E2BIG
+from itertools import islice
 from typing import Final, final
 
 from ir.btf import Btf
 from ir.btf_types import Array, DataSection, Pointer, Struct, TypeTag, Variable
+from ir.diagnostics import Diagnostic, UnreadableError
 
 _SIZES: Final = {
     "bpf_spin_lock": 4,
@@ -22,8 +25,8 @@ _SIZES: Final = {
     "bpf_task_work": 8,
 }
 _TAGS: Final = frozenset(("kptr_untrusted", "kptr", "percpu_kptr", "uptr"))
-_DEPTH: Final = 16
-_MOST_FIELDS: Final = 64
+MOST_NESTED: Final = 32
+MOST_FIELDS: Final = 64
 
 
 @final
@@ -46,35 +49,65 @@ class SpecialField:
 
 
 def find_special_fields(btf: Btf, type_id: int) -> tuple[SpecialField, ...]:
-    """The special fields of a type, in order."""
-    if not type_id:
-        return ()
-    return tuple(sorted(_walk(btf, type_id, 0, 0), key=lambda field: field.offset))[:_MOST_FIELDS]
+    """The special fields of a type, in order.
+
+    Raises UnreadableError when types nest more than MOST_NESTED deep, or there are more than MOST_FIELDS fields.
+    """
+    return tuple(sorted(_Finder(btf).of(type_id, 0), key=lambda field: field.offset)) if type_id else ()
 
 
-def _walk(btf: Btf, type_id: int, offset: int, depth: int) -> Iterator[SpecialField]:
-    id = btf.strip(type_id)
-    type = btf.type(id)
-    if isinstance(type, Struct):
-        if type.name in _SIZES:
-            yield SpecialField(offset, _SIZES[type.name], type.name)
-            return
-        for member in type.members if depth < _DEPTH else ():
-            if member.bit_offset % 8 == 0:
-                yield from _walk(btf, member.type_id, offset + member.bit_offset // 8, depth + 1)
-    elif isinstance(type, Array) and depth < _DEPTH:
-        size = btf.size_of(type.element_id)
-        inner = list(_walk(btf, type.element_id, 0, depth + 1)) if size else []
-        for number in range(min(type.count, _MOST_FIELDS) if inner else 0):
-            for field in inner:
-                at = offset + number * size + field.offset
-                yield SpecialField(at, field.size, field.kind, field.type_id)
-    elif isinstance(type, Pointer):
-        tagged = btf.type(type.type_id)
-        if isinstance(tagged, TypeTag) and tagged.value in _TAGS:
-            yield SpecialField(offset, 8, tagged.value, btf.strip(tagged.type_id))
-    elif isinstance(type, DataSection):
-        for entry in type.entries:
-            variable = btf.type(entry.type_id)
-            if isinstance(variable, Variable):
-                yield from _walk(btf, variable.type_id, offset + entry.offset, depth + 1)
+@final
+class _Finder:
+    """Looks at each type once, however many ways lead to it."""
+
+    def __init__(self, btf: Btf) -> None:
+        self._btf = btf
+        self._found: dict[int, tuple[SpecialField, ...]] = {}
+
+    def of(self, type_id: int, depth: int) -> tuple[SpecialField, ...]:
+        """The fields of a type, at their offsets in it."""
+        id = self._btf.strip(type_id)
+        found = self._found.get(id)
+        if found is None:
+            if depth == MOST_NESTED:
+                raise self._refused(f"type {id} is nested more than {MOST_NESTED} deep")
+            found = self._found[id] = tuple(islice(self._look(id, depth + 1), MOST_FIELDS + 1))
+        if len(found) > MOST_FIELDS:
+            raise self._refused(f"type {id} has more than {MOST_FIELDS} special fields")
+        return found
+
+    def _look(self, id: int, depth: int) -> Iterator[SpecialField]:
+        btf = self._btf
+        match btf.type(id):
+            case Struct(name=name) if name in _SIZES:
+                yield SpecialField(0, _SIZES[name], name)
+            case Struct(members=members):
+                for member in members:
+                    if member.bit_offset % 8 == 0:
+                        yield from self._inside(member.type_id, member.bit_offset // 8, depth)
+            case Array(element_id=element, count=count):
+                inner = self.of(element, depth)
+                size = btf.size_of(element) if inner else 0
+                for number in range(count if inner else 0):
+                    yield from _moved(inner, number * size)
+            case Pointer(type_id=target):
+                tagged = btf.type(target)
+                if isinstance(tagged, TypeTag) and tagged.value in _TAGS:
+                    yield SpecialField(0, 8, tagged.value, btf.strip(tagged.type_id))
+            case DataSection(entries=entries):
+                for entry in entries:
+                    variable = btf.type(entry.type_id)
+                    if isinstance(variable, Variable):
+                        yield from self._inside(variable.type_id, entry.offset, depth)
+            case _:
+                pass
+
+    def _inside(self, type_id: int, offset: int, depth: int) -> Iterator[SpecialField]:
+        return _moved(self.of(type_id, depth), offset)
+
+    def _refused(self, message: str) -> UnreadableError:
+        return UnreadableError([Diagnostic("bad-btf-fields", message, self._btf.at, errno=E2BIG)])
+
+
+def _moved(fields: tuple[SpecialField, ...], offset: int) -> Iterator[SpecialField]:
+    return (replace(field, offset=offset + field.offset) for field in fields)

@@ -36,6 +36,7 @@ MAGIC: Final = b"bpfcmap\0"
 VERSION: Final = 1
 _HEADER: Final = struct.Struct("=8sIIQIIIIIIQ64s")
 _CHECKSUM: Final = struct.Struct("=I")
+CHECKSUM_AT: Final = _HEADER.size
 _HANDLES: Final = (MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS)
 
 

@@ -12,7 +12,7 @@ from bpfc.testing.case import Case
 from bpfc.testing.mutation import mutate
 from bpfc.testing.objects import write_object
 from bpfc.testing.oracle import Finding, Oracle, Surroundings, Tally
-from bpfc.testing.read_campaign import read_everything
+from bpfc.testing.readers import OBJECT
 from bpfc.verification import verify_object
 from ir.kinds import ProgramType
 
@@ -31,7 +31,7 @@ def draw(seed: int) -> Case:
 def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | None:
     """Read it; verify what was read."""
     before = process_time()
-    outcome = read_everything(case.data, "case.o")
+    outcome = OBJECT.outcome(case.data, "case.o")
     tally.outcomes[f"read {outcome}"] += 1
     if _is_whole(case.seed) and outcome != "object":
         return Finding(ORACLE.name, "unread", outcome, "an object as it was written is refused")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bpfc.elf.reader import read_object
-from bpfc.testing.read_campaign import read_everything
+from bpfc.testing.readers import OBJECT
 from ir.diagnostics import DiagnosticError
 from tests.debian import iterate_objects
 
@@ -21,7 +21,7 @@ REFUSED = {
 
 def test_every_object_is_read_or_precisely_refused(debian_objects: Path) -> None:
     objects = iterate_objects(debian_objects)
-    outcomes = {name: read_everything(data, name) for name, data in objects}
+    outcomes = {name: OBJECT.outcome(data, name) for name, data in objects}
     refused = {Path(name).name: outcome for name, outcome in outcomes.items() if outcome != "object"}
     assert outcomes
     assert refused == {name: code for name, code in REFUSED.items() if name in refused}
