@@ -18,7 +18,7 @@ OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c)) $(BIG_ENDIAN:%=test
 MICROS := $(patsubst %.c,%.o,$(filter-out %/native.c,$(wildcard benchmarks/programs/*.c))) \
 	$(addprefix benchmarks/programs/random_,1k.o 4k.o 16k.o)
 
-.PHONY: help run demo trace test lint check bless objects bench fuzz plants clean
+.PHONY: help run demo trace test lint check bless objects bench fuzz maps plants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ bench: $(DEV) ## measure, as ratios within one run; JSON and a page with charts 
 fuzz: $(DEV) ## run the property tests for long, then a campaign over all oracles (TIME=30m)
 	$(BIN)/python -m pytest tests/property -n $(JOBS) --hypothesis-profile=fuzz
 	$(BIN)/bpfc fuzz all -j $(JOBS) --time $(TIME) --dir .cache/fuzz-$$(date +%s)
+
+maps: $(DEV) ## a million operations of each type of map: as in the kernel, from programs and the host; in order under threads
+	BPFC_MAP_OPERATIONS=1000000 $(BIN)/python -m pytest -q tests/property/test_map_programs.py tests/property/test_map_views.py \
+		tests/property/test_map_histories.py
 
 plants: $(DEV) ## plant every bug that campaigns must find, and look for it
 	BPFC_PLANTS=all $(BIN)/python -m pytest -n $(JOBS) tests/unit/bpfc/testing/test_plants.py

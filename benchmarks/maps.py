@@ -13,20 +13,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, final
 
 import bpfc
-from benchmarks import kernel
 from benchmarks.costs import Cost
+from benchmarks.kernel import create_maps, load_into, run_ns
 from benchmarks.measure import Contestant, Timing, race, timed
 from benchmarks.native import UnavailableError
 from bpfc.running import Runtime
-from ir.encoding import encode
-from ir.object import Program
+from bpfc.testing.kernel import create_map, write_map
 
 OBJECT: Final = Path(__file__).parent / "programs" / "maps.o"
 OPERATIONS: Final = 256
@@ -35,7 +34,6 @@ RUNS: Final = 1000
 PACKET: Final = bytes(64)
 HELPING: Final = ("fill", "empty")
 BIG: Final = 1_000_000
-MAP_UPDATE: Final = 2
 PAGE: Final = mmap.PAGESIZE
 
 
@@ -186,13 +184,14 @@ class _KernelObject:
 
     def __init__(self, loaded: bpfc.Loaded) -> None:
         self._loaded = loaded
-        self.maps = {name: kernel._create_map(map_) for name, map_ in loaded.maps.items()}
-        self._programs = {name: _load(program, self.maps) for name, program in loaded.programs.items()}
-        key, value = ctypes.c_uint32(0), ctypes.c_uint32(self._programs["tail"])
-        places = struct.pack("=3Q", ctypes.addressof(key), ctypes.addressof(value), 0)
-        kernel._bpf(MAP_UPDATE, struct.pack("=2I", self.maps["programs"], 0) + places)
-        kernel._run(self._programs["fill"], PACKET, 1)
-        self._empty_call = min(kernel._run(self._programs["tail"], PACKET, 1) for _ in range(50))
+        self._stack = ExitStack()
+        self.maps = create_maps(self._stack, loaded)
+        self._programs = {
+            name: load_into(self._stack, program, self.maps) for name, program in loaded.programs.items()
+        }
+        write_map(self.maps["programs"], bytes(4), struct.pack("=I", self._programs["tail"]))
+        run_ns(self._programs["fill"], PACKET, 1)
+        self._empty_call = min(run_ns(self._programs["tail"], PACKET, 1) for _ in range(50))
         consumer = mmap.mmap(self.maps["ringbuf"], PAGE)
         producer = mmap.mmap(self.maps["ringbuf"], PAGE, prot=mmap.PROT_READ, offset=PAGE)
         self._positions = consumer, producer
@@ -203,24 +202,15 @@ class _KernelObject:
         def run() -> float:
             consumer, producer = self._positions
             consumer[:8] = producer[:8]
-            return max(0.01, (kernel._run(self._programs[name], PACKET, RUNS) - self._empty_call) / RUNS)
+            return max(0.01, (run_ns(self._programs[name], PACKET, RUNS) - self._empty_call) / RUNS)
 
         return run
 
     def charge(self, entries: int) -> int:
         """The bytes that the kernel charges for the hash with so many entries."""
-        descriptor = kernel._create_map(replace(self._loaded.maps["hash"], max_entries=entries))
-        with open(f"/proc/self/fdinfo/{descriptor}") as file, suppress(StopIteration):
-            return int(next(line.split()[1] for line in file if line.startswith("memlock")))
-        return 0
-
-
-def _load(program: Program, descriptors: dict[str, int]) -> int:
-    code = encode(kernel._resolve(program, descriptors), program.big_endian)
-    text, license = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
-    places = (ctypes.addressof(text), ctypes.addressof(license))
-    head = struct.pack("=2I2Q", program.type, len(code) // 8, *places)
-    return kernel._bpf(kernel.PROG_LOAD, head)[0]
+        declared = replace(self._loaded.maps["hash"], max_entries=entries)
+        with create_map(declared) as descriptor, open(f"/proc/self/fdinfo/{descriptor}") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("memlock")), 0)
 
 
 if __name__ == "__main__":

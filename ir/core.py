@@ -222,7 +222,12 @@ class Block:
 
     def successors(self) -> tuple[Block, ...]:
         """Where the ways out lead; a block may stand twice."""
-        return tuple(edge.block for edge in self.edges())
+        terminator = self.terminator
+        if type(terminator) is Branch:  # as in `edges_of`
+            return (terminator.taken.block, terminator.other.block)
+        if type(terminator) is Jump:
+            return (terminator.edge.block,)
+        return tuple([edge.block for edge in edges_of(terminator)])
 
 
 @final

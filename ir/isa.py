@@ -113,8 +113,9 @@ class Row:
     the assembly template (see `ir/asm.py`), `aliases` further spellings the assembler takes. `bits` is the
     width the meaning works at, `size` the bytes of memory touched, `signed` whether a load sign-extends.
     `version` is the cpu version (v1..v4) that has it, `group` the conformance group of RFC 9669 section
-    2.4. `uses_src` and `reads_dst`: whether the source field names a register (and not a kind, a flag or nothing), and
-    whether what the destination register held matters. `ends_block`: control may go elsewhere than on.
+    2.4. `is_atomic`: an access of the atomic class (read-modify-write, load-acquire, store-release). `uses_src` and
+    `reads_dst`: whether the source field names a register (and not a kind, a flag or nothing), and whether what the
+    destination register held matters. `ends_block`: control may go elsewhere than on.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Row:
     version: int = 1
     group: str = "base64"
     aliases: tuple[str, ...] = ()
+    is_atomic: bool = field(init=False, compare=False, repr=False)
     uses_src: bool = field(init=False, compare=False, repr=False)
     reads_dst: bool = field(init=False, compare=False, repr=False)
     ends_block: bool = field(init=False, compare=False, repr=False)
@@ -142,14 +144,10 @@ class Row:
         """What passes ask of every instruction, written down once."""
         copies = self.name.startswith(("mov", "addr_space_cast"))
         reads = self.kind in _READS_DST or (self.kind is Kind.ALU and not copies)
+        object.__setattr__(self, "is_atomic", self.group.startswith("atomic"))
         object.__setattr__(self, "uses_src", self.src is REG)
         object.__setattr__(self, "reads_dst", reads or self.callee is Callee.INDIRECT)
         object.__setattr__(self, "ends_block", self.kind in _ENDS_BLOCK)
-
-    @property
-    def is_atomic(self) -> bool:
-        """Whether this is an access of the atomic class: read-modify-write, load-acquire, store-release."""
-        return self.group.startswith("atomic")
 
     def accepts(self, insn: Insn) -> bool:
         """Whether every field of `insn` (whose opcode is this row's) is legal here."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ir.callees import named_function
-from ir.core import Atomic, Call, Function, Load, Module, Store
+from ir.core import Address, Atomic, Call, Function, Load, Module, Store
 from ir.diagnostics import Diagnostic
 from ir.kinds import AttachType, ProgramType
 from ir.object import Program
@@ -50,6 +50,8 @@ def check_stack(
     `used` are the bytes that each function uses of its frame. `called`: the functions that each call through a
     register may run, once that is known.
     """
+    if len(module.functions) == 1 and used.get(module.main.name, 0) <= LIMIT:
+        return []
     sizes = {name: -(-used.get(name, 0) // _UNIT) * _UNIT for name in module.functions}
     callees = {name: _callees(function, called or {}) for name, function in module.functions.items()}
     tail_callers = {name for name, function in module.functions.items() if _tail_calls(function)}
@@ -97,12 +99,12 @@ def _has_private_stacks(program: Program) -> bool:
 
 def _callees(function: Function, called: Mapping[Call, Iterable[str]]) -> list[str]:
     found: set[str] = set()
-    for inst in function.insts():
+    for inst in function.of_types(Call, Address):
         found.add(named_function(inst))
-        if isinstance(inst, Call):
+        if called and isinstance(inst, Call):
             found.update(called.get(inst, ()))
     return sorted(found - {""})
 
 
 def _tail_calls(function: Function) -> bool:
-    return any(isinstance(inst, Call) and inst.target == TAIL_CALL for inst in function.insts())
+    return any(isinstance(inst, Call) and inst.target == TAIL_CALL for inst in function.of_types(Call))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from runtime.kernel import bpf_refusal
 from tests.sprinkling import sprinkle_everything
 
 ROOT = Path(__file__).parent.parent
@@ -23,9 +22,6 @@ settings.register_profile(
     "fuzz", max_examples=100_000, deadline=None, print_blob=True, suppress_health_check=SLOW_IS_FINE
 )
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
-
-BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-BPF_ATTR_SIZE = 32
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -84,14 +80,5 @@ def debian_objects() -> Path:
 
 @cache
 def may_call_bpf() -> bool:
-    """Create an array map of one element in the kernel, and close it."""
-    number = BPF_SYSCALL.get(platform.machine())
-    if number is None:
-        return False
-    # BPF_MAP_CREATE is command 0; map_type 2 is BPF_MAP_TYPE_ARRAY, then key_size, value_size, max_entries.
-    attributes = (ctypes.c_uint32 * (BPF_ATTR_SIZE // 4))(2, 4, 8, 1)
-    descriptor: int = ctypes.CDLL(None, use_errno=True).syscall(number, 0, attributes, BPF_ATTR_SIZE)
-    if descriptor < 0:
-        return False
-    os.close(descriptor)
-    return True
+    """Whether the running kernel lets us."""
+    return bpf_refusal() == ""

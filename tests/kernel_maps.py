@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ir.isa import Wide
+from bpfc.testing.kernel import bound, create_map, load_program, run_program
 from ir.map_layout import value_bytes
 from ir.maps import is_per_cpu
-from ir.object import Map, Object, ReferenceKind
-from tests.oracle import KernelError, _bpf, create_map, load_program, run_program
-
-LOOKUP, UPDATE, DELETE, NEXT_KEY, TAKE = 1, 2, 3, 4, 21
+from ir.object import Map, Object
+from runtime.bpf_syscall import Command, KernelError, bpf
 
 
 class KernelMap:
@@ -27,23 +25,25 @@ class KernelMap:
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value, or None."""
-        return self._read(LOOKUP, key)
+        return self._read(Command.MAP_LOOKUP_ELEM, key)
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Insert or change."""
-        self._element(UPDATE, key, value, flags)
+        self._element(Command.MAP_UPDATE_ELEM, key, value, flags)
 
     def delete(self, key: bytes) -> None:
         """Take out."""
-        self._element(DELETE, key, None, 0)
+        self._element(Command.MAP_DELETE_ELEM, key, None, 0)
 
     def push(self, value: bytes, flags: int = 0) -> None:
         """Append to a queue or stack."""
-        self._element(UPDATE, None, value, flags)
+        self._element(Command.MAP_UPDATE_ELEM, None, value, flags)
 
     def take(self, operation: str) -> bytes | None:
         """`pop` or `peek`."""
-        return self._read(TAKE if operation == "pop" else LOOKUP, None)
+        return self._read(
+            Command.MAP_LOOKUP_AND_DELETE_ELEM if operation == "pop" else Command.MAP_LOOKUP_ELEM, None
+        )
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every entry."""
@@ -53,7 +53,7 @@ class KernelMap:
             before = ctypes.create_string_buffer(key, len(key)) if key is not None else None
             attr = struct.pack("=2I3Q", self.descriptor, 0, _address(before), _address(out), 0)
             try:
-                _bpf(NEXT_KEY, attr, "next key")
+                bpf(Command.MAP_GET_NEXT_KEY, attr, "next key")
             except KernelError:
                 return
             key = out.raw
@@ -61,23 +61,23 @@ class KernelMap:
             if value is not None:
                 yield key, value
 
-    def _read(self, command: int, key: bytes | None) -> bytes | None:
+    def _read(self, command: Command, key: bytes | None) -> bytes | None:
         out = ctypes.create_string_buffer(self._room)
         name = ctypes.create_string_buffer(key, len(key)) if key is not None else None
         try:
             attr = struct.pack("=2I3Q", self.descriptor, 0, _address(name), _address(out), 0)
-            _bpf(command, attr, "map element")
+            bpf(command, attr, "map element")
         except KernelError as error:
             if error.errno == 2:
                 return None
             raise
         return out.raw
 
-    def _element(self, command: int, key: bytes | None, value: bytes | None, flags: int) -> None:
+    def _element(self, command: Command, key: bytes | None, value: bytes | None, flags: int) -> None:
         name = ctypes.create_string_buffer(key, len(key)) if key is not None else None
         content = ctypes.create_string_buffer(value, len(value)) if value is not None else None
         attr = struct.pack("=2I3Q", self.descriptor, 0, _address(name), _address(content), flags)
-        _bpf(command, attr, "map element")
+        bpf(command, attr, "map element")
 
 
 def possible_cpus() -> int:
@@ -88,8 +88,7 @@ def possible_cpus() -> int:
 @contextmanager
 def kernel_map(declared: Map) -> Iterator[KernelMap]:
     """A new map in the kernel."""
-    sizes = (declared.key_size, declared.value_size, declared.max_entries, declared.flags)
-    with create_map(declared.type, *sizes) as descriptor:
+    with create_map(declared) as descriptor:
         yield KernelMap(descriptor, declared)
 
 
@@ -115,13 +114,8 @@ class KernelObject:
     @contextmanager
     def _load(self, name: str) -> Iterator[int]:
         program = self._source.programs[name]
-        insns = list(program.insns)
-        for number, slot in enumerate(program.starts[:-1]):
-            reference = program.references.get(slot)
-            if reference is not None and reference.kind is ReferenceKind.MAP:
-                descriptor = self.maps[reference.name].descriptor
-                insns[number] = insns[number]._replace(src=Wide.MAP_FD.value, imm=descriptor)
-        with load_program(insns, program.type) as descriptor:
+        descriptors = {name: map.descriptor for name, map in self.maps.items()}
+        with load_program(bound(program, descriptors), program.type) as descriptor:
             yield descriptor
 
 

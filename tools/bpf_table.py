@@ -13,7 +13,7 @@ from pathlib import Path
 import bpfc
 from bpfc.bpf_output import shrink_programs
 from ir.diagnostics import DiagnosticError
-from tools.object_table import iterate_objects
+from tools.collect_objects import iterate_objects
 
 FINAL = bpfc.Options()
 OPEN = bpfc.Options(fold=False)

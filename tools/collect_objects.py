@@ -27,16 +27,23 @@ def main() -> None:
     tree, folder = map(Path, sys.argv[1:3])
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
+    for path, data in iterate_objects(tree):
+        target = folder / Path(path).name
+        assert not target.exists() or target.read_bytes() == data, target.name
+        target.write_bytes(data)
+        count += 1
+    sys.stdout.write(f"{folder.name}: {count} objects\n")
+
+
+def iterate_objects(tree: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield every object under `tree` by its path there; those inside of executables are numbered."""
     for path in sorted(tree.rglob("*")):
         if path.is_symlink() or not path.is_file():
             continue
         data = path.read_bytes()
-        for index, (start, end) in enumerate(find_objects(data), 1):
-            name = path.name if start == 0 else f"{path.name}-{index}.o"
-            assert not (folder / name).exists() or (folder / name).read_bytes() == data[start:end], name
-            (folder / name).write_bytes(data[start:end])
-            count += 1
-    sys.stdout.write(f"{folder.name}: {count} objects\n")
+        name = str(path.relative_to(tree))
+        for number, (start, end) in enumerate(find_objects(data), 1):
+            yield name if start == 0 else f"{name}-{number}.o", data[start:end]
 
 
 def find_objects(data: bytes) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import bpfc
 from ir.diagnostics import Diagnostic, DiagnosticError
 from ir.kinds import MapType, ProgramType
 from ir.object import Map, ReferenceKind
-from tools.collect_objects import find_objects
+from tools.collect_objects import iterate_objects
 
 PACKET = bytes(range(256))
 BIG_ENDIAN = "s390x"
@@ -38,16 +37,6 @@ class Entry:
     ran: int = 0
     programs: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-
-
-def iterate_objects(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every object under `folder`, by its path there."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            data = path.read_bytes()
-            for number, (start, end) in enumerate(find_objects(data), 1):
-                name = str(path.relative_to(folder))
-                yield name if start == 0 else f"{name}-{number}.o", data[start:end]
 
 
 def try_object(name: str, data: bytes) -> Entry:

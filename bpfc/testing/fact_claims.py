@@ -8,6 +8,7 @@ from bpfc.testing.claims import KINDS
 from bpfc.testing.spread import U64, Activation, Contradiction, Run
 from ir.core import Atomic, Block, Branch, Edge, Function, Inst, Load, Store, Value
 from ir.verify.facts import Facts
+from ir.verify.flow import Flow
 from ir.verify.loops import Loops
 from ir.verify.scalar import Scalar
 from ir.verify.values import AreaKind, Known
@@ -67,7 +68,7 @@ class FactClaims:
     def _loops_of(self, function: Function) -> Loops:
         found = self._loops.get(function)
         if found is None:
-            found = self._loops[function] = Loops(function, function.reverse_postorder())
+            found = self._loops[function] = Loops(Flow(function))
         return found
 
     def _check(self, run: Run, value: Value, number: int, at: int) -> None:

@@ -1,127 +1,147 @@
-"""The running Linux kernel as an oracle: load a case, run it on data, compare. Nothing is ever attached.
+"""The running Linux kernel as an oracle: load a program, run it on data, compare. Nothing is ever attached.
 
-bpf(2) takes a command and a `union bpf_attr`; each command's part of it is packed here as
-include/uapi/linux/bpf.h lays it out. Safe because each buffer whose address is given to bpf(2) lives in the
-caller's frame during the call.
+Safe because each buffer whose address is given to bpf(2) lives in the caller's frame during the call.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
-import platform
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple, final
 
 from bpfc.testing.case import LICENSE, Case
-from bpfc.testing.reference import Outcome
 from ir.encoding import encode
 from ir.isa import Insn, Wide
-from ir.object import Map, ReferenceKind
+from ir.kinds import ProgramType
+from ir.maps import MapFlag
+from ir.object import Map, Program, ReferenceKind
+from runtime.bpf_syscall import Command, KernelError, bpf
 
-SYSCALL: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-MAP_CREATE, MAP_UPDATE, MAP_FREEZE, PROG_LOAD, TEST_RUN = 0, 2, 22, 5, 10
-_READ_ONLY_FLAG: Final = 1 << 7
+ETHERNET_MINIMUM: Final = bytes(64)
 _LOG_SIZE: Final = 1 << 20
-_ATTR_SIZE: Final = 144
 
 
-class KernelRefusal(Exception):  # noqa: N818  # an answer, not an error
-    """What the kernel refused; `log` is its verifier's."""
+@final
+class KernelRun(NamedTuple):
+    """What a program returned (32 bits) and the packet as it left it."""
 
-    def __init__(self, number: int, what: str, log: str = "") -> None:
-        super().__init__(f"{what}: {errno.errorcode.get(number, number)}")
-        self.errno, self.log = number, log
-
-    @property
-    def reason(self) -> str:
-        """The last line of the log that says why."""
-        told = [line for line in self.log.splitlines() if line and line[0].isalpha()]
-        told = [
-            line
-            for line in told
-            if not line.startswith(("processed", "verification", "stack depth", "mark_"))
-        ]
-        return told[-1] if told else str(self)
+    ret: int
+    data: bytes
 
 
 @contextmanager
 def loaded(case: Case) -> Iterator[int]:
-    """The descriptor of the case's program in the kernel; raises KernelRefusal."""
+    """The descriptor of the case's program, its maps beside it; closed at the end. Raises KernelError."""
     program = case.program
     assert program is not None, "a case of instructions"
     with ExitStack() as stack:
-        maps = {name: stack.enter_context(_map(map_)) for name, map_ in case.maps.items()}
-        yield stack.enter_context(_closing(_load(_resolved(case, maps), program.type)))
-
-
-def run_in_kernel(program: int, data: bytes) -> Outcome:
-    """Run a loaded program once on a packet."""
-    given, taken = ctypes.create_string_buffer(data, len(data)), ctypes.create_string_buffer(len(data) + 512)
-    attr = struct.pack("=4I2Q2I", program, 0, len(data), len(taken), _address(given), _address(taken), 1, 0)
-    _, after = _bpf(TEST_RUN, attr, "test run")
-    _, ret, _, size = struct.unpack_from("=4I", after)
-    return Outcome(ret, taken.raw[:size])
-
-
-def _resolved(case: Case, maps: Mapping[str, int]) -> Iterator[Insn]:
-    """The instructions with the maps' descriptors in them."""
-    program = case.program
-    assert program is not None, "a case of instructions"
-    for slot, insn in zip(program.starts, program.insns, strict=False):
-        reference = program.references.get(slot)
-        if reference is None:
-            yield insn
-        elif reference.kind is ReferenceKind.MAP:
-            yield insn._replace(src=Wide.MAP_FD.value, imm=maps[reference.name])
-        else:
-            yield insn._replace(src=Wide.MAP_VALUE.value, imm=maps[reference.name] | reference.offset << 32)
-
-
-def _load(insns: Iterable[Insn], type: int) -> int:
-    code = encode(insns, sys.byteorder == "big")
-    text, terms = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(LICENSE.encode())
-    head = struct.pack("=2I2Q", type, len(code) // 8, _address(text), _address(terms))
-    try:
-        return _bpf(PROG_LOAD, head, "load")[0]
-    except KernelRefusal:
-        log = ctypes.create_string_buffer(_LOG_SIZE)
-        loud = head + struct.pack("=2IQ", 1, _LOG_SIZE, _address(log))
-        return _bpf(PROG_LOAD, loud, "load", log)[0]
+        maps = {name: stack.enter_context(filled_map(map_)) for name, map_ in case.maps.items()}
+        yield stack.enter_context(load_program(bound(program, maps), program.type, license=LICENSE))
 
 
 @contextmanager
-def _map(map_: Map) -> Iterator[int]:
-    flags = map_.flags | (_READ_ONLY_FLAG if map_.is_read_only else 0)
-    attr = struct.pack("=5I", map_.type, map_.key_size, map_.value_size, map_.max_entries, flags)
-    with _closing(_bpf(MAP_CREATE, attr, f"create map {map_.name}")[0]) as descriptor:
-        if map_.initial is not None:
-            key = ctypes.create_string_buffer(4)
-            value = ctypes.create_string_buffer(map_.initial, len(map_.initial))
-            element = struct.pack("=2I3Q", descriptor, 0, _address(key), _address(value), 0)
-            _bpf(MAP_UPDATE, element, "fill a map")
-        if map_.is_read_only:
-            _bpf(MAP_FREEZE, struct.pack("=I", descriptor), "freeze a map")
+def load_types(btf: bytes) -> Iterator[int]:
+    """The descriptor of BTF, closed at the end."""
+    text = ctypes.create_string_buffer(btf, len(btf))
+    attributes = struct.pack("=2Q2I", _address(text), 0, len(btf), 0)
+    with _closing(bpf(Command.BTF_LOAD, attributes, "load types")[0]) as types:
+        yield types
+
+
+@contextmanager
+def create_map(map: Map, types: int = 0) -> Iterator[int]:
+    """The descriptor of a new map, empty, closed at the end; `types` is that of the BTF of its key and value."""
+    btf = (types, map.key_btf_id, map.value_btf_id) if types else (0, 0, 0)
+    numbers = (map.type, map.key_size, map.value_size, map.max_entries, map.flags)
+    attributes = struct.pack("=5I8x16x4x3I4xQ", *numbers, *btf, map.extra)
+    with _closing(bpf(Command.MAP_CREATE, attributes, f"create map {map.name}")[0]) as descriptor:
         yield descriptor
 
 
-def _bpf(
-    command: int, attr: bytes, what: str, log: ctypes.Array[ctypes.c_char] | None = None
-) -> tuple[int, bytes]:
-    """The result of bpf(2), and the attributes as the kernel left them."""
-    union = ctypes.create_string_buffer(attr, _ATTR_SIZE)
-    call = ctypes.CDLL(None, use_errno=True).syscall
-    while True:
-        result: int = call(SYSCALL[platform.machine()], command, union, _ATTR_SIZE)
-        if result >= 0:
-            return result, union.raw
-        if ctypes.get_errno() not in (errno.EINTR, errno.EAGAIN):
-            said = log.value.decode(errors="replace") if log is not None else ""
-            raise KernelRefusal(ctypes.get_errno(), what, said)
+@contextmanager
+def filled_map(map: Map) -> Iterator[int]:
+    """As `create_map`, with its initial value; constant if it is read-only."""
+    flags = map.flags | (MapFlag.RDONLY_PROG if map.is_read_only else 0)
+    with create_map(replace(map, flags=flags)) as descriptor:
+        if map.initial is not None:
+            write_map(descriptor, bytes(4), map.initial)
+        if map.is_read_only:
+            bpf(Command.MAP_FREEZE, struct.pack("=I", descriptor), "freeze a map")
+        yield descriptor
+
+
+def bound(program: Program, maps: Mapping[str, int]) -> list[Insn]:
+    """The instructions with the descriptors of maps in them."""
+    insns = list(program.insns)
+    for number, slot in enumerate(program.starts[:-1]):
+        reference = program.references.get(slot)
+        if reference is None:
+            continue
+        imm = maps[reference.name]
+        if reference.kind is ReferenceKind.MAP:
+            insns[number] = insns[number]._replace(src=Wide.MAP_FD.value, imm=imm)
+        elif reference.kind is ReferenceKind.MAP_VALUE:
+            imm |= reference.offset << 32
+            insns[number] = insns[number]._replace(src=Wide.MAP_VALUE.value, imm=imm)
+    return insns
+
+
+@contextmanager
+def load_program(
+    insns: Iterable[Insn],
+    type: ProgramType = ProgramType.SOCKET_FILTER,
+    flags: int = 0,
+    attach_type: int = 0,
+    license: str = "GPL",
+) -> Iterator[int]:
+    """The descriptor of an accepted program, closed at the end; raises KernelError with the log."""
+    code = encode(insns, sys.byteorder == "big")
+    text, terms = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(license.encode())
+    head = struct.pack("=2I2Q", type, len(code) // 8, _address(text), _address(terms))
+    rest = struct.pack("=2I16x2I", 0, flags, 0, attach_type)
+    try:
+        descriptor, _ = bpf(Command.PROG_LOAD, head + struct.pack("=2IQ", 0, 0, 0) + rest, "load program")
+    except KernelError:
+        log = ctypes.create_string_buffer(_LOG_SIZE)
+        loud = head + struct.pack("=2IQ", 1, _LOG_SIZE, _address(log)) + rest
+        descriptor, _ = bpf(Command.PROG_LOAD, loud, "load program", log)
+    with _closing(descriptor):
+        yield descriptor
+
+
+def run_program(program: int, data: bytes = ETHERNET_MINIMUM, context: bytes = b"") -> KernelRun:
+    """Run a loaded program once on a packet."""
+    given, taken = ctypes.create_string_buffer(data, len(data)), ctypes.create_string_buffer(len(data) + 512)
+    start = ctypes.create_string_buffer(context, len(context) or 1)
+    attributes = struct.pack(
+        "=4I2Q2I", program, 0, len(data), len(taken), _address(given), _address(taken), 1, 0
+    )
+    attributes += struct.pack("=2I2Q", len(context), 0, _address(start) if context else 0, 0)
+    _, after = bpf(Command.PROG_TEST_RUN, attributes, "test run")
+    _, ret, _, size = struct.unpack_from("=4I", after)
+    return KernelRun(ret, taken.raw[:size])
+
+
+def write_map(map: int, key: bytes, value: bytes) -> None:
+    """Set the value of a key."""
+    _element(Command.MAP_UPDATE_ELEM, map, key, ctypes.create_string_buffer(value, len(value)))
+
+
+def read_map(map: int, key: bytes, value_size: int) -> bytes:
+    """The value of a key, of `value_size` bytes."""
+    value = ctypes.create_string_buffer(value_size)
+    _element(Command.MAP_LOOKUP_ELEM, map, key, value)
+    return value.raw
+
+
+def _element(command: Command, map: int, key: bytes, value: ctypes.Array[ctypes.c_char]) -> None:
+    name = ctypes.create_string_buffer(key, len(key))
+    bpf(command, struct.pack("=2I3Q", map, 0, _address(name), _address(value), 0), "map element")
 
 
 @contextmanager

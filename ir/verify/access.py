@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ir.core import Value
-from ir.isa import Kind, Row
+from ir.isa import ROWS, Kind, Row
 from ir.kinds import ProgramType
 from ir.verify.contexts import Field
 from ir.verify.indirect import load_function
@@ -38,6 +38,14 @@ _NOT_ATOMIC: Final = (
     *(AreaKind.CONTEXT, AreaKind.PACKET, AreaKind.PACKET_META, AreaKind.FLOW_KEYS),
     *_SOCKETS,
 )
+# By names of their own, for a member of an Enum is slow to find.
+_FRAME, _PACKET, _MAP_VALUE, _CONTEXT = AreaKind.FRAME, AreaKind.PACKET, AreaKind.MAP_VALUE, AreaKind.CONTEXT
+_ATOMIC: Final = Kind.ATOMIC
+_ACCESSES: Final = {
+    row.name: f"{row.size}-byte {'atomic access' if row.is_atomic else row.kind.name.lower()}"
+    for row in ROWS
+    if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC)
+}
 _PLAIN: Final = (AreaKind.MEMORY, AreaKind.BUFFER, AreaKind.MAP_KEY, AreaKind.FLOW_KEYS)
 
 
@@ -72,7 +80,7 @@ def check_pointer(state: State, base: Value, what: str) -> Pointer:
 def check_access(subject: Subject, state: State, base: Value, offset: int, row: Row, writes: bool) -> Pointer:
     """Refuse an access as `row` does, at base + offset, that may go wrong; the pointer it goes through."""
     size = row.size
-    what = f"{size}-byte {'atomic access' if row.is_atomic else 'store' if writes else 'load'}"
+    what = _ACCESSES[row.name]
     pointer = check_pointer(state, base, what)
     area = pointer.area
     kind = area.kind
@@ -80,14 +88,14 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
         raise Refused("read-only", f"{what} to read-only {area}", base)
     if row.is_atomic and kind in _NOT_ATOMIC:
         raise Refused("bad-atomic", f"{what} to {area}", base)
-    if kind is AreaKind.FRAME:
+    if kind is _FRAME:
         _check_frame(pointer, offset, size, what, base)
         subject.note_stack(area, pointer.span.smin + offset)
-    elif kind is AreaKind.PACKET or kind is AreaKind.PACKET_META:
+    elif kind is _MAP_VALUE:
+        check_map_value(subject, pointer, offset, size, not writes or row.kind is _ATOMIC, what, base)
+    elif kind is _PACKET or kind is AreaKind.PACKET_META:
         _check_packet(subject, state, pointer, offset, size, writes, what, base)
-    elif kind is AreaKind.MAP_VALUE:
-        check_map_value(subject, pointer, offset, size, not writes or row.kind is Kind.ATOMIC, what, base)
-    elif kind is AreaKind.CONTEXT:
+    elif kind is _CONTEXT:
         _check_context(subject, pointer, offset, size, writes, what, base)
     elif kind in _PLAIN:
         check_bounds(state, pointer, offset, size, what, base)
@@ -108,9 +116,9 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
 def load(subject: Subject, state: State, pointer: Pointer, row: Row, offset: int, inst: Value) -> Known:
     """What a checked load finds, but for the stack."""
     area = pointer.area
-    if area.kind is AreaKind.CONTEXT:
+    if area.kind is _CONTEXT:
         return _load_context(subject, state, pointer.span.value + offset, row, inst)
-    if area.kind is AreaKind.MAP_VALUE:
+    if area.kind is _MAP_VALUE:
         return _load_map_value(subject, state, pointer, row, offset, inst)
     if area.kind in (AreaKind.BTF, AreaKind.MAP):
         return load_object(subject, state, pointer, row, offset, inst)

@@ -12,26 +12,28 @@ from ir.verify.values import ANY, Known, Pointer, as_number
 # Offsets that are added as symbols are below this, so that sums of a few do not wrap.
 _NEAR = 1 << 62
 _U32 = 1 << 32
+_ADDITIONS_64 = ("add64 imm", "add64 reg")
+_SUBTRACTIONS_64 = ("sub64 imm", "sub64 reg")
+_SUBTRACTIONS = frozenset((*_SUBTRACTIONS_64, "sub32 imm", "sub32 reg"))
 
 
-def compute_alu(state: State, inst: Alu, algebra: ScalarAlgebra) -> Known:
-    """The result of `inst`.
+def compute_alu(state: State, inst: Alu, x: Known, y: Known, algebra: ScalarAlgebra) -> Known:
+    """The result of `inst` of operands of which `x` and `y` are known.
 
     What Linux forbids to do with a pointer gives a number of which nothing is known.
     """
-    x, y = state.of(inst.x), state.of(inst.y)
     if type(x) is Scalar and type(y) is Scalar:
         number = algebra.compute(inst.row, x, y)
-        if state.rooms and number.mask and inst.row.name.startswith("sub"):
+        if state.rooms and number.mask and inst.row.name in _SUBTRACTIONS:
             return _difference(state, inst, x, y, number)
         return number
-    operation = inst.row.name.split(" ")[0]
-    if operation == "add64":
+    name = inst.row.name
+    if name in _ADDITIONS_64:
         if type(x) is Pointer and type(y) is Scalar:
             return _move(state, inst, x, inst.y, y, algebra, 1)
         if type(y) is Pointer and type(x) is Scalar:
             return _move(state, inst, y, inst.x, x, algebra, 1)
-    elif operation == "sub64" and type(x) is Pointer:
+    elif name in _SUBTRACTIONS_64 and type(x) is Pointer:
         if type(y) is Scalar:
             return _move(state, inst, x, inst.y, y, algebra, -1)
         if x.area is y.area and x.area.is_single and not x.is_nullable and not y.is_nullable:

@@ -20,40 +20,50 @@ _ORDERS = (Relation.EQ, Relation.ULT)
 _NEAR = 1 << 62
 
 
-def follow(state: State, branch: Branch, taken: bool, groups: Mapping[Param, Group]) -> State | None:
-    """The state on the way where `branch` is `taken` or not; None when that way is never gone.
+def fork(state: State, branch: Branch, groups: Mapping[Param, Group]) -> tuple[State | None, State | None]:
+    """The states where `branch` is taken and where it is not, each None when that way is never gone.
 
-    `groups` are the counters that move with each counter of a loop.
+    `state` becomes one of them. `groups` are the counters that move with each counter of a loop.
     """
-    x, y = state.of(branch.x), state.of(branch.y)
+    x, y, row = state.of(branch.x), state.of(branch.y), branch.row
+    test = test_of(row)
     if type(x) is Scalar and type(y) is Scalar:
-        new = _follow_numbers(state, branch, taken, x, y)
-        return new if new is None or not groups else _spread(new, branch, groups)
+        pairs = refine(row, True, x, y), refine(row, False, x, y)
+        first = state if None in pairs else state.copy()
+        ways = (
+            _learn_numbers(first, branch, test, True, x, y, pairs[0]) if pairs[0] is not None else None,
+            _learn_numbers(state, branch, test, False, x, y, pairs[1]) if pairs[1] is not None else None,
+        )
+        for way in ways if groups else ():
+            if way is not None:
+                _spread(way, branch, groups)
+        return ways
     if type(x) is Pointer and type(y) is Pointer:
-        return _follow_pointers(state, branch, taken, x, y)
-    test = test_of(branch.row)
+        first = state.copy()
+        return _follow_pointers(first, branch, test, True, x, y), _follow_pointers(
+            state, branch, test, False, x, y
+        )
     if test.relation is Relation.EQ and test.bits == 64:
         for value, fact, other in ((branch.x, x, y), (branch.y, y, x)):
             if type(fact) is not Pointer or other != ZERO:
                 continue
             if not fact.is_nullable and fact.span.smin >= 0 and fact.span.smax <= MAX_LENGTH:
-                return state.copy() if taken == test.is_negated else None
+                return (state, None) if test.is_negated else (None, state)
             if fact.is_nullable:
-                new = state.copy()
-                is_null = taken != test.is_negated
-                _learn_null(new, value, fact, is_null)
-                return new
-    return state.copy()
+                first = state.copy()
+                _learn_null(first, value, fact, not test.is_negated)
+                _learn_null(state, value, fact, test.is_negated)
+                return first, state
+    return state.copy(), state
 
 
-def _spread(state: State, branch: Branch, groups: Mapping[Param, Group]) -> State:
+def _spread(state: State, branch: Branch, groups: Mapping[Param, Group]) -> None:
     for value in (branch.x, branch.y):
         if type(value) is Const:
             continue
         root, _ = (value, 0) if type(value) is Param else state.symbol(value)
         if type(root) is Param and root in groups.get(root, ()):
             spread(state, root, groups[root])
-    return state
 
 
 def _learn_null(state: State, value: Value, fact: Pointer, is_null: bool) -> None:
@@ -68,18 +78,16 @@ def _learn_null(state: State, value: Value, fact: Pointer, is_null: bool) -> Non
             state.known[other] = known
 
 
-def _follow_numbers(state: State, branch: Branch, taken: bool, x: Scalar, y: Scalar) -> State | None:
-    pair = refine(branch.row, taken, x, y)
-    if pair is None:
-        return None
-    new = state.copy()
-    test = test_of(branch.row)
+def _learn_numbers(
+    state: State, branch: Branch, test: Test, taken: bool, x: Scalar, y: Scalar, pair: tuple[Scalar, Scalar]
+) -> State:
+    """On the way where the branch is `taken` or not, its operands `x` and `y` are the `pair`."""
     if test.bits == 64 or (x.umax < _U32 and y.umax < _U32):
         # By the facts before: the constants that come off must not have wrapped.
-        _relate(new, test, taken, new.symbol(branch.x), new.symbol(branch.y))
-    _learn(new, branch.x, x, pair[0])
-    _learn(new, branch.y, y, pair[1])
-    return new
+        _relate(state, test, taken, state.symbol(branch.x), state.symbol(branch.y))
+    _learn(state, branch.x, x, pair[0])
+    _learn(state, branch.y, y, pair[1])
+    return state
 
 
 def _learn(state: State, value: Value, old: Scalar, now: Scalar) -> None:
@@ -121,9 +129,9 @@ def _learn_offsets(state: State, value: Value, learned: Pointer) -> None:
                 state.known[other] = Pointer(fact.area, fact.symbol, fact.offset, span)
 
 
-def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: Pointer) -> State | None:
-    new = state.copy()
-    test = test_of(branch.row)
+def _follow_pointers(
+    state: State, branch: Branch, test: Test, taken: bool, x: Pointer, y: Pointer
+) -> State | None:
     if test.relation is Relation.EQ and test.bits == 64 and taken != test.is_negated:
         # Equal to what is not NULL.
         for value, fact, other in ((branch.x, x, y), (branch.y, y, x)):
@@ -132,33 +140,33 @@ def _follow_pointers(state: State, branch: Branch, taken: bool, x: Pointer, y: P
                 and not other.is_nullable
                 and not (fact.area.is_object or other.area.is_object)
             ):
-                _learn_null(new, value, fact, False)
+                _learn_null(state, value, fact, False)
     x, y = _as_metadata(state, x, y), _as_metadata(state, y, x)
     length = x.area.length
     if x.area is not y.area or not x.area.is_single or test.bits != 64 or test.relation not in _ORDERS:
-        return new
+        return state
     if x.is_nullable or y.is_nullable or min(x.span.smin, y.span.smin) < 0:
-        return new
+        return state
     if max(x.span.umax, y.span.umax) > _NEAR:
-        return new
+        return state
     pair = refine(branch.row, taken, x.span, y.span)
     if pair is None:
         return None
     if length is not None:
-        _relate(new, test, taken, (x.symbol, x.offset), (y.symbol, y.offset))
+        _relate(state, test, taken, (x.symbol, x.offset), (y.symbol, y.offset))
     for value, fact, span in ((branch.x, x, pair[0]), (branch.y, y, pair[1])):
         if span is fact.span:
             continue
         before = state.of(value)
         if type(before) is Pointer and before.area is fact.area:
             learned = Pointer(fact.area, fact.symbol, fact.offset, span)
-            new.known[value] = learned
-            _learn_offsets(new, value, learned)
+            state.known[value] = learned
+            _learn_offsets(state, value, learned)
         if length is not None and fact.symbol is length:
-            both = meet(new.number(length), SCALARS.sub(64, span, SCALARS.const(64, fact.offset)))
+            both = meet(state.number(length), SCALARS.sub(64, span, SCALARS.const(64, fact.offset)))
             if both is not None:
-                new.known[length] = both
-    return new
+                state.known[length] = both
+    return state
 
 
 def _as_metadata(state: State, pointer: Pointer, other: Pointer) -> Pointer:

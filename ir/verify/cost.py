@@ -9,6 +9,7 @@ from ir.callees import callees_of, functions_taken
 from ir.core import Block, Call, Function, Module
 from ir.helpers import ArgumentKind, helper_by_id
 from ir.isa import Callee
+from ir.verify.flow import Flow
 from ir.verify.loops import Loops
 
 # A program may run this many instructions without spending fuel; a loop inside an unbounded one, this many.
@@ -36,10 +37,10 @@ def _function_cost(
     loop_costs: dict[Block, int],
 ) -> int:
     """Instructions that one call of `function` runs at most; `loop_costs` gets those of each loop."""
-    order = function.reverse_postorder()
-    loops = Loops(function, order)
+    flow = Flow(function)
+    loops = Loops(flow)
     within: dict[Block | None, int] = {None: 0}
-    for block in order:
+    for block in flow.order:
         cost = len(block.insts) + 1
         for inst in block.insts:
             if isinstance(inst, Call):

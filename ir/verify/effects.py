@@ -112,7 +112,8 @@ class Effects:
             case Alu():
                 if inst in state.alias:
                     del state.alias[inst]
-                state.known[inst] = compute_alu(state, inst, self.algebra)
+                x, y = state.of(inst.x), state.of(inst.y)
+                state.known[inst] = compute_alu(state, inst, x, y, self.algebra)
             case Const():
                 pass
             case Load():

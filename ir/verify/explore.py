@@ -14,10 +14,24 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final, Protocol, final
 
-from ir.core import Block, Branch, Call, Edge, Function, Inst, MayGoto, Param, Return, Value, operands
+from ir.core import (
+    Block,
+    Branch,
+    Call,
+    Const,
+    Edge,
+    Function,
+    Inst,
+    Jump,
+    MayGoto,
+    Param,
+    Return,
+    Value,
+    operands,
+)
 from ir.isa import Callee
 from ir.object import POISON_HELPER
-from ir.verify.branch import follow
+from ir.verify.branch import fork
 from ir.verify.callbacks import call_back
 from ir.verify.effects import functions_that_move_packets
 from ir.verify.exits import check_exit, check_global_exit
@@ -43,6 +57,8 @@ _MOST_LOSSY: Final = 6
 # So many steps for each instruction come on top of an effort's: long programs are gone through, too.
 _VISITS_PER_INSN: Final = 2
 _MOST_RECENT: Final = 16
+# A block with one way in need not be rid of values that are no longer live, as long as they are few.
+_MOST_DEAD: Final = 24
 
 RESULT: Final = Param(0)
 """Stands for r0 in the state at a function's exit."""
@@ -164,24 +180,27 @@ class Walk:
         waiting.append(visit)
 
     def _walk_block(self, block: Block, visit: Visit) -> None:
-        state, witness = visit.state, self.explorer.witness
-        states = [state.copy()]
+        state, explorer = visit.state, self.explorer
+        witness, steps, width = explorer.witness, self.steps, 1
+        # A state that no other way in is compared with is nobody else's.
+        states = [state.copy() if self.outline.ways_in[block] > 1 else state]
         inst: object = None
         if witness is not None:
             witness.see(visit, None, states)
         try:
             for inst in block.insts:
-                self.explorer.steps_left -= len(states)
-                if self.explorer.steps_left < 0:
-                    raise Refused("too-complex", f"not proved within {self.explorer.budget} steps")
+                explorer.steps_left -= width
+                if explorer.steps_left < 0:
+                    raise Refused("too-complex", f"not proved within {explorer.budget} steps")
                 if type(inst) is Call:
                     after: list[State] = []
                     for state in states:
                         after += self._call(state, inst)
                     states = self._limit(after, inst)
-                else:
+                    width = len(states)
+                elif type(inst) is not Const:
                     for state in states:
-                        self.steps.apply(state, inst)
+                        steps.apply(state, inst)
                 if witness is not None:
                     witness.see(visit, inst, states)
             inst = block.terminator
@@ -195,32 +214,44 @@ class Walk:
             raise
 
     def _leave(self, block: Block, state: State) -> None:
+        """Follow every way out of a block; the last may have the state itself."""
         terminator = block.terminator
         if type(terminator) is Return:
             self._return(state, terminator.value)
             return
+        if type(terminator) is Jump:
+            self._arrive(block, terminator.edge, state)
+            return
         if type(terminator) is not Branch:
             if type(terminator) is MayGoto:
                 self.visits.note_may_goto(block)
-            for edge in block.edges():
-                self._arrive(block, edge, state)
+            taken, other = block.edges()
+            self._arrive(block, taken, state.copy())
+            self._arrive(block, other, state)
             return
         if self.explorer.subject.unprivileged:
             check_comparison(state, terminator)
-        ways = [(follow(state, terminator, taken, self.groups), taken) for taken in (True, False)]
-        is_open = all(way is not None for way, _ in ways)
-        for way, taken in ways:
-            if way is not None:
-                if is_open:
-                    way.trail = Trail(state.trail, terminator, taken)
-                self._arrive(block, terminator.taken if taken else terminator.other, way)
+        trail = state.trail
+        taken_way, other_way = fork(state, terminator, self.groups)
+        if taken_way is not None and other_way is not None:
+            taken_way.trail = Trail(trail, terminator, True)
+            other_way.trail = Trail(trail, terminator, False)
+        if taken_way is not None:
+            self._arrive(block, terminator.taken, taken_way)
+        if other_way is not None:
+            self._arrive(block, terminator.other, other_way)
 
     def _arrive(self, source: Block, edge: Edge, state: State) -> None:
+        """Bring `state`, which is the walk's to change, to where `edge` leads."""
         block, outline = edge.block, self.outline
-        new = enter(state, edge, outline.live[block], outline.own[block], outline.slots_of(block))
+        live = outline.live[block]
         if outline.ways_in[block] < 2:
-            self._schedule(Visit(block, new))
+            if block.params or len(state.known) > len(live) + _MOST_DEAD:
+                state = enter(state, edge, live, outline.own(block), outline.slots_of(block))
+            self._schedule(Visit(block, state))
             return
+        own = outline.own(block)
+        new = enter(state, edge, live, own, outline.slots_of(block))
         is_head = block in outline.loops.heads
         is_back = is_head and outline.number[block] <= outline.number[source]
         if is_back:
@@ -229,7 +260,6 @@ class Walk:
                 return
         round_ = self._round(block, new, is_back)
         kept = self._kept.setdefault(block, {}).setdefault((_holding(new), round_), [])
-        own = outline.own[block]
         is_strict = self.explorer.subject.unprivileged
         unrolls = is_back and not self.explorer.effort.clamps
         recent = self._recent.setdefault(block, deque(maxlen=_MOST_RECENT))

@@ -8,42 +8,55 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ir.core import Block, Const, Function, Inst, Terminator, Value, operands
+from ir.core import Alu, Block, Const, Inst, Load, Store, Terminator, Value, operands
+from ir.verify.flow import Flow
 
 Asked = Callable[[Inst | Terminator], Iterable[Value]]
 """The values that somebody asks about when an instruction is checked, all of which dominate it."""
 
 
-def live_values(
-    function: Function, order: list[Block], asked: Asked = operands
-) -> dict[Block, frozenset[Value]]:
-    """The values live at the start of each block of `order`, without its own parameters."""
-    summaries = {block: _summary(block, asked) for block in order}
-    live: dict[Block, set[Value]] = {block: set(summaries[block][0]) for block in order}
-    entering: dict[Block, list[Block]] = {block: [] for block in order}
-    for block in order:
-        for successor in block.successors():
-            entering[successor].append(block)
-    work = list(order)
-    queued = set(order)
+def live_values(flow: Flow, asked: Asked = operands) -> dict[Block, set[Value]]:
+    """The values live at the start of each block, without its own parameters."""
+    live: dict[Block, set[Value]] = {}
+    made: dict[Block, set[Value]] = {}
+    work: list[Block] = []
+    for block in reversed(flow.order):
+        used, own = _summary(block, asked)
+        for successor in flow.successors[block]:
+            above = live.get(successor)
+            if above is None:
+                work.append(successor)  # a way back: what is live there is not known yet
+            elif above:
+                used |= above
+        used -= own
+        live[block], made[block] = used, own
     while work:
         block = work.pop()
-        queued.discard(block)
-        above = live[block]
-        for previous in entering[block]:
-            new = above - live[previous] - summaries[previous][1]
+        for previous in flow.entering[block]:
+            new = live[block] - live[previous] - made[previous]
             if new:
                 live[previous] |= new
-                if previous not in queued:
-                    queued.add(previous)
-                    work.append(previous)
-    return {block: frozenset(values) for block, values in live.items()}
+                work.append(previous)
+    return live
 
 
 def _summary(block: Block, asked: Asked) -> tuple[set[Value], set[Value]]:
-    """The values a block uses from outside, and those it makes."""
-    used: set[Value] = set(asked(block.terminator))
+    """The values that a block uses, constants aside, and those it makes: all of them before they are used."""
+    used: set[Value] = set()
+    add = used.add
+    is_plain = asked is operands
     for inst in block.insts:
-        used.update(asked(inst))
-    made: set[Value] = {*block.params, *block.insts}  # all of them before they are used
-    return {value for value in used - made if type(value) is not Const}, made
+        if not is_plain:
+            used.update(asked(inst))
+        elif type(inst) is Alu:  # as `operands` has it, without the calls
+            add(inst.x)
+            add(inst.y)
+        elif type(inst) is Load:
+            add(inst.base)
+        elif type(inst) is Store:
+            add(inst.base)
+            add(inst.value)
+        elif type(inst) is not Const:
+            used.update(operands(inst))
+    used.update(asked(block.terminator))
+    return {value for value in used if type(value) is not Const}, {*block.params, *block.insts}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from ir.core import Alu, Block, Branch, Const, Function, Param, Store, Value
+from ir.core import Alu, Block, Branch, Const, Param, Store, Value
 from ir.dominators import Dominators
+from ir.verify.flow import Flow
 
 _STEPS: Final = frozenset(("add", "sub", "rsh", "div", "and"))
 _MAX_THRESHOLDS: Final = 24
@@ -70,24 +71,22 @@ class Loop:
 class Loops:
     """All loops of a function: `heads` maps each head to its loop, `innermost` each block to the closest."""
 
-    def __init__(self, function: Function, order: list[Block]) -> None:
-        self.order = order
-        self.number = {block: number for number, block in enumerate(order)}
-        self.entering: dict[Block, list[Block]] = {block: [] for block in order}
-        for block in order:
-            for successor in block.successors():
-                self.entering[successor].append(block)
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.number = number = flow.number
         self.heads: dict[Block, Loop] = {}
         self.innermost: dict[Block, Loop] = {}
         self._thresholds: dict[Block, tuple[int, ...]] = {}
         back: dict[Block, list[Block]] = {}
-        for block in order:
-            for successor in dict.fromkeys(block.successors()):
-                if self.number[successor] <= self.number[block]:
-                    back.setdefault(successor, []).append(block)
+        for block, following in flow.successors.items():
+            for successor in following:
+                if number[successor] <= number[block]:
+                    latches = back.setdefault(successor, [])
+                    if block not in latches[-1:]:
+                        latches.append(block)
         if not back:
             return
-        self.dominators = dominators = Dominators(function)
+        self.dominators = dominators = Dominators(flow.function)
         for head in sorted(back, key=lambda block: self.number[block]):
             natural = all(dominators.dominates(head, latch) for latch in back[head])
             self.heads[head] = Loop(head, back[head], self._body(head, back[head]), natural)
@@ -126,7 +125,7 @@ class Loops:
             if block in body or self.number[block] < first:
                 continue
             body.add(block)
-            work += self.entering[block]
+            work += self.flow.entering[block]
         return body
 
     def _nest(self) -> None:

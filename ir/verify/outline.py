@@ -7,6 +7,7 @@ from functools import partial
 from typing import final
 
 from ir.core import Block, Function, Param, Value, operands
+from ir.verify.flow import Flow
 from ir.verify.induction import Induction
 from ir.verify.liveness import Asked, live_values
 from ir.verify.loops import Loops
@@ -17,15 +18,11 @@ class Outline:
     """Of one function."""
 
     def __init__(self, function: Function, asked: Asked = operands) -> None:
-        self.function = function
-        self.order = function.reverse_postorder()
-        self.number = {block: number for number, block in enumerate(self.order)}
-        self.live = live_values(function, self.order, asked)
-        self.loops = Loops(function, self.order)
-        self.ways_in: dict[Block, int] = dict.fromkeys(self.order, 0)
-        for block in self.order:
-            for successor in block.successors():
-                self.ways_in[successor] += 1
+        flow = Flow(function)
+        self.order, self.number = flow.order, flow.number
+        self.live = live_values(flow, asked)
+        self.loops = Loops(flow)
+        self.ways_in: dict[Block, int] = {block: len(ways) for block, ways in flow.entering.items()}
         self.inductions = {
             head: Induction(loop, self.loops.dominators)
             for head, loop in self.loops.heads.items()
@@ -36,16 +33,23 @@ class Outline:
             for block in loop.blocks if counters else ():
                 if block is not loop.head:
                     self.live[block] |= counters
-        self.own: dict[Block, set[Value]] = {block: self.loops.renewed(block) for block in self.order}
+        self._own: dict[Block, set[Value]] = {}
         self._slots: dict[tuple[object, int], Param] = {}
         self._made: dict[Block, list[tuple[int, Param]]] = {}
+
+    def own(self, block: Block) -> set[Value]:
+        """The symbols that a block makes: its parameters, at the head of a loop all that the loop makes, and slots."""
+        found = self._own.get(block)
+        if found is None:
+            found = self._own[block] = self.loops.renewed(block)
+        return found
 
     def slot(self, block: Block, offset: int) -> Param:
         """What stands for the value that the ways into `block` keep at a stack offset."""
         symbol = self._slots.get((block, offset))
         if symbol is None:
             symbol = self._slots[block, offset] = Param(-1)
-            self.own[block].add(symbol)
+            self.own(block).add(symbol)
             self._made.setdefault(block, []).append((offset, symbol))
         return symbol
 

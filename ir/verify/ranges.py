@@ -21,8 +21,9 @@ from ir.core import (
     Param,
     Value,
 )
-from ir.verify.branch import follow
+from ir.verify.branch import fork
 from ir.verify.effects import Effects
+from ir.verify.flow import Flow
 from ir.verify.induction import Group, Induction
 from ir.verify.liveness import live_values
 from ir.verify.loops import Loop, Loops
@@ -54,10 +55,10 @@ class FunctionRanges:
         self.function = function
         self.effects = effects
         self.entry = entry
-        self.order = function.reverse_postorder()
-        self.number = {block: number for number, block in enumerate(self.order)}
-        self.live = live_values(function, self.order)
-        self.loops = Loops(function, self.order)
+        self.flow = flow = Flow(function)
+        self.order, self.number = flow.order, flow.number
+        self.live = live_values(flow)
+        self.loops = Loops(flow)
         self.inductions: dict[Block, Induction] = {}
         self.arrivals: dict[Block, int] = {}
         self.groups: dict[Param, Group] = {}
@@ -83,8 +84,7 @@ class FunctionRanges:
     @property
     def is_acyclic(self) -> bool:
         """Whether every edge leads forward."""
-        number = self.number
-        return all(number[block] < number[after] for block in self.order for after in block.successors())
+        return not self.loops.heads
 
     def sweep(self, watch: Watch) -> None:
         """Of an acyclic function: walk each block once, after all before it, which gives the fixed point."""
@@ -126,15 +126,15 @@ class FunctionRanges:
         for inst in block.insts:
             watch.see(state, inst)
             self.effects.apply(state, inst)
-        ways = self._ways_out(block, state)
+        ways = self._ways_out(block, state.copy())
         watch.leave(block, state, ways)
         return ways
 
     def _ways_out(self, block: Block, state: State) -> list[State | None]:
+        """The states on each way out; `state` becomes one of them."""
         terminator = block.terminator
         if type(terminator) is Branch:
-            groups = self.groups
-            return [follow(state, terminator, True, groups), follow(state, terminator, False, groups)]
+            return [*fork(state, terminator, self.groups)]
         return [state] * len(block.edges())
 
     def _keep_counters(self, loop: Loop) -> None:
@@ -158,7 +158,7 @@ class FunctionRanges:
                 return False
             self.visits[block] = self.visits.get(block, 0) + 1
             self._leave(block)
-            for successor in dict.fromkeys(block.successors()):
+            for successor in dict.fromkeys(self.flow.successors[block]):
                 if self._arrive(successor) and self.number[successor] not in queued:
                     queued.add(self.number[successor])
                     heappush(queue, self.number[successor])

@@ -35,7 +35,7 @@ def write_frame(
 
     Returns the state that keeps the frame, to note what is stored; a caller's state is copied first.
     """
-    for found in state.held.objects_in(frame, low, high):
+    for found in state.held.objects_in(frame, low, high) if state.held.objects else ():
         if found.is_owned:
             raise Refused(
                 "object-overwritten", f"store over the {found.kind} on the stack, which holds a reference"

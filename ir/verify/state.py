@@ -17,7 +17,7 @@ exact    whether it is that of one path: nothing was lost by joining
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 from typing import NamedTuple, final
 
 from ir.core import Alu, Branch, Const, Edge, Param, Value
@@ -40,6 +40,8 @@ Slot = Callable[[int], Param]
 _CHAIN = 16
 # What is added to stack offsets of a caller, so that they have symbols of their own.
 _OUTER = 1 << 10
+# Makes a State without filling it: that is done by who copies another.
+_new = object.__new__
 _U32 = 1 << 32
 _U64 = 1 << 64
 
@@ -89,7 +91,8 @@ class State:
 
     def copy(self) -> State:
         """A state of its own that says the same."""
-        new = State(self.packet, self.limits)
+        new = _new(State)
+        new.packet, new.limits = self.packet, self.limits
         new.known = self.known.copy()
         new.stack = self.stack.copy()
         new.alias = self.alias.copy()
@@ -294,29 +297,30 @@ def _is_of_packet(area: Area) -> bool:
     return area.owner is not None and area.owner.is_packet_view
 
 
-def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slot: Slot) -> State:
+def enter(state: State, edge: Edge, live: Set[Value], own: set[Value], slot: Slot) -> State:
     """The state on arriving by `edge`: arguments become parameters, what nobody needs is dropped.
 
     `own` are the symbols that the block makes (its parameters and merged stack slots) and, at the head of a loop,
     all that the loop makes: whatever names them on arrival means the previous time around, so it is expressed by
     other means or dropped.
     """
-    block = edge.block
     limits = state.limits
     new = State(state.packet, limits)
     new.held, new.outer, new.trail, new.marks = state.held, state.outer, state.trail, state.marks
     new.exact, new.written = state.exact, state.written
     known = state.known
     keep: dict[Value, Known] = {value: known[value] for value in live if value in known}
-    for offset, (size, value) in state.stack.items():
-        if value in own:
-            renamed = slot(offset)
-            own.add(renamed)
-            new.stack[offset] = (size, renamed)
-            continue
-        new.stack[offset] = (size, value)
-        if value in known:
-            keep[value] = known[value]
+    renamed: list[tuple[int, Value]] = []
+    if state.stack:
+        new.stack = state.stack.copy()
+        for offset, (size, value) in state.stack.items():
+            if value in own:
+                merged = slot(offset)
+                own.add(merged)
+                new.stack[offset] = (size, merged)
+                renamed.append((offset, value))
+            elif value in known:
+                keep[value] = known[value]
     for limit in limits:
         if limit in known:
             keep[limit] = known[limit]
@@ -325,25 +329,26 @@ def enter(state: State, edge: Edge, live: frozenset[Value], own: set[Value], slo
             new.lent[symbol] = value
             if value in known:
                 keep[value] = known[value]
-    symbols = set(keep)
+    named: list[Value] = []
     for value, fact in keep.items():
         if type(fact) is Pointer and fact.symbol is not None:
             if fact.symbol in own:
                 keep[value] = ANY
             else:
-                symbols.add(fact.symbol)
+                named.append(fact.symbol)
     for key, room in state.rooms.items():
-        if key[0] in symbols and key[0] not in own and (key[1] in limits or key[1] in live):
+        symbol = key[0]
+        if (symbol in keep or symbol in named) and symbol not in own and (key[1] in limits or key[1] in live):
             new.rooms[key] = room
     for value, place in state.alias.items():
         if value in keep and place[0] not in own:
             new.alias[value] = place
     new.known = keep
-    for offset, (_, value) in state.stack.items():
-        if value in own:
-            _pass(state, new, slot(offset), value, own)
-    for param, arg in zip(block.params, edge.args, strict=True):
-        _pass(state, new, param, arg, own)
+    for offset, value in renamed:
+        _pass(state, new, slot(offset), value, own)
+    if edge.args:
+        for param, arg in zip(edge.block.params, edge.args, strict=True):
+            _pass(state, new, param, arg, own)
     return new
 
 

@@ -5,9 +5,10 @@ Calls are ir/verify/helper_calls.py's.
 
 from __future__ import annotations
 
-from typing import assert_never, final
+from typing import final
 
 from ir.core import Address, Alu, Atomic, Call, Const, Frame, Function, Inst, Load, PacketLoad, Store
+from ir.isa import ROW_BY_NAME, ROWS, Kind
 from ir.kinds import MapType, ProgramType
 from ir.object import ReferenceKind
 from ir.verify.access import UNSIGNED, check_access, load, plain_range
@@ -27,7 +28,17 @@ from ir.verify.unprivileged import (
 )
 from ir.verify.values import ANY, ZERO, Area, AreaKind, Known, Pointer, start_of
 
-_DIVISIONS = ("div", "mod", "sdiv", "smod")
+_CAST = ROW_BY_NAME["addr_space_cast"]
+_DIVISIONS = frozenset(
+    row.name
+    for row in ROWS
+    if row.kind is Kind.ALU
+    and row.name.endswith("imm")
+    and row.name.startswith(("div", "mod", "sdiv", "smod"))
+)
+_SPECIAL = _DIVISIONS | {_CAST.name}
+# By names of their own, for a member of an Enum is slow to find.
+_ARENA, _IN_FRAME, _IN_MAP = AreaKind.ARENA, AreaKind.FRAME, AreaKind.MAP_VALUE
 # No pointer is moved by as much as this (include/linux/bpf_verifier.h, BPF_MAX_VAR_OFF).
 _FAR = 1 << 29
 _FRAME_TOP = const(64, FRAME_SIZE)
@@ -60,14 +71,17 @@ class Steps:
 
     def apply(self, state: State, inst: Inst) -> None:
         """Refuse `inst` or bring `state` to after it."""
+        if type(inst) is Alu:  # the two most frequent first: a comparison of types is quick
+            self._alu(state, inst)
+            return
+        if type(inst) is Load:
+            if inst in state.alias:
+                del state.alias[inst]
+            state.known[inst] = self._load(state, inst)
+            return
         match inst:
-            case Alu():
-                self._alu(state, inst)
             case Const():
                 pass
-            case Load():
-                state.alias.pop(inst, None)
-                state.known[inst] = self._load(state, inst)
             case Store():
                 self._store(state, inst)
             case Frame():
@@ -81,25 +95,26 @@ class Steps:
             case Call():
                 raise AssertionError("calls are the explorer's")
             case _:
-                assert_never(inst)
+                raise AssertionError(f"{type(inst).__name__} has been dealt with")
 
     def _alu(self, state: State, inst: Alu) -> None:
-        x, y = state.of(inst.x), state.of(inst.y)
-        if inst.row.name == "addr_space_cast":
-            state.known[inst] = start_of(self.subject.area("arena", AreaKind.ARENA))
-            return
-        if inst.row.name.endswith("imm") and y == ZERO and inst.row.name.startswith(_DIVISIONS):
-            raise Refused("division-by-zero", "division by the constant 0", inst.y)
+        x, y, row = state.of(inst.x), state.of(inst.y), inst.row
+        if row.name in _SPECIAL:
+            if row is _CAST:
+                state.known[inst] = start_of(self.subject.area("arena", AreaKind.ARENA))
+                return
+            if y == ZERO:
+                raise Refused("division-by-zero", "division by the constant 0", inst.y)
         if type(x) is Pointer or type(y) is Pointer:
-            if type(x) is Pointer and x.area.kind is AreaKind.ARENA:
-                state.known[inst] = x if inst.row.bits == 64 else plain_number(inst)
+            if type(x) is Pointer and x.area.kind is _ARENA:
+                state.known[inst] = x if row.bits == 64 else plain_number(inst)
                 return
             _check_pointer_arithmetic(inst, x, y)
         if self.subject.unprivileged:
             check_operands(self.subject, inst, x, y)
         if inst in state.alias:
             del state.alias[inst]
-        result = state.known[inst] = compute_alu(state, inst, self.subject.algebra)
+        result = state.known[inst] = compute_alu(state, inst, x, y, self.subject.algebra)
         if self.subject.unprivileged:
             check_moved(result, inst)
 
@@ -131,7 +146,7 @@ class Steps:
     def _load(self, state: State, inst: Load) -> Known:
         row = inst.row
         pointer = check_access(self.subject, state, inst.base, inst.offset, row, writes=False)
-        if pointer.area.kind is not AreaKind.FRAME:
+        if pointer.area.kind is not _IN_FRAME:
             return load(self.subject, state, pointer, row, inst.offset, inst)
         keeper = own_or_outer(state, self.frame, pointer.area, self.frames)
         if keeper is None or pointer.span.mask:
@@ -141,7 +156,7 @@ class Steps:
             check_written(state, place, row.size, f"{row.size}-byte load", inst.base)
         if row.size < 8 and keeper.is_pointer_at(place, row.size):
             raise Refused("partial-spill", f"{row.size}-byte load of a part of a pointer", inst.base)
-        if state.held.objects_in(pointer.area, place, place + row.size):
+        if state.held.objects and state.held.objects_in(pointer.area, place, place + row.size):
             raise Refused("stack-object", "load from an object that the kernel keeps on the stack", inst.base)
         found = read_slot(keeper, place, row.size, row.signed, self.subject.program.big_endian)
         if found is None:
@@ -154,7 +169,7 @@ class Steps:
     def _store(self, state: State, inst: Store) -> None:
         size = inst.row.size
         pointer = check_access(self.subject, state, inst.base, inst.offset, inst.row, writes=True)
-        if pointer.area.kind is not AreaKind.FRAME:
+        if pointer.area.kind is not _IN_FRAME:
             if self.subject.unprivileged:
                 check_not_pointer(state, inst.value, f"stored into the {pointer.area}")
             self._check_stored(state, pointer, inst)
@@ -179,7 +194,7 @@ class Steps:
 
     def _check_stored(self, state: State, pointer: Pointer, inst: Store) -> None:
         """A kernel pointer in a map is only stored through bpf_kptr_xchg, or when it is NULL or untrusted."""
-        if pointer.area.kind is not AreaKind.MAP_VALUE or pointer.area.map is None:
+        if pointer.area.kind is not _IN_MAP or pointer.area.map is None:
             return
         for field in self.subject.special_fields(pointer.area.map):
             if field.offset == pointer.span.smin + inst.offset and field.kind != "kptr_untrusted":

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from bpfc.testing.capabilities import only_capabilities
+from bpfc.testing.kernel import bound, create_map, load_program, load_types
 from bpfc.verification import verify_program
 from ir.asm import read_assembly
 from ir.btf import read_btf
@@ -32,7 +34,7 @@ from ir.functions import discover_functions
 from ir.helpers import HELPER_IDS
 from ir.kinds import AttachType, MapType, ProgramType
 from ir.object import Map, Object, Program, Reference, ReferenceKind
-from tests.oracle import KernelError, create_map, load_program, load_types, only_capabilities
+from runtime.bpf_syscall import KernelError
 
 FOLDER = Path(__file__).parent / "verify"
 _MAP = re.compile(r"map_(fd|value)\((\w+)(?:, *(\d+))?\)")
@@ -206,28 +208,13 @@ def test_the_running_kernel_gives_the_same_verdict(case: Case) -> None:
     with ExitStack() as stack:
         btf = stack.enter_context(load_types(types)) if types else 0
         descriptors = {
-            name: stack.enter_context(
-                create_map(
-                    map_.type,
-                    map_.key_size,
-                    map_.value_size,
-                    map_.max_entries,
-                    map_.flags,
-                    (btf if map_.value_btf_id else 0, map_.key_btf_id, map_.value_btf_id),
-                )
-            )
+            name: stack.enter_context(create_map(map_, btf if map_.value_btf_id else 0))
             for name, map_ in maps.items()
         }
-        insns = [
-            insn._replace(imm=reference.offset << 32 | descriptors[reference.name])
-            if (reference := program.references.get(slot)) is not None
-            else insn
-            for slot, insn in zip(program.starts, program.insns, strict=False)
-        ]
         if case.unprivileged:
             # Without CAP_BPF, too, nobody may load anything where kernel.unprivileged_bpf_disabled says so.
             stack.enter_context(only_capabilities(CAP_BPF))
-        load = load_program(insns, case.type, 0, case.attach_type or 0, case.license)
+        load = load_program(bound(program, descriptors), case.type, 0, case.attach_type or 0, case.license)
         if wanted == "accepts":
             stack.enter_context(load)
         else:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import struct
-import sys
-
 import pytest
 
-from ir.encoding import encode
+from bpfc.testing.kernel import load_program
 from ir.helper_sets import allowed_helpers
 from ir.helpers import HELPERS, ArgumentKind, Helper
 from ir.isa import Insn
 from ir.kinds import ProgramType
-from tests.oracle import LOG_SIZE, PROG_LOAD, KernelError, _bpf
+from runtime.bpf_syscall import KernelError
 
 LOCKED_DOWN = frozenset({36, 58})  # probe_write_user and override_return depend on how the kernel was built
 NEWEST = 211
@@ -27,21 +22,14 @@ FORBIDDEN = (
 )
 
 
-def verdict(helper: int, type: ProgramType, license: bytes) -> str:
+def verdict(helper: int, type: ProgramType, license: str) -> str:
     """What the verifier says of a program that only calls `helper`; empty when it accepts."""
-    code = encode((Insn(0x85, 0, 0, 0, helper), Insn(0xB7), Insn(0x95)), sys.byteorder == "big")
-    text, terms = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(license)
-    log = ctypes.create_string_buffer(LOG_SIZE)
-    places = (ctypes.addressof(text), ctypes.addressof(terms))
-    flags = SLEEPABLE if type is ProgramType.SYSCALL else 0
-    head = struct.pack("=2I2Q2I", type, len(code) // 8, *places, 1, LOG_SIZE)
-    attr = head + struct.pack("=Q2I", ctypes.addressof(log), 0, flags)
+    insns = (Insn(0x85, 0, 0, 0, helper), Insn(0xB7), Insn(0x95))
     try:
-        descriptor, _ = _bpf(PROG_LOAD, attr, "probe", log)
+        with load_program(insns, type, SLEEPABLE if type is ProgramType.SYSCALL else 0, license=license):
+            return ""
     except KernelError as error:
         return error.log or str(error)
-    os.close(descriptor)
-    return ""
 
 
 @pytest.mark.kernel
@@ -59,9 +47,9 @@ def verdict(helper: int, type: ProgramType, license: bytes) -> str:
     ids=lambda type: type.name.lower(),
 )
 def test_a_program_type_has_the_helpers_that_the_kernel_gives_it(type: ProgramType) -> None:
-    if any(said in verdict(NEWEST, type, b"GPL") for said in FORBIDDEN):
+    if any(said in verdict(NEWEST, type, "GPL") for said in FORBIDDEN):
         pytest.skip("this kernel is older than the table")
-    given = {id for id in HELPERS if not any(said in verdict(id, type, b"GPL") for said in FORBIDDEN)}
+    given = {id for id in HELPERS if not any(said in verdict(id, type, "GPL") for said in FORBIDDEN)}
     assert given - LOCKED_DOWN == allowed_helpers(type) - LOCKED_DOWN
 
 
@@ -80,7 +68,7 @@ def test_the_helpers_for_gpl_programs_are_those_that_the_kernel_refuses_others()
         type = some_type(helper)
         if type is None or helper.id in LOCKED_DOWN:
             continue
-        refused = "GPL" in verdict(helper.id, type, b"Proprietary")
+        refused = "GPL" in verdict(helper.id, type, "Proprietary")
         if refused != helper.gpl_only:
             wrong.append((helper.name, refused))
     assert wrong == []

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import random
-import struct
 from errno import EOPNOTSUPP
 
 import pytest
 
+from bpfc.testing.kernel import create_map
 from ir.kinds import MapType
 from ir.maps import RULES, MapFlag, check_map
 from ir.object import Map
-from tests.oracle import KernelError, _bpf
+from runtime.bpf_syscall import KernelError
 
 TRIES = int(os.environ.get("BPFC_MAP_CREATIONS", "60"))
-CREATE = 0
 ENOTSUPP = 524
 # These need types, another map or a descriptor besides.
 OTHERS = (
@@ -27,13 +26,11 @@ FLAGS = [flag for flag in MapFlag if not flag & DESCRIPTORS]
 
 
 def kernel_errno(map: Map) -> int:
-    numbers = (map.type, map.key_size, map.value_size, map.max_entries, map.flags, 0, 0)
     try:
-        descriptor, *_ = _bpf(CREATE, struct.pack("=7I16x5IQ", *numbers, *[0] * 5, map.extra), "create")
+        with create_map(map):
+            return 0
     except KernelError as error:
         return EOPNOTSUPP if error.errno == ENOTSUPP else error.errno
-    os.close(descriptor)
-    return 0
 
 
 @pytest.mark.kernel

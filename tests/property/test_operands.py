@@ -17,11 +17,12 @@ from functools import partial
 import pytest
 
 from bpfc.conformance import interpret
+from bpfc.testing.kernel import create_map, load_program, read_map, run_program, write_map
 from ir.asm import assemble
 from ir.isa import ROWS, S32, Insn, Kind, Row
 from ir.kinds import MapType
+from ir.object import Map
 from tests.engines import EMULATED, ENGINES, Engine
-from tests.oracle import create_map, load_program, read_map, run_program, write_map
 
 X = (
     0, 1, 2, 7, 8, 15, 16, 31, 32, 33, 63, 64, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFF_FFFF,
@@ -113,7 +114,7 @@ def case(row: Row, only_verified: bool) -> tuple[tuple[Insn, ...], bytearray]:
 
 def run_in_linux(program: tuple[Insn, ...], table: bytearray) -> bytes:
     """The table after the kernel ran `program` on it."""
-    with create_map(MapType.ARRAY, 4, len(table), 1) as map:
+    with create_map(Map("table", MapType.ARRAY, 4, len(table), 1)) as map:
         write_map(map, bytes(4), bytes(table))
         with load_program((*assemble(f"r6 = map_value({map}, 0)"), *program)) as descriptor:
             assert run_program(descriptor).ret == 0

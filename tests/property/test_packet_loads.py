@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bpfc.loaded import from_insns
+from bpfc.testing.kernel import load_program, run_program
 from ir.asm import assemble
 from ir.context import HEADER, SK_BUFF, Pointer
 from ir.interpreter import Machine
@@ -15,7 +16,6 @@ from ir.isa import Insn
 from ir.kinds import ProgramType
 from ir.object import FunctionInfo, Program
 from ir.segments import Memory, make_segment
-from tests.oracle import load_program, run_program
 
 PACKET = bytes(range(0x81, 0x99))
 ETHERNET_HEADER = bytes(14)  # a test run takes it off before a socket filter sees the packet

@@ -13,6 +13,7 @@ import bpfc
 from backends.registry import target_named
 from bpfc import Options, RejectedError, TrapError
 from bpfc.symbols import call_table, list_calls, program_info
+from bpfc.testing.kernel import load_program, run_program
 from ir.asm import assemble as parse
 from ir.environment import Environment
 from ir.evaluate import Evaluator
@@ -23,8 +24,8 @@ from ir.kinds import ProgramType
 from ir.lift import lift
 from ir.pipeline import DEFAULT
 from ir.segments import Memory, make_segment
+from runtime.bpf_syscall import KernelError
 from tests.engines import EMULATED, require_emulator
-from tests.oracle import KernelError, load_program, run_program
 
 OBJECT = Path(__file__).parent.parent / "objects" / "tables.o"
 PACKET = bytes(64)

@@ -9,12 +9,13 @@ from typing import Final
 from bpfc.options import Options
 from bpfc.testing.bulk import Style, case_of
 from bpfc.testing.case import LICENSE, Case
-from bpfc.testing.kernel import KernelRefusal, loaded, run_in_kernel
+from bpfc.testing.kernel import loaded, run_program
 from bpfc.testing.native import run_once, started
 from bpfc.testing.oracle import Finding, Oracle, Surroundings, Tally
 from ir.kinds import ProgramType
 from ir.lift import lift
 from ir.verify.prove import verify
+from runtime.bpf_syscall import KernelError
 from runtime.kernel import bpf_refusal
 
 TYPES: Final = (ProgramType.XDP, ProgramType.SCHED_CLS)
@@ -40,7 +41,7 @@ def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | Non
                 return Finding(ORACLE.name, "linux accepts", first.code, str(first))
             tally.accepted += 1
             return None if _draws(case) else _compare(case, descriptor, tally)
-    except KernelRefusal as refusal:
+    except KernelError as refusal:
         # Where only Linux refuses, it may see less; whether it is unsafe other oracles tell.
         if report.is_accepted:
             tally.outcomes[f"only linux refuses: {_NUMBER.sub('N', refusal.reason)[:90]}"] += 1
@@ -62,7 +63,7 @@ def _compare(case: Case, descriptor: int, tally: Tally) -> Finding | None:
         for number, data in enumerate(case.inputs):
             if len(data) < _LEAST:
                 continue
-            wanted, found = run_in_kernel(descriptor, data), run_once(runtime, data)
+            wanted, found = run_program(descriptor, data), run_once(runtime, data)
             tally.ran(case, 1)
             if isinstance(found.ret, str):
                 return Finding(ORACLE.name, f"trap {found.ret}", "", f"run {number}")

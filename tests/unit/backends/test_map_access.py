@@ -7,12 +7,13 @@ from errno import EACCES
 import pytest
 
 import bpfc
+from bpfc.testing.kernel import create_map, load_program
 from ir.asm import assemble
 from ir.diagnostics import DiagnosticError
 from ir.kinds import MapType, ProgramType
 from ir.maps import MapFlag
 from ir.object import Map
-from tests.oracle import KernelError, create_map, load_program
+from runtime.bpf_syscall import KernelError
 
 FD = 3
 VALUE = "r1 = map_value(3, 8)\n"
@@ -63,7 +64,7 @@ def test_an_access_that_the_map_forbids_is_refused(case: str, flags: MapFlag) ->
 def test_the_kernel_refuses_the_same(case: str, flags: MapFlag) -> None:
     type, text, refused = CASES[case]
     map = declared(type, flags)
-    with create_map(map.type, map.key_size, map.value_size, map.max_entries, map.flags) as descriptor:
+    with create_map(map) as descriptor:
         code = f"{text}r0 = 0\nexit".replace("map_value(3", f"map_value({descriptor}").replace(
             "map_fd(3)", f"map_fd({descriptor})"
         )

@@ -9,12 +9,15 @@ import pytest
 
 import bpfc
 from bpfc.pcap import read_pcap
+from bpfc.testing.kernel import run_program
+from bpfc.testing.libbpf import can_open, is_installed, loaded, program_names
 from ir.diagnostics import DiagnosticError
 from ir.kinds import ProgramType
-from tests.libbpf import can_open, loaded, program_names
-from tests.oracle import run_program
 
-pytestmark = pytest.mark.kernel
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(not is_installed(), reason="libbpf.so.1 is not installed"),
+]
 
 OBJECTS = Path(__file__).parents[2] / "objects"
 OWN = (

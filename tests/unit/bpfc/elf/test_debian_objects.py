@@ -9,7 +9,7 @@ import pytest
 from bpfc.elf.reader import read_object
 from bpfc.testing.readers import OBJECT
 from ir.diagnostics import DiagnosticError
-from tests.debian import iterate_objects
+from tools.collect_objects import iterate_objects
 
 REFUSED = {
     "invalid_map-eb.elf": "unknown-map-options",
