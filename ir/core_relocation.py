@@ -86,8 +86,13 @@ def relocate(program: Program, local: Btf, target: Btf) -> Program:
             problems += [replace(problem, at=at) for problem in error.diagnostics]
     if problems:
         raise RejectedError(problems)
-    patched = tuple(new for number, insn in enumerate(insns) for new in replaced.get(number, (insn,)))
-    return replace(program, insns=patched, core={}, poisoned=poisoned)
+    patched: list[Insn] = []
+    done = 0
+    for number, new in sorted(replaced.items()):
+        patched += insns[done:number]
+        patched += new
+        done = number + 1
+    return replace(program, insns=(*patched, *insns[done:]), core={}, poisoned=poisoned)
 
 
 @final

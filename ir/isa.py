@@ -101,6 +101,7 @@ class Insn(NamedTuple):
 
 WIDE_OPCODE = 0x18
 _READS_DST = (Kind.STORE, Kind.ATOMIC, Kind.BRANCH)
+_WRITES_DST = (Kind.ALU, Kind.WIDE, Kind.LOAD)
 _ENDS_BLOCK = (Kind.JUMP, Kind.BRANCH, Kind.STATIC_BRANCH, Kind.MAY_GOTO, Kind.EXIT)
 
 
@@ -115,7 +116,8 @@ class Row:
     `version` is the cpu version (v1..v4) that has it, `group` the conformance group of RFC 9669 section
     2.4. `is_atomic`: an access of the atomic class (read-modify-write, load-acquire, store-release). `uses_src` and
     `reads_dst`: whether the source field names a register (and not a kind, a flag or nothing), and whether what the
-    destination register held matters. `ends_block`: control may go elsewhere than on.
+    destination register held matters; `writes_dst`: whether it gets the result. `ends_block`: control may go
+    elsewhere than on.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Row:
     is_atomic: bool = field(init=False, compare=False, repr=False)
     uses_src: bool = field(init=False, compare=False, repr=False)
     reads_dst: bool = field(init=False, compare=False, repr=False)
+    writes_dst: bool = field(init=False, compare=False, repr=False)
     ends_block: bool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -147,6 +150,7 @@ class Row:
         object.__setattr__(self, "is_atomic", self.group.startswith("atomic"))
         object.__setattr__(self, "uses_src", self.src is REG)
         object.__setattr__(self, "reads_dst", reads or self.callee is Callee.INDIRECT)
+        object.__setattr__(self, "writes_dst", self.kind in _WRITES_DST)
         object.__setattr__(self, "ends_block", self.kind in _ENDS_BLOCK)
 
     def accepts(self, insn: Insn) -> bool:
@@ -350,6 +354,20 @@ assert len(ROW_BY_NAME) == len(ROWS)
 _ONLY_ROW: dict[int, Row] = {opcode: rows[0] for opcode, rows in ROWS_BY_OPCODE.items() if len(rows) == 1}
 
 
+def _tell_apart(rows: tuple[Row, ...]) -> tuple[int, dict[int, Row]]:
+    """The place in an Insn of a field that alone tells these rows of one opcode apart, and the rows by its value."""
+    for place, name in ((2, "src"), (3, "offset"), (4, "imm")):
+        by_value = {value: row for row in rows if isinstance(value := getattr(row, name), int)}
+        if len(by_value) == len(rows):
+            return place, by_value
+    raise AssertionError(f"no field tells {[row.name for row in rows]} apart")
+
+
+_TOLD_APART: dict[int, tuple[int, dict[int, Row]]] = {
+    opcode: _tell_apart(rows) for opcode, rows in ROWS_BY_OPCODE.items() if len(rows) > 1
+}
+
+
 def find_row(insn: Insn) -> Row | None:
     """The row whose legal fields `insn` keeps to, or None."""
     for row in ROWS_BY_OPCODE.get(insn.opcode, ()):
@@ -360,9 +378,11 @@ def find_row(insn: Insn) -> Row | None:
 
 def row_of(insn: Insn) -> Row:
     """The row of a legal instruction (one that `decode` returned, or `check` passed)."""
-    row = _ONLY_ROW.get(insn.opcode) or find_row(insn)
-    assert row is not None, insn
-    return row
+    row = _ONLY_ROW.get(insn.opcode)
+    if row is not None:
+        return row
+    place, by_value = _TOLD_APART[insn.opcode]
+    return by_value[insn[place]]
 
 
 def jump_distance(row: Row, insn: Insn) -> int:

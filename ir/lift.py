@@ -60,6 +60,7 @@ from ir.rename import remove_trivial_params
 from ir.structure import Shape, Span, Structure, analyze_structure
 
 U64 = (1 << 64) - 1
+_ALU, _LOAD, _STORE, _BRANCH = Kind.ALU, Kind.LOAD, Kind.STORE, Kind.BRANCH
 _COPY, _CONSTANT = ROW_BY_NAME["mov64 reg"], ROW_BY_NAME["mov64 imm"]
 
 
@@ -130,18 +131,17 @@ class _Lifter:
     def _order(self) -> list[int]:
         """Span numbers in reverse postorder."""
         spans = self.shape.spans
-        seen = {0}
+        seen: set[int] = set()
         order: list[int] = []
-        stack = [(0, iter(spans[0].successors))]
+        stack = [0]
         while stack:
-            number, rest = stack[-1]
-            following = next((successor for successor in rest if successor not in seen), None)
-            if following is None:
-                order.append(number)
-                stack.pop()
-            else:
-                seen.add(following)
-                stack.append((following, iter(spans[following].successors)))
+            number = stack.pop()
+            if number < 0:  # all behind it are done
+                order.append(~number)
+            elif number not in seen:
+                seen.add(number)
+                stack.append(~number)
+                stack += [following for following in spans[number].successors[::-1] if following not in seen]
         order.reverse()
         return order
 
@@ -184,16 +184,18 @@ class _Lifter:
         rows, insns, starts = self.structure.rows, self.insns, self.structure.starts
         forbidden = self.structure.forbidden
         for i in range(span.first, span.last + (not rows[span.last].ends_block)):
-            if i in forbidden and not self._forbid(i):
+            if forbidden and i in forbidden and not self._forbid(i):
                 continue
             row, insn, at = rows[i], insns[i], starts[i]
             kind = row.kind
-            if kind is Kind.ALU:
+            if row is _COPY:
+                registers[insn.dst] = self._read(insn.src)
+            elif kind is _ALU:
                 registers[insn.dst] = self._lift_alu(row, insn, at)
-            elif kind is Kind.LOAD:
+            elif kind is _LOAD:
                 registers[insn.dst] = load = Load(row, self._read(insn.src), insn.offset, at)
                 out.append(load)
-            elif kind is Kind.STORE:
+            elif kind is _STORE:
                 out.append(Store(row, self._read(insn.dst), insn.offset, self._operand(row, insn, at), at))
             else:
                 self._lift_insn(i, row, insn, at)
@@ -214,11 +216,12 @@ class _Lifter:
         i, at = span.last, self.structure.starts[span.last]
         row, insn, registers = self.structure.rows[i], self.insns[i], self.registers
         edges = [self._edge(successor, registers) for successor in span.successors]
+        if row.kind is _BRANCH:
+            taken, other = edges
+            x, y = self._read(insn.dst), self._operand(row, insn, at)
+            block.terminator = Branch(row, x, y, taken, other, at)
+            return
         match row.kind:
-            case Kind.BRANCH:
-                taken, other = edges
-                x, y = self._read(insn.dst), self._operand(row, insn, at)
-                block.terminator = Branch(row, x, y, taken, other, at)
             case Kind.STATIC_BRANCH:
                 taken, other = edges
                 block.terminator = StaticBranch(row, taken, other, not insn.src & NOP_FIRST, at)
@@ -265,8 +268,6 @@ class _Lifter:
         return inst
 
     def _lift_alu(self, row: Row, insn: Insn, at: int) -> Value:
-        if row is _COPY:
-            return self._read(insn.src)
         if row is _CONSTANT:
             return self._const(insn.imm, at)
         if row.reads_dst:

@@ -6,12 +6,13 @@ summed up once; a call whose arguments nothing declares reads those of r1-r5 tha
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from ir.diagnostics import Diagnostic
 from ir.functions import called_slot
 from ir.helpers import helper_by_id
-from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R6, Callee, Insn, Kind, Row
+from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R6, ROWS_BY_OPCODE, Callee, Insn, Kind, Row
 from ir.object import POISON_HELPER, FunctionInfo
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class Effects(NamedTuple):
     reads: int
     killed: int
     made: int
+
+
+_NO_EFFECTS: Final = Effects(0, 0, 0)
 
 
 class Summary(NamedTuple):
@@ -60,9 +64,7 @@ def is_poison(row: Row, insn: Insn) -> bool:
 
 def writes_frame_pointer(row: Row, insn: Insn) -> bool:
     """Whether an instruction would change r10, which is read only."""
-    if row.kind is Kind.ATOMIC:
-        return row.fetches and insn.src == FRAME_POINTER
-    return row.kind in (Kind.ALU, Kind.WIDE, Kind.LOAD) and insn.dst == FRAME_POINTER
+    return insn.src == FRAME_POINTER if row.fetches else row.writes_dst and insn.dst == FRAME_POINTER
 
 
 def fixed_effects(row: Row, insn: Insn) -> Effects:
@@ -87,6 +89,15 @@ def fixed_effects(row: Row, insn: Insn) -> Effects:
             return Effects(0, 0, 0)
         case Kind.EXIT | Kind.CALL:
             raise AssertionError(f"{row.name} has effects that depend on where it stands")
+
+
+@cache
+def _effects_of(opcode: int, dst: int, src: int) -> Effects | None:
+    """The effects of all instructions with these fields; None when they hang on more."""
+    row, insn = ROWS_BY_OPCODE[opcode][0], Insn(opcode, dst, src)
+    if row.kind in (Kind.EXIT, Kind.CALL) or row.is_atomic:
+        return None
+    return _NO_EFFECTS if writes_frame_pointer(row, insn) else fixed_effects(row, insn)
 
 
 @final
@@ -115,24 +126,18 @@ class _Flow:
     def _all_effects(self) -> list[Effects]:
         """The effects of each insn, numbered as in the program; of other functions' and open ones anything."""
         first, end = self.shape.first, self.shape.end
-        # Opcode, dst and src say it all, but for calls and the atomic class.
-        alike: dict[tuple[int, ...], Effects] = {}
-        effects = [Effects(0, 0, 0)] * first
+        effects = [_NO_EFFECTS] * first
+        append = effects.append
         for insn in self.insns[first:end]:
-            known = alike.get(insn[:3])
-            if known is None:
-                i = len(effects)
-                row = self.rows[i]
-                if row.kind in (Kind.EXIT, Kind.CALL):
-                    known = self._leaving_effects(i, row, insn)
-                elif writes_frame_pointer(row, insn):
-                    known = Effects(0, 0, 0)
-                else:
-                    known = fixed_effects(row, insn)
-                    if not row.is_atomic:
-                        alike[insn[:3]] = known
-            effects.append(known)
+            opcode, dst, src, _, _ = insn
+            append(_effects_of(opcode, dst, src) or self._own_effects(len(effects), insn))
         return effects
+
+    def _own_effects(self, i: int, insn: Insn) -> Effects:
+        row = self.rows[i]
+        if row.kind in (Kind.EXIT, Kind.CALL):
+            return self._leaving_effects(i, row, insn)
+        return _NO_EFFECTS if writes_frame_pointer(row, insn) else fixed_effects(row, insn)
 
     def _leaving_effects(self, i: int, row: Row, insn: Insn) -> Effects:
         """The effects of a call or exit, as far as they are known; opens it otherwise."""

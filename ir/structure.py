@@ -25,6 +25,8 @@ EINVAL, E2BIG, EACCES = 22, 7, 13
 MAX_FUNCTIONS = 256
 MAX_DEPTH = 8
 MAX_INSNS = 1_000_000
+_EXIT = Kind.EXIT
+_NEVER_FALLS = (Kind.EXIT, Kind.JUMP)
 
 
 @final
@@ -143,24 +145,29 @@ def _split_spans(structure: Structure, shape: Shape, problems: list[Diagnostic])
     targets: dict[int, int] = {}
     leaders = {shape.first}
     before = len(problems)
-    for i in range(shape.first, shape.end):
-        row, insn = rows[i], insns[i]
+    i = shape.first - 1
+    for row, insn in zip(rows[shape.first : shape.end], insns[shape.first : shape.end], strict=True):
+        i += 1
         if not row.ends_block:
-            if insn.dst == FRAME_POINTER or insn.src == FRAME_POINTER or insn.opcode in MAY_NAME_FUNCTION:
-                _check_insn(structure, shape, i, problems)
+            opcode, dst, src, _, _ = insn
+            if (dst == FRAME_POINTER or src == FRAME_POINTER) and writes_frame_pointer(row, insn):
+                wrong = problem(structure, i, "frame-pointer-write", "frame pointer r10 is read only", EACCES)
+                structure.forbidden[i] = 0, wrong
+            if opcode in MAY_NAME_FUNCTION:
+                _check_named(structure, shape, i, problems)
             continue
         leaders.add(i + 1)
-        if row.kind is Kind.EXIT:
+        if row.kind is _EXIT:
             continue
-        target = index_of.get(starts[i] + 1 + jump_distance(row, insn), -1)
+        slot = starts[i] + 1 + jump_distance(row, insn)
+        target = index_of.get(slot, -1)
         if not shape.first <= target < shape.end:
-            said = f"'{row.name}' jumps to slot {starts[i] + 1 + jump_distance(row, insn)}, outside function '{shape.info.name}'"
+            said = f"'{row.name}' jumps to slot {slot}, outside function '{shape.info.name}'"
             problems.append(problem(structure, i, "jump-out-of-range", said, EINVAL))
             continue
         targets[i] = target
         leaders.add(target)
-    last = rows[shape.end - 1].kind
-    if last not in (Kind.EXIT, Kind.JUMP):
+    if rows[shape.end - 1].kind not in _NEVER_FALLS:
         said = f"control falls off the end of function '{shape.info.name}'"
         problems.append(problem(structure, shape.end - 1, "falls-off-end", said, EINVAL))
     if len(problems) > before:
@@ -169,18 +176,15 @@ def _split_spans(structure: Structure, shape: Shape, problems: list[Diagnostic])
     number = {first: n for n, first in enumerate(firsts)}
     for first, following in zip(firsts, [*firsts[1:], shape.end], strict=True):
         i = following - 1
-        kind = rows[i].kind
         taken = (number[targets[i]],) if i in targets else ()
-        falls = () if kind in (Kind.EXIT, Kind.JUMP) else (number[following],)
+        falls = () if rows[i].kind in _NEVER_FALLS else (number[following],)
         shape.spans.append(Span(first, i, taken + falls))
     _check_reachable(structure, shape, problems)
 
 
-def _check_insn(structure: Structure, shape: Shape, i: int, problems: list[Diagnostic]) -> None:
+def _check_named(structure: Structure, shape: Shape, i: int, problems: list[Diagnostic]) -> None:
+    """Note the function that an instruction calls or takes the address of, if it names one."""
     row, insn = structure.rows[i], structure.program.insns[i]
-    if writes_frame_pointer(row, insn):
-        said = problem(structure, i, "frame-pointer-write", "frame pointer r10 is read only", EACCES)
-        structure.forbidden[i] = 0, said
     target = called_slot(insn, structure.starts[i])
     if target is None:
         return
