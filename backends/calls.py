@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from backends import abi
 from backends.calls_through import emit_indirect
+from backends.map_arguments import emit_for_map
 from ir.context import HEADER
 from ir.core import Call, Const, Value
 from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, helper_by_id
@@ -19,7 +20,7 @@ from ir.isa import Callee
 from ir.kfuncs import KFUNCS
 from ir.maps import MapFlag
 from ir.object import POISON_HELPER, Map
-from ir.region import INNER, RegionKind, map_named
+from ir.region import RegionKind
 
 if TYPE_CHECKING:
     from backends.function import FunctionLowering
@@ -140,7 +141,12 @@ def _helper(lowering: FunctionLowering, call: Call) -> str:
 
 def _known(lowering: FunctionLowering, call: Call, helper: Helper, host_symbol: str) -> str:
     """Call a helper or kfunc whose prototype is known: its native form, else the host's under `host_symbol`."""
-    map_ = _check_arguments(lowering, call, helper)
+    return emit_for_map(lowering, call, helper, lambda map_: _on(lowering, call, helper, host_symbol, map_))
+
+
+def _on(lowering: FunctionLowering, call: Call, helper: Helper, host_symbol: str, map_: Map | None) -> str:
+    """Call a helper or kfunc on a map, if it has one; the result as an operand of the type that the regions give it."""
+    _check_arguments(lowering, call, helper, map_)
     native = lowering.unit.natives.find(helper, map_)
     given = ["ptr %run"]
     kinds = ["ptr"]
@@ -199,22 +205,14 @@ def _is_pointer(helper: Helper, number: int) -> bool:
     )
 
 
-def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> Map | None:
-    """Check what the prototype asks of each argument; the map argument, if there is one."""
-    map_: Map | None = None
+def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper, map_: Map | None) -> None:
+    """Check what the prototype asks of each argument; `map_` is the map argument, if there is one."""
+    if map_ is not None and map_.flags & MapFlag.RDONLY_PROG and helper.name in _CHANGES:
+        said = f"{helper.full_name} changes map '{map_.name}', which programs may only read"
+        lowering.problem("read-only-map", said, call.at)
     for number, (argument, value) in enumerate(zip(helper.arguments, call.args, strict=False)):
         region = lowering.regions.of(value)
         match argument.kind:
-            case ArgumentKind.MAP:
-                if region.kind is RegionKind.MAP:
-                    map_ = map_named(lowering.module, region.name)
-                    _check_inner(lowering, call, value)
-                    if map_ is not None and map_.flags & MapFlag.RDONLY_PROG and helper.name in _CHANGES:
-                        said = f"{helper.full_name} changes map '{region.name}', which programs may only read"
-                        lowering.problem("read-only-map", said, call.at)
-                elif region.kind is not RegionKind.UNKNOWN or not lowering.facts.is_proved(call):
-                    said = f"argument {number + 1} of {helper.full_name} must be a map"
-                    lowering.problem("helper-argument", said, call.at)
             case ArgumentKind.CONTEXT:
                 _check_context(lowering, call, value, f"argument {number + 1} of {helper.full_name}")
             case ArgumentKind.FUNCTION:
@@ -230,7 +228,6 @@ def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper) -> 
                 _check_memory(lowering, call, argument, number, map_)
             case _:
                 pass
-    return map_
 
 
 def _check_context(lowering: FunctionLowering, call: Call, value: Value, what: str) -> None:
@@ -249,22 +246,6 @@ def _check_context(lowering: FunctionLowering, call: Call, value: Value, what: s
         return
     same = text.eq(64, lowering.as_int(value), lowering.as_int(start))
     lowering.trap_unless(same, abi.Trap.MEMORY, call.at)
-
-
-def _is_inner(lowering: FunctionLowering, value: Value) -> bool:
-    return lowering.regions.of(value).name.endswith(INNER)
-
-
-def _check_inner(lowering: FunctionLowering, call: Call, value: Value) -> None:
-    """A map found in a map is used as it was found, and only when it was found."""
-    if not _is_inner(lowering, value) or lowering.facts.is_proved(call):
-        return
-    root, offset = lowering.regions.offset(value)
-    if root is not lowering.regions.of(value).origin or offset:
-        lowering.problem("helper-argument", "a map found in a map must be passed on as it was found", call.at)
-        return
-    found = lowering.text.emit(f"icmp ne ptr {lowering.operands[root]}, null")
-    lowering.trap_unless(found, abi.Trap.MEMORY, call.at)
 
 
 def _check_memory(
@@ -289,7 +270,11 @@ def _check_memory(
 def _tail_call(lowering: FunctionLowering, call: Call) -> str:
     """Jump to the program in the table, or go on with r0 = -1 (in the kernel: whatever r0 was) when there is none."""
     helper = HELPERS[TAIL_CALL]
-    map_ = _check_arguments(lowering, call, helper)
+    return emit_for_map(lowering, call, helper, lambda map_: _tail_call_by(lowering, call, helper, map_))
+
+
+def _tail_call_by(lowering: FunctionLowering, call: Call, helper: Helper, map_: Map | None) -> str:
+    _check_arguments(lowering, call, helper, map_)
     native = lowering.unit.natives.find(helper, map_)
     text = lowering.text
     context, table, index = call.args

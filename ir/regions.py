@@ -342,12 +342,15 @@ class Regions:
         elif call.callee is Callee.HELPER and call.target == TIMER_SET_CALLBACK and call.args[0] is value:
             self._propagate_timer(call.args[1], region)
         elif call.args and call.args[0] is value and self._result_kind(call) is ResultKind.MAP_VALUE:
-            if region.kind is not RegionKind.MAP:
-                self._set(call, UNKNOWN)
-            elif holds_maps(self.module, region.name):
-                self._set(call, Region(RegionKind.MAP, region.name + INNER, call))
-            else:
-                self._set(call, Region(RegionKind.MAP_VALUE, region.name, call))
+            parts = region.parts or ((region.kind, region.name),)
+            for kind, name in sorted(parts, key=lambda part: part[1]):
+                self._set(call, self._found_in(name, call) if kind is RegionKind.MAP else UNKNOWN)
+
+    def _found_in(self, map: str, call: Call) -> Region:
+        """What a lookup in a map finds."""
+        if holds_maps(self.module, map):
+            return Region(RegionKind.MAP, map + INNER, call)
+        return Region(RegionKind.MAP_VALUE, map, call)
 
     def _names_of(self, call: Call) -> tuple[str, ...]:
         """The functions that a call by name or through a register may run, as far as that is seen here."""
