@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from ir.diagnostics import Diagnostic
 from ir.functions import called_slot
-from ir.helpers import helper_by_id
+from ir.helpers import ResultKind, helper_by_id
 from ir.isa import ARGUMENT_REGISTERS, FRAME_POINTER, R0, R6, ROWS_BY_OPCODE, Callee, Insn, Kind, Row
 from ir.object import POISON_HELPER, FunctionInfo
 
@@ -156,11 +156,17 @@ class _Flow:
             reads, made = callee.reads, 1 << R0 if callee.returns else 0
         else:
             count, takes_more = self._parameters(i, row, insn)
+            made = 0 if self._is_void(row, insn) else made
             reads = 1 << insn.dst if row.callee is Callee.INDIRECT else (2 << count) - 2
             if takes_more:
                 self.open.add(i)
         self.shape.call_reads[i] = reads
         return Effects(reads, _CLOBBERED, made)
+
+    def _is_void(self, row: Row, insn: Insn) -> bool:
+        """Whether a call leaves no result in r0."""
+        helper = helper_by_id(insn.imm, self.structure.program.type) if row.callee is Callee.HELPER else None
+        return helper is not None and helper.result.kind is ResultKind.VOID
 
     def _parameters(self, i: int, row: Row, insn: Insn) -> tuple[int, bool]:
         """How many arguments a call out of the program surely takes, and whether it takes what else there is."""

@@ -21,7 +21,7 @@ from ir.isa import (
 from ir.object import FunctionInfo, Program
 from ir.register_flow import ALL, declared, flow_registers, writes_frame_pointer
 
-EINVAL, E2BIG, EACCES = 22, 7, 13
+EINVAL, E2BIG, EACCES, EBADF = 22, 7, 13, 9
 MAX_FUNCTIONS = 256
 MAX_DEPTH = 8
 MAX_INSNS = 1_000_000
@@ -187,6 +187,9 @@ def _check_named(structure: Structure, shape: Shape, i: int, problems: list[Diag
     row, insn = structure.rows[i], structure.program.insns[i]
     target = called_slot(insn, structure.starts[i])
     if target is None:
+        if row.kind is Kind.WIDE and insn.src and structure.starts[i] not in structure.program.references:
+            said = f"nothing is known by the number {insn.imm & 0xFFFF_FFFF} that is loaded here"
+            problems.append(problem(structure, i, "bad-map-descriptor", said, EBADF))
         return
     if target not in structure.shapes:
         problems.append(

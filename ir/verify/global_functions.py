@@ -64,6 +64,8 @@ def arguments_of(subject: Subject, function: Function) -> tuple[Argument, ...] |
     prototype = subject.btf.type(type.type_id) if isinstance(type, FunctionType) else None
     if not isinstance(prototype, Prototype):
         return None
+    if not isinstance(subject.btf.type(subject.btf.strip(prototype.returns)), Int | Enum):
+        raise Refused("global-function", f"global function '{info.name}' does not return a number")
     tags = _tags(subject, info.btf_id)
     return tuple(
         _argument(subject, parameter.type_id, tags.get(position, ()), position + 1)

@@ -20,7 +20,7 @@ from ir.verify.state import State
 from ir.verify.steps import Steps
 from ir.verify.subject import Subject
 from ir.verify.unprivileged import GONE, HELPERS
-from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, Trust, start_of
+from ir.verify.values import ANY, ZERO, Area, AreaKind, Known, Pointer, Trust, start_of
 
 _M = MapType
 # Helpers that take only maps of these types (kernel/bpf/verifier.c, check_map_func_compatibility).
@@ -179,6 +179,8 @@ def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passe
     passed = check_arguments(steps, state, call, helper)
     if passed.map is not None:
         _check_map(subject, passed, helper)
+    if helper.name == "get_local_storage" and state.of(call.args[1]) != ZERO:
+        raise Refused("bad-argument", f"{helper.full_name}: argument 2: flags are not 0", call.args[1])
     note_writes(steps, state, passed)
     if passed.released is not None:
         release(state, passed.released, GONE if subject.unprivileged else ANY)

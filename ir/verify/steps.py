@@ -5,7 +5,7 @@ Calls are ir/verify/helper_calls.py's.
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 from ir.core import Address, Alu, Atomic, Call, Const, Frame, Function, Inst, Load, PacketLoad, Store
 from ir.isa import ROW_BY_NAME, ROWS, Kind
@@ -234,6 +234,10 @@ class Steps:
         state.known[inst] = plain_range(inst.row) if inst.row.size < 8 else ANY
 
 
+# What may be done with any pointer: to copy it, and what surely makes a number of it.
+_SCRAMBLING: Final = ("mov", "neg", "be", "le", "bswap")
+
+
 def plain_number(inst: Alu) -> Known:
     """What a 32-bit operation on an arena pointer gives."""
     return UNSIGNED[4] if inst.row.bits == 32 else ANY
@@ -245,7 +249,7 @@ def _check_pointer_arithmetic(inst: Alu, x: Known, y: Known) -> None:
     operation = name.split(" ")[0]
     pointer, value = (x, inst.x) if type(x) is Pointer else (y, inst.y)
     assert type(pointer) is Pointer
-    if name.startswith("mov"):
+    if name.startswith(_SCRAMBLING):
         return
     if inst.row.bits == 32 and operation != "sub32":
         raise Refused("pointer-arithmetic", f"32-bit arithmetic on a {pointer.area} pointer", value)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import bpfc
+from bpfc.verification import verify_program
+from ir.btf import read_btf
+from ir.btf_encode import encode_btf
+from ir.btf_types import Function, Prototype
+from ir.isa import Insn
 from ir.kinds import ProgramType
 
 ROOT = Path(__file__).parents[3]
@@ -74,3 +80,28 @@ def test_an_infrared_program_reads_its_sample_whole() -> None:
         size: bpfc.assemble(text, type=ProgramType.LIRC_MODE2).verify().ok for size, text in reads.items()
     }
     assert verdicts == {8: False, 32: True, 64: False}
+
+
+def test_a_global_function_has_to_return_a_number() -> None:
+    source = bpfc.load(ROOT / "tests/objects/extended.o").object
+    assert source.btf is not None
+    program = source.programs["adds_value"]
+    called = next(function for function in program.functions if function.name == "adds")
+    types = [source.btf.type(id) for id in source.btf.ids() if id]
+    type = types[called.btf_id - 1]
+    assert isinstance(type, Function)
+    prototype = types[type.type_id - 1]
+    assert isinstance(prototype, Prototype)
+    types[type.type_id - 1] = replace(prototype, returns=0)
+    assert verify_program(source, program).is_accepted
+    report = verify_program(replace(source, btf=read_btf(encode_btf(types))), program)
+    assert [found.code for found in report.diagnostics] == ["global-function"]
+    assert "'adds' does not return a number" in report.diagnostics[0].message
+
+
+def test_a_wide_load_that_nobody_bound_is_refused() -> None:
+    source = bpfc.assemble("r1 = 0 ll\nr0 = 0\nexit").object
+    program = source.programs["main"]
+    insns = (Insn(0x18, 1, 1, 0, 7), *program.insns[1:])
+    report = verify_program(source, replace(program, insns=insns))
+    assert [found.code for found in report.diagnostics] == ["bad-map-descriptor"]
