@@ -14,7 +14,7 @@ DEV := $(VENV)/.dev
 FLOORS := ir backends runtime bpfc
 BIG_ENDIAN := everything extended extending globals hooked packet_tracers replacements static_keys switched tables tracers \
 	xdp_stats
-OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c)) $(BIG_ENDIAN:%=tests/objects/%.eb.o)
+OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c tests/golden/verify/*.c)) $(BIG_ENDIAN:%=tests/objects/%.eb.o)
 MICROS := $(patsubst %.c,%.o,$(filter-out %/native.c,$(wildcard benchmarks/programs/*.c))) \
 	$(addprefix benchmarks/programs/random_,1k.o 4k.o 16k.o)
 

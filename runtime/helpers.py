@@ -19,7 +19,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from errno import EEXIST, EINVAL, ENOENT, ENOSYS
+from errno import EEXIST, EINVAL, ENOENT, ENOSYS, ENOTSUP
 from typing import Final, Protocol, final
 
 from backends import abi
@@ -159,12 +159,18 @@ class HelperTable(MutableMapping[str, "UserHelper | LlvmHelper"]):
 
 
 class KfuncTable(dict[str, "UserHelper | LlvmHelper"]):
-    """The user's kernel functions by name; they get the registers as numbers. RejectedError for one that we have."""
+    """The user's kernel functions by name; they get the registers as numbers.
+
+    RejectedError for one that we have, and for bpf_throw: programs are proved safe because it does not return.
+    """
 
     def __setitem__(self, name: str, function: UserHelper | LlvmHelper) -> None:
         if name in KFUNCS:
             said = f"kernel function '{name}' is native here and can't be another"
             raise RejectedError([Diagnostic("native-kfunc", said, errno=EEXIST)])
+        if name == "bpf_throw":
+            said = "'bpf_throw' never returns, and nothing that is given for it can do that"
+            raise RejectedError([Diagnostic("native-kfunc", said, errno=ENOTSUP)])
         super().__setitem__(name, function)
 
 

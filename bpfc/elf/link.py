@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from bpfc.elf.functions import CALLX_OPCODE, WIDE_OPCODE, Code
 from bpfc.elf.image import Image
 from ir.btf_ext import CoreRelocation
+from ir.btf_types import BtfKind, DeclTag
 from ir.diagnostics import SourceLine
 from ir.isa import Insn
 from ir.lines import LineTable
@@ -21,6 +22,7 @@ from ir.object import FunctionInfo, FunctionTable, Map, Program, Reference, Refe
 from ir.sections import section_meaning
 
 E2BIG = 7
+_EXCEPTION_TAG = "exception_callback:"
 MAX_LINKED = 1 << 21
 """Slots that all programs of an object may have together, subprograms counted once per program."""
 
@@ -37,6 +39,7 @@ def link_programs(image: Image, codes: Sequence[Code], maps: Sequence[Map]) -> d
     if image.problems:
         return programs
     tables = _tables(image, maps, by_place)
+    callbacks = _exception_callbacks(image)
     linked = 0
     for entry in codes:
         if not entry.is_entry:
@@ -46,7 +49,8 @@ def link_programs(image: Image, codes: Sequence[Code], maps: Sequence[Map]) -> d
                 "duplicate-program", f"there are two programs called '{entry.name}'", entry.location(image, 0)
             )
             continue
-        order, found = _reach_all(entry, by_place, tables)
+        ends = [code for code in codes if code.is_global and code.name == callbacks.get(entry.btf_id)]
+        order, found = _reach_all([entry, *ends[:1]], by_place, tables)
         linked += sum(code.starts[-1] for code in order)
         if linked > MAX_LINKED:
             said = f"programs have more than {MAX_LINKED} instructions together"
@@ -79,13 +83,26 @@ def _tables(
     return tables
 
 
+def _exception_callbacks(image: Image) -> dict[int, str]:
+    """The name of the function that the exceptions of each entry function end in, by the entry's type (as libbpf appends it)."""
+    tags = [image.btf.type(id) for id in image.btf.of_kind(BtfKind.DECL_TAG)] if image.btf is not None else []
+    return {
+        tag.type_id: tag.value.removeprefix(_EXCEPTION_TAG)
+        for tag in tags
+        if isinstance(tag, DeclTag) and tag.component < 0 and tag.value.startswith(_EXCEPTION_TAG)
+    }
+
+
 def _reach_all(
-    entry: Code,
+    roots: Sequence[Code],
     by_place: Mapping[tuple[int, int], Code],
     tables: Sequence[tuple[str, FunctionTable, Mapping[int, Code]]],
 ) -> tuple[list[Code], dict[int, Code]]:
-    """`entry` and what it calls, by name or through tables; and the functions it may find in tables, by token."""
-    order = _reachable([entry], by_place)
+    """An entry function, its exception callback, and what they call, by name or through tables.
+
+    And the functions that they may find in tables, by token.
+    """
+    order = _reachable(roots, by_place)
     found: dict[int, Code] = {}
     while any(insn.opcode == CALLX_OPCODE for code in order for insn in code.insns):
         used = {(one.name, one.offset) for code in order for one in code.references.values()}
@@ -95,11 +112,11 @@ def _reach_all(
             if any(name == map and table.start <= offset < table.end for name, offset in used)
             for token, code in functions.items()
         }
-        longer = _reachable([entry, *(found[token] for token in sorted(found))], by_place)
+        longer = _reachable([*roots, *(found[token] for token in sorted(found))], by_place)
         if len(longer) == len(order):
             break
         order = longer
-    return order, {token: code for token, code in sorted(found.items()) if code is not entry}
+    return order, {token: code for token, code in sorted(found.items()) if code is not roots[0]}
 
 
 def _reachable(roots: Sequence[Code], by_place: Mapping[tuple[int, int], Code]) -> list[Code]:

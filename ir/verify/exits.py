@@ -26,6 +26,11 @@ def check_exit(subject: Subject, state: State, value: Value) -> None:
         raise Refused("section-open", "exit within an RCU or preemption-disabled section")
     if subject.unprivileged:
         check_not_pointer(state, value, "returned")
+    check_result(subject, state, value, "r0")
+
+
+def check_result(subject: Subject, state: State, value: Value, what: str) -> None:
+    """Refuse a result that programs of this type may not give."""
     if subject.returns_nothing:
         return
     wanted = returns_of(subject.type, subject.attach_type)
@@ -36,12 +41,12 @@ def check_exit(subject: Subject, state: State, value: Value) -> None:
     known = state.of(value)
     if type(known) is Pointer:
         raise Refused(
-            "return-range", f"r0 is a {known.area} pointer at exit, wanted {wanted[0]}..{wanted[1]}"
+            "return-range", f"{what} is a {known.area} pointer at exit, wanted {wanted[0]}..{wanted[1]}"
         )
     if known.smin < wanted[0] or known.smax > wanted[1]:
         number = known.half()
         if number.smin < wanted[0] or number.smax > wanted[1]:
-            said = f"r0 is {known} at exit, wanted {wanted[0]}..{wanted[1]}"
+            said = f"{what} is {known} at exit, wanted {wanted[0]}..{wanted[1]}"
             raise Refused("return-range", said, value, "return one of the numbers allowed")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
 from typing import Final, Protocol, final
 
@@ -31,6 +32,13 @@ from ir.core import (
 )
 from ir.isa import Callee
 from ir.object import POISON_HELPER
+from ir.verify.abrupt import (
+    check_throw,
+    check_throwing_call,
+    is_exception_callback,
+    leave_packet_load,
+    leave_tail_call,
+)
 from ir.verify.branch import fork
 from ir.verify.callbacks import call_back
 from ir.verify.effects import functions_that_move_packets
@@ -146,9 +154,15 @@ class Walk:
     def __init__(self, explorer: Explorer, function: Function, frames: tuple[Area, ...]) -> None:
         self.explorer = explorer
         self.function = function
+        self.main = explorer.subject.module.main
         self.frames = frames
         self.outline = explorer.outline(function)
         self.steps = Steps(explorer.subject, function, frames)
+        if function is not self.main:
+            self.steps.leave_packet_load = partial(leave_packet_load, self)
+        self.is_end = function is self.main or (
+            not frames and is_exception_callback(explorer.subject, function)
+        )
         self.groups: dict[Param, Group] = {}
         self.visits = Visits(self.outline)
         self._kept: dict[Block, dict[object, list[Visit]]] = {}
@@ -217,7 +231,7 @@ class Walk:
         """Follow every way out of a block; the last may have the state itself."""
         terminator = block.terminator
         if type(terminator) is Return:
-            self._return(state, terminator.value)
+            self.leave(state, terminator.value)
             return
         if type(terminator) is Jump:
             self._arrive(block, terminator.edge, state)
@@ -391,15 +405,22 @@ class Walk:
         if call.callee is Callee.HELPER:
             helper = find_helper(subject, call)
             passed = call_helper(self.steps, state, call, helper)
+            if helper.name == "tail_call" and self.function is not self.main:
+                leave_tail_call(self, state)
             return call_back(self, state, call, helper, passed) if passed.function else [state]
         if call.callee is Callee.KFUNC:
-            call_kfunc(self.steps, state, call, find_kfunc(subject, call))
+            kfunc = find_kfunc(subject, call)
+            call_kfunc(self.steps, state, call, kfunc)
+            if "throws" in kfunc.flags:
+                check_throw(self, state, call)
+                return []
             return [state]
         return call_any(self, state, call)
 
     def _call_subprogram(self, state: State, call: Call, function: Function) -> list[State]:
         arguments = arguments_of(self.explorer.subject, function)
         if arguments is not None:
+            check_throwing_call(self.explorer.subject, state, function)
             check_call(self.steps, state, call, function.name, arguments)
             if function not in self.explorer.called:
                 self.explorer.called.append(function)
@@ -445,11 +466,11 @@ class Walk:
             state.alias.pop(call, None)
         return state
 
-    def _return(self, state: State, value: Value) -> None:
+    def leave(self, state: State, value: Value) -> None:
         """Keep what the caller needs of the state at an exit."""
         known = state.of(value)
         module = self.explorer.subject.module
-        if self.function is module.main and module.context.is_main:
+        if self.is_end and module.context.is_main:
             check_exit(self.explorer.subject, state, value)
         elif not self.frames and arguments_of(self.explorer.subject, self.function) is not None:
             check_global_exit(state, value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from ir.btf_types import DeclTag, Enum, Int, Prototype
+from ir.btf_types import Enum, Int, Prototype
 from ir.btf_types import Function as FunctionType
 from ir.btf_types import Pointer as PointerType
 from ir.core import Call, Function, Value
@@ -66,22 +66,11 @@ def arguments_of(subject: Subject, function: Function) -> tuple[Argument, ...] |
         return None
     if not isinstance(subject.btf.type(subject.btf.strip(prototype.returns)), Int | Enum):
         raise Refused("global-function", f"global function '{info.name}' does not return a number")
-    tags = _tags(subject, info.btf_id)
+    tags = subject.declaration_tags
     return tuple(
-        _argument(subject, parameter.type_id, tags.get(position, ()), position + 1)
+        _argument(subject, parameter.type_id, tags.get((info.btf_id, position), ()), position + 1)
         for position, parameter in enumerate(prototype.parameters)
     )
-
-
-def _tags(subject: Subject, function_id: int) -> dict[int, list[str]]:
-    """The declaration tags of a function's parameters, by position."""
-    found: dict[int, list[str]] = {}
-    assert subject.btf is not None
-    for id in subject.btf.ids():
-        type = subject.btf.type(id)
-        if isinstance(type, DeclTag) and type.type_id == function_id and type.component >= 0:
-            found.setdefault(type.component, []).append(type.value)
-    return found
 
 
 def _argument(subject: Subject, type_id: int, tags: Sequence[str], number: int) -> Argument:

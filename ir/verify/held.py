@@ -55,6 +55,11 @@ class Held:
         """With these stack objects and no others."""
         return replace(self, objects=objects)
 
+    @property
+    def objects_in_use(self) -> bool:
+        """Whether a stack object holds a reference."""
+        return any(found.is_owned for found in self.objects)
+
     def object_at(self, frame: Area, offset: int) -> StackObject | None:
         """The stack object that starts there."""
         for found in self.objects:

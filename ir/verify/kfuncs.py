@@ -12,7 +12,8 @@ Results besides: `slice` (as many bytes as the last size, read only; `slicerw` w
 `word8` 8 bytes, writable), `context` (the kernel's own structure behind the context), `cast` (an untrusted object of the
 type whose number is the second argument).
 Flags: `acquire` (the result has to be released), `sleeps`, `rcu+` `rcu-` `preempt+` `preempt-` (sections),
-`start` `step` `stop` (of iterators), `iterator` (for programs that iterate), `rcu` (the result lives in an RCU section).
+`start` `step` `stop` (of iterators), `iterator` (for programs that iterate),
+`throws` (does not return), `rcu` (the result lives in an RCU section).
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ bpf_iter_css_task_destroy(iter:css_task) -> void stop
 bpf_iter_kmem_cache_new(newiter:kmem_cache) -> int start sleeps
 bpf_iter_kmem_cache_next(iter:kmem_cache) -> btf:kmem_cache? step sleeps
 bpf_iter_kmem_cache_destroy(iter:kmem_cache) -> void stop sleeps
+bpf_throw(any) -> void throws
 bpf_rcu_read_lock() -> void rcu+
 bpf_rcu_read_unlock() -> void rcu-
 bpf_preempt_disable() -> void preempt+

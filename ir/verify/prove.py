@@ -14,6 +14,7 @@ from ir.btf import Btf
 from ir.core import Function, Module
 from ir.diagnostics import Diagnostic
 from ir.stack_depth import check_stack
+from ir.verify.abrupt import exception_callback
 from ir.verify.explain import explain, explain_structure
 from ir.verify.explore import Effort, Explorer, Witness
 from ir.verify.global_functions import arguments_of, entry_of
@@ -117,10 +118,25 @@ def prove_main(explorer: Explorer) -> None:
             arguments = arguments_of(subject, function)
             assert arguments is not None, "its calls were checked by them"
             explorer.walk(function, entry_of(subject, function, arguments), ())
+        _prove_exception_callback(explorer)
     except Refused as refused:
         if not refused.function:
             refused.function = main.name
         raise
+
+
+def _prove_exception_callback(explorer: Explorer) -> None:
+    """Walk the function that exceptions end in, which takes one number and returns for the program."""
+    subject = explorer.subject
+    functions = subject.module.functions
+    function = functions.get(exception_callback(subject)) if len(functions) > 1 else None
+    if function is None:
+        return
+    arguments = arguments_of(subject, function) or ()
+    if [argument.kind for argument in arguments] != ["number"]:
+        said = f"exception callback '{function.name}' does not take one number"
+        raise Refused("bad-exception", said)
+    explorer.walk(function, entry_of(subject, function, arguments), ())
 
 
 def entry_state(subject: Subject) -> State:

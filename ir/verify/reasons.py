@@ -65,6 +65,9 @@ _PROOF: Final[Mapping[str, Reason]] = {
     "section-not-open": Reason("resource", "enter the section first, on every way"),
     "section-open": Reason("resource", "leave the section first, on every way"),
     "bad-argument": Reason("call", "pass what the helper's prototype says (bpfc feature lists helpers)"),
+    "bad-exception": Reason(
+        "call", "throw and tail-call from functions that return a number, outside of callbacks", EINVAL
+    ),
     "bad-size": Reason("call", "bound the size before the call, from below and above"),
     "call-depth": Reason("call", "inline a function, or call fewer from each other", E2BIG),
     "global-function": Reason("call", "return a number and pass what the function's type says", EINVAL),

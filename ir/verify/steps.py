@@ -5,6 +5,7 @@ Calls are ir/verify/helper_calls.py's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, final
 
 from ir.core import Address, Alu, Atomic, Call, Const, Frame, Function, Inst, Load, PacketLoad, Store
@@ -68,6 +69,7 @@ class Steps:
         self.function = function
         self.frame = subject.frame_of(function)
         self.frames = frames
+        self.leave_packet_load: Callable[[State], None] | None = None  # what else one in a subprogram does
 
     def apply(self, state: State, inst: Inst) -> None:
         """Refuse `inst` or bring `state` to after it."""
@@ -232,6 +234,8 @@ class Steps:
         if inst.index is not None and type(state.of(inst.index)) is Pointer:
             raise Refused("packet-access", "legacy packet load with a pointer as index", inst.index)
         state.known[inst] = plain_range(inst.row) if inst.row.size < 8 else ANY
+        if self.leave_packet_load is not None:
+            self.leave_packet_load(state)
 
 
 # What may be done with any pointer: to copy it, and what surely makes a number of it.

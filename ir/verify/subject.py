@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Final, final
 
 from ir.btf import Btf
+from ir.btf_types import BtfKind, DeclTag
 from ir.core import Alu, Function, Module, Param
 from ir.helper_sets import allowed_helpers
 from ir.kinds import MapType, ProgramType
@@ -68,6 +69,16 @@ class Subject:
     def kernel(self) -> Btf | None:
         """The types of the kernel, None when they are not known."""
         return self._kernel() if callable(self._kernel) else self._kernel
+
+    @cached_property
+    def declaration_tags(self) -> Mapping[tuple[int, int], Sequence[str]]:
+        """The declaration tags of the program's types, by type and component (-1: the whole)."""
+        found: dict[tuple[int, int], list[str]] = {}
+        for id in self.btf.of_kind(BtfKind.DECL_TAG) if self.btf is not None else ():
+            tag = self.btf.type(id) if self.btf is not None else None
+            if isinstance(tag, DeclTag):
+                found.setdefault((tag.type_id, tag.component), []).append(tag.value)
+        return found
 
     @cached_property
     def target(self) -> Target | None:

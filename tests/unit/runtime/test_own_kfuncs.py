@@ -66,3 +66,8 @@ def test_a_function_that_nobody_has_is_named_with_the_way_to_give_it() -> None:
 def test_those_that_are_native_stay() -> None:
     with bpfc.load(OBJECT).start() as runtime, pytest.raises(RejectedError, match="bpf_strlen"):
         runtime.kfuncs["bpf_strlen"] = lambda *_: 0
+
+
+def test_nothing_stands_for_a_function_that_never_returns() -> None:
+    with bpfc.load(OBJECT).start() as runtime, pytest.raises(RejectedError, match="never returns"):
+        runtime.kfuncs["bpf_throw"] = lambda cookie: 0
