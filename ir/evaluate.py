@@ -73,6 +73,16 @@ class Evaluator:
         self._arguments = arguments
         return self._call_function(self.module.main, arguments)
 
+    def call(self, address: int, *arguments: int) -> int:
+        """Call the module's function at `address` from a helper (a callback); its result."""
+        function = self._function_at(address)
+        assert function is not None, "a callback is a function of the module"
+        return self._call_function(function, arguments[: len(function.params)])
+
+    def _function_at(self, address: int) -> Function | None:
+        start = self.module.program.tokens.get(address, (address - FUNCTION_BASE) / 8)
+        return next((each for each in self.module.functions.values() if each.info.start == start), None)
+
     def _call_function(self, function: Function, arguments: tuple[int, ...]) -> int:
         if self._depth == MAX_DEPTH:
             self._trap(
@@ -228,10 +238,9 @@ class _Activation:
         else:
             address = self.values[target]
             helper = environment.helpers.get(address)
-            start = machine.module.program.tokens.get(address, (address - FUNCTION_BASE) / 8)
-            for function in machine.module.functions.values():
-                if start == function.info.start:
-                    return machine._call_function(function, args)
+            function = machine._function_at(address)
+            if function is not None:
+                return machine._call_function(function, args)
         if helper is None:
             machine._trap(self.function, inst.at, "missing-helper", "helper is not provided")
         padded = (*args, 0, 0, 0, 0, 0)[:5]

@@ -56,6 +56,10 @@ _FORMS: Final = ("add", "sub", "and", "or", "xor", "lsh", "rsh", "arsh", "mov", 
 COMMON: Final = tuple(
     ROW_BY_NAME[f"{name}{bits} {form}"] for name in _FORMS for bits in (64, 32) for form in ("imm", "reg")
 )
+_MAP_LOADS: Final = {
+    ReferenceKind.MAP: ("lddw map_fd", "lddw map_idx"),
+    ReferenceKind.MAP_VALUE: ("lddw map_value", "lddw map_idx_value"),
+}
 _COUNTED: Final = frozenset(("lsh", "rsh", "arsh"))
 _DIVIDING: Final = frozenset(("div", "mod", "sdiv", "smod"))
 
@@ -93,7 +97,7 @@ class Author:
         self.daring = daring
         self.insns: list[Insn] = []
         self.references: dict[int, Reference] = {}
-        self.calls: list[int] = []
+        self.aims: list[tuple[int, str]] = []  # instructions that name a function, by its name
         self.slots = 0
         self.in_main = True
         self.room = 120
@@ -138,10 +142,15 @@ class Author:
         self.insns[mark.number] = insn._replace(imm=distance) if far else insn._replace(offset=distance)
 
     def refer(self, dst: int, name: str, offset: int | None = None) -> None:
-        """Load the address of map `name`, or of byte `offset` of its value."""
+        """Load the address of map `name`, or of byte `offset` of its value; now and then as one of an array of maps."""
         kind = ReferenceKind.MAP if offset is None else ReferenceKind.MAP_VALUE
         self.references[self.slots] = Reference(kind, name, offset or 0)
-        self.put("lddw map_fd" if offset is None else "lddw map_value", dst, imm=(offset or 0) << 32)
+        self.put(_MAP_LOADS[kind][self.random.random() < 0.1], dst, imm=(offset or 0) << 32)
+
+    def aim(self, row: str, function: str, dst: int = 0) -> None:
+        """Write a call of a function of this program, or a load of its address; where it is gets filled in at the end."""
+        self.aims.append((len(self.insns), function))
+        self.put(row, dst)
 
     def dares(self) -> bool:
         """Whether to do what may be unsafe, this time."""

@@ -1,25 +1,27 @@
 """Whole random programs, fast: from a seed, or from hypothesis' own source of chance, which then shrinks them.
 
-main:  keep r6 (and the length in r7), leave early when there are fewer than ENOUGH bytes
-       numbers from the packet, from global data, from constants; all of the stack written
-       statements
-       every number into global data, their mix into r0
-sub:   the same start without the test, a few statements
+main:      keep r6 (and the length in r7), leave early when there are fewer than ENOUGH bytes
+           numbers from the packet, from global data, from constants; all of the stack written
+           statements
+           every number into global data, their mix into r0
+callee:    the same start without the test, a few statements
+callback:  a few operations on a number and a word of the caller's frame
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, final
 
-from bpfc.testing.author import EDGES, NUMBERS, STACK_SIZE, WIDE_EDGES, Author
+from bpfc.testing.author import COMMON, EDGES, NUMBERS, STACK_SIZE, WIDE_EDGES, Author, Repertoire
 from bpfc.testing.case import Case
 from bpfc.testing.shapes.helpers import HASH, TABLE
 from bpfc.testing.shapes.pointers import DATA_SIZE, ENOUGH, place_of
-from bpfc.testing.shapes.table import PLAIN, WITH_STATIC
-from ir.isa import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10
+from bpfc.testing.shapes.table import PLAIN
+from ir.isa import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, slot_numbers
 from ir.kinds import MapType, ProgramType
 from ir.object import FunctionInfo, Map, Program
 
@@ -44,7 +46,7 @@ class Style:
     size: int = 8
     inputs: int = 8
     daring: float = 0.0
-    has_static: bool = False
+    repertoire: Repertoire = PLAIN
     types: tuple[ProgramType, ...] = TYPES
 
 
@@ -71,23 +73,17 @@ def draw_input(random: Random) -> bytes:
 
 
 def draw_program(random: Random, style: Style) -> Program:
-    """A program of one or two functions."""
+    """A program of one to three functions."""
     type = random.choice(style.types)
-    author = Author(random, type, WITH_STATIC if style.has_static else PLAIN, style.daring)
+    author = Author(random, type, style.repertoire, style.daring)
     _start_main(author)
     author.statements(random.randint(max(style.size // 2, 1), style.size), 0)
     _end_main(author)
     functions = [FunctionInfo("main", 0, author.slots, is_global=True)]
-    if author.calls:
-        start = author.slots
-        author.in_main = False
-        author.room += 40
-        _start_callee(author)
-        author.statements(max(style.size // 3, 1), 1)
-        author.put("mov64 reg", R0, random.choice(NUMBERS))
-        author.put("exit")
-        functions.append(FunctionInfo("callee", start, author.slots - start, is_global=False))
-        _aim_calls(author, start)
+    for name, write in _FUNCTIONS.items():
+        if any(name == named for _, named in author.aims):
+            functions.append(_function(author, name, write, style))
+    _aim(author, {each.name: each.start for each in functions})
     return Program(
         "main", SECTIONS[type], type, tuple(author.insns), tuple(functions), references=author.references
     )
@@ -131,6 +127,45 @@ def _start_main(author: Author) -> None:
     _write_stack(author)
 
 
+def _function(
+    author: Author, name: str, write: Callable[[Author, Style], None], style: Style
+) -> FunctionInfo:
+    """Write a function after what is there."""
+    start = author.slots
+    author.in_main = False
+    author.room += 40
+    write(author, style)
+    return FunctionInfo(name, start, author.slots - start, is_global=False)
+
+
+def _callee(author: Author, style: Style) -> None:
+    """A function of the context or memory, a number, a pointer into the caller's frame and another number."""
+    _start_callee(author)
+    author.statements(max(style.size // 3, 1), 1)
+    author.put("mov64 reg", R0, author.random.choice(NUMBERS))
+    author.put("exit")
+
+
+def _callback(author: Author, style: Style) -> None:
+    """A function of a number and a pointer to 8 bytes of the caller's frame: 0, or 1 to be called no more."""
+    random = author.random
+    author.put("mov64 reg", R7, R2)
+    author.put("ldx64", R3, R7)
+    for register in (R0, R2, R4, R5, R8, R9):
+        author.put("mov64 imm", register, imm=random.choice(EDGES))
+    for _ in range(random.randint(1, 3)):
+        author.alu(random.choice(COMMON), random.choice((R0, R3, R4)), random.choice(NUMBERS))
+    author.put("stx64", R7, R3)
+    author.put("mov64 imm", R0, imm=0)
+    mark = author.branch(R1, R4)
+    author.put("mov64 imm", R0, imm=1)
+    author.patch(mark)
+    author.put("exit")
+
+
+_FUNCTIONS: Final = {"callee": _callee, "callback": _callback}  # the callee may name the callback
+
+
 def _start_callee(author: Author) -> None:
     random = author.random
     author.put("mov64 reg", R6, R1)
@@ -163,13 +198,11 @@ def _end_main(author: Author) -> None:
     author.put("exit")
 
 
-def _aim_calls(author: Author, start: int) -> None:
-    slot = 0
-    calls = set(author.calls)
-    for number, insn in enumerate(author.insns):
-        if number in calls:
-            author.insns[number] = insn._replace(imm=start - slot - 1)
-        slot += insn.slots
+def _aim(author: Author, starts: Mapping[str, int]) -> None:
+    """Fill in where functions are, as distances in slots from the slot after the first of an instruction."""
+    slots = slot_numbers(author.insns)
+    for number, name in author.aims:
+        author.insns[number] = author.insns[number]._replace(imm=starts[name] - slots[number] - 1)
 
 
 def _content(random: Random, name: str, size: int) -> Map:

@@ -15,7 +15,8 @@ from bpfc.loaded import Loaded
 from bpfc.options import Options
 from bpfc.running import Runtime
 from bpfc.testing.case import LICENSE, Case
-from bpfc.testing.reference import FUEL, Observed, Outcome
+from bpfc.testing.reference import FUEL, Observed, Outcome, mix
+from bpfc.testing.shapes.functions import KFUNC
 from ir.diagnostics import TrapError
 from ir.encoding import decode, encode
 from ir.kinds import MapType
@@ -62,6 +63,7 @@ def started(case: Case, options: Options, target: str | None = None) -> Iterator
     """The case running, here or on the emulated machine `target`, which this process makes once."""
     machine = machine_of(target) if target is not None else None
     with load(case).start(options, LIMITS, machine) as runtime:
+        runtime.kfuncs[KFUNC] = mix
         yield runtime
 
 

@@ -14,6 +14,7 @@ from errno import E2BIG, EEXIST, EFAULT, EINVAL, ENOENT
 from typing import Any, Final, final
 
 from bpfc.testing.case import Case
+from bpfc.testing.shapes.functions import KFUNC
 from ir.algebra import signed
 from ir.context import HEADER, Pointer, layout_of
 from ir.core import Module
@@ -28,6 +29,8 @@ from ir.segments import Memory, Segment, make_segment
 PACKET_BASE: Final = 0x1_0000_0000
 CONTEXT_BASE: Final = 0x2_0000_0000
 MAPS_BASE: Final = 0x3_0000_0000
+VARIABLE_BASE: Final = 0x4_0000_0000  # of the kernel's one variable
+MOST_LOOPS: Final = 1 << 23
 HEAD_ROOM: Final = 256
 TAIL_ROOM: Final = 320
 XDP_FRAME: Final = 40
@@ -36,6 +39,11 @@ FUEL: Final = 20_000
 SEED: Final = 0x9E37_79B9_7F4A_7C15
 U64: Final = (1 << 64) - 1
 _ELSEWHERE: Final = 0x12_3456_7890  # changes the upper half of an address, and the lower
+
+
+def mix(x: int, y: int, *_: int) -> int:
+    """What the one kernel function of campaigns does."""
+    return (x * 0x9E37_79B9_7F4A_7C15 ^ y >> 7) & U64
 
 
 @final
@@ -176,11 +184,15 @@ class World:
             26: self._load_bytes,
             44: self._adjust_head,
             65: self._adjust_tail,
+            181: self._loop,
             189: self._load_xdp_bytes,
         }
-        return Environment(helpers, resolve=self._resolve, flipped=self.flipped, fuel=FUEL, trace=self.trace)
+        kfuncs: dict[str, Helper] = {KFUNC: lambda machine, *arguments: mix(*arguments)}
+        return Environment(helpers, kfuncs, self._resolve, self.flipped, FUEL, trace=self.trace)
 
     def _resolve(self, reference: Reference) -> int:
+        if reference.kind is ReferenceKind.KSYM:
+            return VARIABLE_BASE
         store = self.stores[reference.name]
         if reference.kind is ReferenceKind.MAP:
             return store.base
@@ -246,6 +258,17 @@ class World:
             return -EFAULT & U64
         target[:] = self._buffer[self._start + offset : self._start + offset + size]
         return 0
+
+    def _loop(self, machine: Any, times: int, callback: int, context: int, flags: int, *_: int) -> int:
+        times &= 0xFFFF_FFFF
+        if flags:
+            return -EINVAL & U64
+        if times > MOST_LOOPS:
+            return -E2BIG & U64
+        for number in range(times):
+            if machine.call(callback, number, context):
+                return number + 1
+        return times
 
     def _load_xdp_bytes(self, machine: Any, context: int, offset: int, to: int, size: int, *_: int) -> int:
         offset, size = offset & 0xFFFF_FFFF, size & 0xFFFF_FFFF

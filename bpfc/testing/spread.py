@@ -47,8 +47,10 @@ U64: Final = (1 << 64) - 1
 FRAME_SIZE: Final = 512
 APART: Final = 44  # bits of an address that are the offset into an object
 _MAPS: Final = 1 << 16  # numbers of "objects" that are maps themselves
+_FUNCTIONS: Final = 1 << 17  # and of those that are functions
 _DEPTH: Final = 8
 EFAULT: Final = 14
+EINVAL: Final = 22
 LOOKUP, UPDATE, DELETE, PRANDOM = 1, 2, 3, 7
 LOAD_BYTES, XDP_LOAD_BYTES, ADJUST_HEAD, ADJUST_TAIL = 26, 189, 44, 65
 
@@ -300,6 +302,8 @@ class Run:
 
     def _address(self, inst: Address) -> int:
         name = inst.reference.name
+        if inst.reference.kind is ReferenceKind.FUNCTION:
+            return _FUNCTIONS + list(self.module.functions).index(name) << APART
         if inst.reference.kind is ReferenceKind.MAP:
             return _MAPS + self._maps.index(name) << APART
         map_ = self.module.maps[name]
@@ -331,6 +335,8 @@ class Run:
                 return self._load_bytes(arguments)
             case 44 | 65:
                 return self._move_packet()
+            case 181:
+                return self._loop(arguments, here)
         raise Left(f"call of {inst.target}")
 
     def _look_up(self, address: int, key: int) -> int:
@@ -362,6 +368,17 @@ class Run:
         is_found = self.random.random() < 0.8
         thing.data[at : at + size] = self.content(size) if is_found else bytes(size)
         return 0 if is_found else U64 - EFAULT + 1
+
+    def _loop(self, arguments: list[int], here: Activation) -> int:
+        """Call a function with its number of times and what it is to be given, until it returns 1."""
+        times, callback, context, flags = arguments[:4]
+        if flags:
+            return U64 - EINVAL + 1
+        function = list(self.module.functions.values())[(callback >> APART) - _FUNCTIONS]
+        for number in range(times & 0xFFFF_FFFF):
+            if self._call(function, [number, context, 0, 0, 0], here):
+                return number + 1
+        return times & 0xFFFF_FFFF
 
     def _move_packet(self) -> int:
         """The packet is another one now, of another size."""

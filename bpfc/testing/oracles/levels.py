@@ -11,8 +11,9 @@ from bpfc.testing.differences import difference
 from bpfc.testing.native import run_batch
 from bpfc.testing.oracle import Finding, Oracle, Surroundings, Tally
 from bpfc.testing.reference import shows_addresses
+from bpfc.testing.shapes.table import RUNS
 
-STYLE: Final = Style(size=8, inputs=256)
+STYLE: Final = Style(size=8, inputs=256, repertoire=RUNS)
 _LEVELS: Final = ("O1", "O1", "O2", "O2", "O3")
 
 

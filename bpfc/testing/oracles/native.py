@@ -11,8 +11,9 @@ from bpfc.testing.differences import difference
 from bpfc.testing.native import run
 from bpfc.testing.oracle import Finding, Oracle, Surroundings, Tally
 from bpfc.testing.reference import interpret, shows_addresses
+from bpfc.testing.shapes.table import RUNS
 
-STYLE: Final = Style(size=4, inputs=24)
+STYLE: Final = Style(size=4, inputs=24, repertoire=RUNS)
 _LEVELS: Final = ("O0", "O0", "O0", "O0", "O0", "O1", "O1", "O2")
 
 

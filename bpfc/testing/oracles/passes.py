@@ -10,12 +10,13 @@ from bpfc.testing.case import Case
 from bpfc.testing.differences import difference
 from bpfc.testing.oracle import Finding, Oracle, Surroundings, Tally
 from bpfc.testing.reference import Observed, evaluate, interpret
+from bpfc.testing.shapes.table import MEANS
 from ir.core import Module, StaticBranch
 from ir.lift import lift
 from ir.pipeline import PASSES, parse_pipeline
 from ir.validate import validate
 
-STYLE: Final = Style(size=6, inputs=4, has_static=True)
+STYLE: Final = Style(size=6, inputs=4, repertoire=MEANS)
 
 
 def draw(seed: int) -> Case:

@@ -1,11 +1,10 @@
-"""Control: ways that part and join, loops, calls, static branches."""
+"""Control: ways that part and join, loops, static branches."""
 
 from __future__ import annotations
 
-from bpfc.testing.author import COMMON, COUNTERS, IMMEDIATE_BRANCHES, STACK_SIZE, Author
-from bpfc.testing.shapes.numbers import alu
+from bpfc.testing.author import COMMON, COUNTERS, IMMEDIATE_BRANCHES, Author
 from bpfc.testing.shapes.pointers import number_again
-from ir.isa import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10
+from ir.isa import R0, R1, R2, R3, R4, R5, R8, R9, R10
 
 
 def if_(author: Author, depth: int) -> None:
@@ -24,7 +23,7 @@ def if_(author: Author, depth: int) -> None:
 
 
 def loop(author: Author, depth: int) -> None:
-    """Count up or down, in a register or on the stack; perhaps leave early."""
+    """Count up or down, in a register or on the stack; perhaps leave early, or by the budget of such loops."""
     random = author.random
     place = COUNTERS - 8 * depth
     start, step = random.choice(((0, 1), (0, 2), (1, 1), (0, 1), (8, -1), (12, -3)))
@@ -37,6 +36,9 @@ def loop(author: Author, depth: int) -> None:
         start = -step * count
     author.put("st64", R10, offset=place, imm=start)
     head = author.slots
+    budget = author.mark() if random.random() < 0.2 else None
+    if budget is not None:
+        author.put("may_goto")
     author.statements(random.randint(1, 2), depth + 1)
     counter = random.choice((R0, R8, R9))
     author.put("ldx64", counter, R10, place)
@@ -52,8 +54,9 @@ def loop(author: Author, depth: int) -> None:
     mark = author.mark()
     author.put(name, counter, imm=bound)
     author.patch(mark, head)
-    if early is not None:
-        author.patch(early)
+    for way_out in (early, budget):
+        if way_out is not None:
+            author.patch(way_out)
 
 
 def register_loop(author: Author, depth: int) -> None:
@@ -80,29 +83,10 @@ def register_loop(author: Author, depth: int) -> None:
     number_again(author, pointer)
 
 
-def call(author: Author, depth: int) -> None:
-    """Call the subprogram with a pointer into this frame and a number."""
-    if not author.in_main:
-        alu(author, depth)
-        return
-    random = author.random
-    author.put("mov64 reg", R1, R6)
-    if author.is_raw:
-        author.put("mov64 reg", R2, R7)
-    else:
-        author.put("mov64 reg", R2, random.choice((R8, R9)))
-    author.put("mov64 reg", R3, R10)
-    author.put("add64 imm", R3, imm=-8 * random.randint(1, STACK_SIZE // 8))
-    author.put("mov64 reg", R4, random.choice((R8, R9)))
-    author.calls.append(len(author.insns))
-    author.put("call subprogram")
-    author.fill()
-
-
 def static_branch(author: Author, depth: int) -> None:
     """A branch that can be switched from outside, over a statement."""
     mark = author.mark()
-    author.put(author.random.choice(("goto_or_nop", "nop_or_goto")))
+    author.put(author.random.choice(("goto_or_nop", "nop_or_goto", "gotol_or_nop", "nop_or_gotol")))
     author.statements(1, depth + 1)
     author.patch(mark)
 

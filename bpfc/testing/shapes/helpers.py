@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bpfc.testing.author import KEPT, STACK_SIZE, Author
+from bpfc.testing.shapes.numbers import alu
 from ir.isa import R0, R1, R2, R3, R4, R6, R8, R9, R10
 from ir.kinds import MapType, ProgramType
 from ir.object import Map
@@ -81,6 +82,22 @@ def helper(author: Author, depth: int) -> None:
         author.put("add64 imm", R3, imm=-8 * random.randint(2, STACK_SIZE // 8))
         author.put("mov64 imm", R4, imm=size)
         author.put("call helper", imm=XDP_LOAD_BYTES if author.type is ProgramType.XDP else LOAD_BYTES)
+    author.fill()
+
+
+def packet_bytes(author: Author, depth: int) -> None:
+    """A legacy load of bytes of the packet, where there is one; it leaves the program when there are not so many."""
+    random = author.random
+    if author.type is not ProgramType.SCHED_CLS or not author.in_main:
+        alu(author, depth)
+        return
+    offset = random.choice((0, 0, 1, 12, 14, 23, 38, 60, 60, 200))
+    if random.random() < 0.5:
+        author.put(random.choice(("ldabs8", "ldabs16", "ldabs32")), imm=offset)
+    else:
+        index = random.choice((R8, R9))
+        author.put("and64 imm", index, imm=random.choice((0, 7, 15)))
+        author.put(random.choice(("ldind8", "ldind16", "ldind32")), src=index, imm=offset)
     author.fill()
 
 

@@ -70,3 +70,8 @@ def relate(author: Author, depth: int) -> None:
         author.put(random.choice(("sub64 reg", "sub32 reg", "add64 reg", "xor64 reg")), x, y)
     access_indexed(author, random.choice((x, y)), checks=True)
     author.patch(mark)
+
+
+def cast(author: Author, depth: int) -> None:
+    """A number that changes its address space, as pointers into arenas do."""
+    author.put("addr_space_cast", author.number(), author.number(), imm=author.random.choice((1, 0x10000)))

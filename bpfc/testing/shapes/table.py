@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from bpfc.testing.author import Repertoire, Statement
-from bpfc.testing.shapes.control import call, if_, loop, register_loop, static_branch
-from bpfc.testing.shapes.helpers import helper, lookup, update
-from bpfc.testing.shapes.numbers import alu, cut, relate, test, wide
+from bpfc.testing.shapes.control import if_, loop, register_loop, static_branch
+from bpfc.testing.shapes.functions import call, indirect, kernel_function, kernel_variable, loop_helper
+from bpfc.testing.shapes.helpers import helper, lookup, packet_bytes, update
+from bpfc.testing.shapes.numbers import alu, cast, cut, relate, test, wide
 from bpfc.testing.shapes.pointers import ends, globals_, memory
 from bpfc.testing.shapes.stack import frame, kept, stack
 
@@ -29,7 +30,9 @@ WEIGHTS: Final[Mapping[Statement, int]] = {
     loop: 2,
     register_loop: 1,
     call: 1,
+    loop_helper: 1,
     helper: 1,
+    packet_bytes: 1,
     relate: 2,
 }
 _NESTING: Final = frozenset((if_, loop, kept, static_branch))
@@ -41,4 +44,9 @@ def _repertoire(weights: Mapping[Statement, int]) -> Repertoire:
 
 
 PLAIN: Final = _repertoire(WEIGHTS)
-WITH_STATIC: Final = _repertoire({**WEIGHTS, static_branch: 4})
+RUNS: Final = _repertoire({**WEIGHTS, cast: 1, indirect: 1, kernel_function: 1})
+"""Also what runs as native code with checks, though nobody proves it safe."""
+MEANS: Final = _repertoire(
+    {**WEIGHTS, cast: 1, indirect: 1, kernel_function: 1, kernel_variable: 1, static_branch: 4}
+)
+"""Also what only has a meaning: static branches that are switched, variables of a kernel that is not there."""

@@ -7,6 +7,7 @@ import pytest
 from bpfc.testing.case import from_json, to_json
 from bpfc.testing.oracle import Oracle, Surroundings, Tally, judge
 from bpfc.testing.registry import CAMPAIGNS, ORACLES, oracles_of
+from ir.isa import ROW_BY_NAME
 
 HERE = Surroundings(("riscv64",))
 CASES = {"targets": 2, "levels": 3, "native": 8, "patching": 2, "accepted": 8, "linux": 16}
@@ -37,3 +38,13 @@ def test_a_campaign_is_a_set_of_oracles_or_one() -> None:
     assert oracles_of("claims") == (ORACLES["claims"],)
     assert oracles_of("everything") is None
     assert all(name in ORACLES for names in CAMPAIGNS.values() for name in names)
+
+
+def test_campaigns_draw_every_row_of_the_instruction_set() -> None:
+    drawn: set[str] = set()
+    for name in ("native", "passes"):
+        for seed in range(1200):
+            program = ORACLES[name].draw(seed).program
+            assert program is not None
+            drawn.update(row.name for row in program.rows)
+    assert drawn == set(ROW_BY_NAME)
