@@ -63,3 +63,13 @@ class Trap(IntEnum):
     CALL = 3  # an indirect call to something that is no function
     DEPTH = 4  # calls nested too deep
     HELPER = 5  # a helper without an implementation here, or one that was given bad arguments
+
+
+def batch_symbol(program: str) -> str:
+    """The symbol of the batch loop of `program`."""
+    return f"{program}.batch"
+
+
+def hooked_batch_symbol(program: str) -> str:
+    """The symbol of the batch loop that enters `program` through its entry, as hooks want it."""
+    return f"{program}.batch.hooked"

@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from backends.batch import batch_symbol
+from backends.abi import batch_symbol
 from backends.c_names import c_identifier
 from backends.maps.operation import SIGNATURES
 from backends.maps.registry import OPERATIONS, host_module, host_symbol
 from backends.unit import quote
 from ir import map_layout
 from ir.context import layout_of as context_of
-from ir.kinds import MapType, ProgramType
-from ir.maps import HASHES, PAGE, SLOT_ARRAYS, MapFlag
+from ir.kinds import MapFlag, MapType, ProgramType
+from ir.maps import HASHES, PAGE, SLOT_ARRAYS
 from ir.object import Map, Program
 
 VERSION: Final = 1

@@ -16,8 +16,6 @@ from backends import abi
 from backends.unit import quote
 from ir.context import HEADER, ContextLayout, Pointer
 
-SUFFIX: Final = ".batch"
-HOOKED: Final = ".batch.hooked"
 _TABLE_ROW: Final = f"""
   %table.at = getelementptr i8, ptr %run, i64 {abi.SEGMENTS}
   %table = load ptr, ptr %table.at, align 8
@@ -25,16 +23,6 @@ _TABLE_ROW: Final = f"""
   %table.end = getelementptr i8, ptr %table, i64 8
   store ptr %end, ptr %table.end, align 8
 """
-
-
-def batch_symbol(program: str) -> str:
-    """The symbol of the batch loop of `program`."""
-    return program + SUFFIX
-
-
-def hooked_batch_symbol(program: str) -> str:
-    """The symbol of the batch loop that enters `program` through its entry, as hooks want it."""
-    return program + HOOKED
 
 
 @final
@@ -57,8 +45,8 @@ def batch_texts(program: str, loop: Loop) -> list[str]:
     quoted = quote(program)
     hooked = replace(loop, may_trap=True, is_small=False)
     return [
-        _batch_text(quote(batch_symbol(program)), f"@{quoted}", loop),
-        _batch_text(quote(hooked_batch_symbol(program)), "%entered", hooked, f"@{quoted}"),
+        _batch_text(quote(abi.batch_symbol(program)), f"@{quoted}", loop),
+        _batch_text(quote(abi.hooked_batch_symbol(program)), "%entered", hooked, f"@{quoted}"),
     ]
 
 

@@ -18,7 +18,7 @@ from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, helper_by_id
 from ir.hook_objects import XDP_BUFF
 from ir.isa import Callee
 from ir.kfuncs import KFUNCS
-from ir.maps import MapFlag
+from ir.kinds import MapFlag
 from ir.object import POISON_HELPER, Map
 from ir.region import RegionKind
 

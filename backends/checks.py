@@ -18,9 +18,9 @@ from backends import abi
 from ir.context import Pointer as Field
 from ir.core import Address, Alu, Atomic, Call, Const, Frame, Function, Inst, Load, Param, Store, Value
 from ir.hook_objects import object_named
-from ir.kinds import MapType
+from ir.kinds import MapFlag, MapType
 from ir.map_layout import CPUS, DATA, layout_of, spare_elements
-from ir.maps import HASHES, MapFlag, is_per_cpu
+from ir.maps import HASHES, is_per_cpu
 from ir.object import Map, ReferenceKind
 from ir.region import INNER, Region, RegionKind, map_named
 from ir.regions import constant_step

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, assert_never, final
 
-from backends.helpers.table import EMITTERS
 from backends.lower import Lowered, lower
 from backends.machine import Level, Machine
 from backends.native_code import NativeCode, Needs
-from backends.natives import NativeHelpers
 from backends.needs import needs_of
 from backends.object_reader import parse_object
 from backends.registry import host
@@ -22,9 +21,10 @@ from backends.unit import LowerOptions
 from ir.context import ContextLayout
 from ir.core import Module
 from ir.diagnostics import RejectedError
-from ir.helpers import HELPERS
+from ir.helpers import HELPER_IDS, Helper
 from ir.hook_objects import XDP_BUFF
-from ir.isa import NOP_FIRST, Insn, Kind
+from ir.isa import NOP_FIRST, Callee, Insn, Kind
+from ir.kinds import ProgramType
 from ir.lift import lift
 from ir.object import Map, Program
 from ir.passes.fold_rodata import FoldRodata
@@ -36,15 +36,14 @@ from ir.verify.result import check_result
 from runtime.host_helpers import HOST_HELPERS
 
 if TYPE_CHECKING:
+    from backends.calls import NativeHelper
+    from backends.natives import NativeHelpers
     from bpfc.options import Options
 
 
 LEVELS: Final = {"O0": Level.NONE, "O1": Level.FAST, "O2": Level.DEFAULT, "O3": Level.MOST}
 
 
-CALLX_HELPERS: Final = frozenset(
-    helper.id for helper in HELPERS.values() if helper.name in EMITTERS or helper.name in HOST_HELPERS
-)
 PIPELINES: Final = {"O0": Pipeline(()), "O1": DEFAULT_FAST, "O2": DEFAULT, "O3": DEFAULT}
 
 
@@ -187,7 +186,7 @@ def lowered_text(
         program.big_endian,
         options.count_insns,
         region if _branches_of(program) else 0,
-        CALLX_HELPERS,
+        _callx_helpers() if any(row.callee is Callee.INDIRECT for row in program.rows) else frozenset(),
         options.lines,
         prologue=_ANY_PROLOGUE if options.extensible else "",
         has_batch=has_batch,
@@ -208,8 +207,8 @@ def _lower(
     """What lowering has to say, and the text with the helpers in it; `can_prove`: what seems wrong may be never run."""
     program, objects = front.program, front.module.context.objects.values()
 
-    def lower_with(lower_options: LowerOptions) -> tuple[Lowered, NativeHelpers]:
-        natives = NativeHelpers(overridden, program.type, has_xdp_buff=XDP_BUFF in objects)
+    def lower_with(lower_options: LowerOptions) -> tuple[Lowered, _LateNatives]:
+        natives = _LateNatives(overridden, program.type, XDP_BUFF in objects)
         return lower(front.module, front.regions, front.facts, lower_options, natives), natives
 
     with _uncollected():
@@ -220,6 +219,36 @@ def _lower(
                 raise
             lowered, natives = lower_with(replace(lower_options, proved=True))
         return lowered, _joined(lowered.text, natives.text())
+
+
+@final
+class _LateNatives:
+    """Native helpers, imported once one is asked for: they are a fifth of what compiling imports."""
+
+    def __init__(self, overridden: frozenset[int], type: ProgramType, has_xdp_buff: bool) -> None:
+        self._overridden, self._type, self._has_xdp_buff = overridden, type, has_xdp_buff
+        self._natives: NativeHelpers | None = None
+
+    def find(self, helper: Helper, map: Map | None) -> NativeHelper | None:
+        """The native form of `helper` for this map, or None."""
+        if self._natives is None:
+            from backends.natives import NativeHelpers
+
+            self._natives = NativeHelpers(self._overridden, self._type, has_xdp_buff=self._has_xdp_buff)
+        return self._natives.find(helper, map)
+
+    def text(self) -> str:
+        """The definitions of everything found so far."""
+        return self._natives.text() if self._natives is not None else ""
+
+
+@cache
+def _callx_helpers() -> frozenset[int]:
+    """The helpers that a call through a register may reach."""
+    from backends.helpers.table import EMITTERS  # late: as rare as such calls
+
+    implemented = {f"bpf_{name}" for name in (*EMITTERS, *HOST_HELPERS)}
+    return frozenset(id for name, id in HELPER_IDS.items() if name in implemented)
 
 
 def _is_proved(program: Program, maps: Mapping[str, Map]) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bpfc.static_keys import DeclaredKey
     from bpfc.verification import ObjectReport
     from ir.btf import Btf
+    from runtime.maps.gather import Sources
     from runtime.platform import Platform
 
 ELF_MAGIC = b"\x7fELF"
@@ -210,10 +211,9 @@ class Loaded:
         for programs in the other byte order, and where the emulator is not installed.
         """
         from bpfc.running import Runtime  # late: it brings the runtime in
-        from runtime.maps.gather import Sources
 
         options, limits = options or Options(), limits or Limits()
-        sources = Sources(maps or {}, Path(pins) if pins is not None else None)
+        sources = _sources(maps, pins)
         if target is None:
             return Runtime(self, options, limits, sources=sources, replaces=replaces, traces=traces)
         from bpfc.emulation import platform_of  # late: few emulate
@@ -328,6 +328,15 @@ def assemble(
     from ir.asm import assemble as parse  # late: only who writes assembly needs it
 
     return from_insns(parse(text), name, type, maps, fd_array, keys, big_endian)
+
+
+def _sources(maps: Mapping[str, Any] | None, pins: str | os.PathLike[str] | None) -> Sources | None:
+    """Where maps come from, when somebody says."""
+    if maps is None and pins is None:
+        return None
+    from runtime.maps.gather import Sources  # late: most maps are new ones
+
+    return Sources(maps or {}, Path(pins) if pins is not None else None)
 
 
 def _read(source: Source, name: str) -> tuple[bytes, str]:

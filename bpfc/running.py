@@ -21,8 +21,6 @@ from runtime.epoch import epochs
 from runtime.helpers import LlvmHelper, UserHelper
 from runtime.hook import attach_lock
 from runtime.limits import Limits
-from runtime.maps.gather import Sources
-from runtime.maps.slots import SlotView
 from runtime.platform import Platform
 from runtime.world import World
 
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from bpfc.globals import Globals
     from bpfc.links import Link
     from bpfc.loaded import Loaded
+    from runtime.maps.gather import Sources
     from runtime.static_keys import StaticKeys
 
 
@@ -217,6 +216,10 @@ class Runtime:
 
     def fill_program_arrays(self, program: Program) -> None:
         """Compile what the object puts into the program arrays that `program` can jump through."""
+        if not self.world.maps:
+            return
+        from runtime.maps.slots import SlotView  # late: there are programs without maps
+
         for name in sorted({reference.name for reference in program.references.values()}):
             view = self.world.maps.get(name)
             if isinstance(view, SlotView) and view.type is MapType.PROG_ARRAY:

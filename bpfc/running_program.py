@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
-from backends.batch import batch_symbol, hooked_batch_symbol
+from backends.abi import batch_symbol, hooked_batch_symbol
 from backends.native_code import SiteKind
 from bpfc.attachable import Attachable
 from bpfc.batch import Batch, Packets

@@ -22,8 +22,9 @@ from bpfc.places import Place
 from ir.btf import Btf
 from ir.context import XDP_MD, ContextLayout
 from ir.diagnostics import Diagnostic, Location, RejectedError
+from ir.fit_objects import fit_to_objects
 from ir.function_model import Model, model_of, points_to, prototype_of
-from ir.hook_objects import XDP_BUFF, fit_to_objects
+from ir.hook_objects import XDP_BUFF
 from ir.kinds import ProgramType
 from ir.object import Map
 from runtime.epoch import epochs

@@ -366,6 +366,32 @@ _ROW: Final = re.compile(r"(\d+) (\w+)\((.*)\) -> (\S+)((?: \w+)*)")
 _ARGUMENT: Final = re.compile(r"(-?)(new|rb|out(?=value))?([a-z]+)(\d*)(?::([\w*]+))?(\??)")
 
 
+@final
+class _Rows(Mapping[int, Helper]):
+    """The prototypes of a table by number; a row is parsed when somebody asks for it, for few are asked for."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = {int(line.partition(" ")[0]): line for line in text.split("\n") if line}
+        self._parsed: dict[int, Helper] = {}
+
+    def __getitem__(self, id: int) -> Helper:
+        found = self._parsed.get(id)
+        if found is None:
+            found = self._parsed[id] = _parse_row(self._lines[id])
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def names(self) -> Iterator[tuple[int, str]]:
+        """Number and name of each, which needs no parsing."""
+        for id, line in self._lines.items():
+            yield id, line[line.index(" ") + 1 : line.index("(")]
+
+
 def helper_by_id(id: int, type: ProgramType = ProgramType.UNSPEC) -> Helper | None:
     """The prototype of helper `id` as programs of `type` see it; None when Linux 6.18 has none."""
     return VARIANTS.get(type, HELPERS).get(id) or HELPERS.get(id)
@@ -373,28 +399,25 @@ def helper_by_id(id: int, type: ProgramType = ProgramType.UNSPEC) -> Helper | No
 
 def parse_rows(text: str) -> Iterator[Helper]:
     """The prototypes that a table says, row by row."""
-    for line in text.split("\n"):
-        if not line:
-            continue
-        row = _ROW.fullmatch(line)
-        assert row is not None, line
-        words, flags = row[3].split(", "), row[5].split()
-        assert {"gpl", "packet", "pkt", "sleeps", "variadic"}.issuperset(flags), line
-        yield Helper(
-            id=int(row[1]),
-            name=row[2],
-            arguments=tuple(_argument(text) for text in words if text),
-            result=_result(row[4]),
-            gpl_only="gpl" in flags,
-            changes_packet="packet" in flags,
-            takes_packet="pkt" in flags,
-            may_sleep="sleeps" in flags,
-            is_variadic="variadic" in flags,
-        )
+    return (_parse_row(line) for line in text.split("\n") if line)
 
 
-def _parse(text: str) -> dict[int, Helper]:
-    return {helper.id: helper for helper in parse_rows(text)}
+def _parse_row(line: str) -> Helper:
+    row = _ROW.fullmatch(line)
+    assert row is not None, line
+    words, flags = row[3].split(", "), row[5].split()
+    assert {"gpl", "packet", "pkt", "sleeps", "variadic"}.issuperset(flags), line
+    return Helper(
+        id=int(row[1]),
+        name=row[2],
+        arguments=tuple(_argument(text) for text in words if text),
+        result=_result(row[4]),
+        gpl_only="gpl" in flags,
+        changes_packet="packet" in flags,
+        takes_packet="pkt" in flags,
+        may_sleep="sleeps" in flags,
+        is_variadic="variadic" in flags,
+    )
 
 
 def _argument(text: str) -> Argument:
@@ -421,17 +444,18 @@ def _result(text: str) -> Result:
     return Result(ResultKind(kind), text.endswith("?"), btf)
 
 
-HELPERS: Final[Mapping[int, Helper]] = _parse(_ROWS)
+_ALL: Final = _Rows(_ROWS)
+HELPERS: Final[Mapping[int, Helper]] = _ALL
 VARIANTS: Final[Mapping[ProgramType, Mapping[int, Helper]]] = {
-    ProgramType.TRACING: _parse(_TRACING_ROWS) | _parse(_SOCKOPT_ROWS),
-    ProgramType.LSM: _parse(_TRACING_ROWS) | _parse(_SOCKOPT_ROWS),
-    ProgramType.SYSCALL: _parse(_TRACING_ROWS),
-    ProgramType.SCHED_CLS: _parse(_CLASSIFIER_ROWS),
-    ProgramType.SCHED_ACT: _parse(_CLASSIFIER_ROWS),
-    ProgramType.LWT_XMIT: _parse(_CLASSIFIER_ROWS),
-    ProgramType.CGROUP_SOCKOPT: _parse(_SOCKOPT_ROWS),
-    ProgramType.CGROUP_SOCK: _parse(_CGROUP_SOCK_ROWS),
-    ProgramType.SK_REUSEPORT: _parse(_REUSEPORT_ROWS),
-    ProgramType.SK_LOOKUP: _parse(_SK_LOOKUP_ROWS),
+    ProgramType.TRACING: _Rows(_TRACING_ROWS + _SOCKOPT_ROWS),
+    ProgramType.LSM: _Rows(_TRACING_ROWS + _SOCKOPT_ROWS),
+    ProgramType.SYSCALL: _Rows(_TRACING_ROWS),
+    ProgramType.SCHED_CLS: _Rows(_CLASSIFIER_ROWS),
+    ProgramType.SCHED_ACT: _Rows(_CLASSIFIER_ROWS),
+    ProgramType.LWT_XMIT: _Rows(_CLASSIFIER_ROWS),
+    ProgramType.CGROUP_SOCKOPT: _Rows(_SOCKOPT_ROWS),
+    ProgramType.CGROUP_SOCK: _Rows(_CGROUP_SOCK_ROWS),
+    ProgramType.SK_REUSEPORT: _Rows(_REUSEPORT_ROWS),
+    ProgramType.SK_LOOKUP: _Rows(_SK_LOOKUP_ROWS),
 }
-HELPER_IDS: Final[Mapping[str, int]] = {helper.full_name: helper.id for helper in HELPERS.values()}
+HELPER_IDS: Final[Mapping[str, int]] = {f"bpf_{name}": id for id, name in _ALL.names()}

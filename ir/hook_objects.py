@@ -15,18 +15,8 @@ A session's cookie is one word that its program has from entry to exit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from typing import Final, final
-
-from ir.btf import Btf, essential_name, read_btf
-from ir.btf_encode import encode_btf
-from ir.btf_types import Int, Member, Pointer, Struct, Type
-from ir.core_relocation import relocate
-from ir.object import Program
-
-_INT: Final = 4
-_WORD: Final = 8
 
 
 @final
@@ -64,35 +54,3 @@ WITHOUT_TYPE: Final[Mapping[str, HookObject]] = {SESSION_COOKIE: HookObject(8, {
 def object_named(name: str) -> HookObject:
     """The structure that a region names."""
     return OBJECTS.get(name) or WITHOUT_TYPE[name]
-
-
-def fit_to_objects(program: Program, local: Btf | None) -> Program:
-    """`program` with its accesses to members of these structures at the places that they have here.
-
-    Other relocations are as they were. Raises RejectedError for malformed ones.
-    """
-    if local is None or not program.core:
-        return program
-    mine = {
-        slot: relocation
-        for slot, relocation in program.core.items()
-        if essential_name(local.name(relocation.type_id)) in OBJECTS
-    }
-    fitted = relocate(replace(program, core=mine), local, _types())
-    others = {slot: relocation for slot, relocation in program.core.items() if slot not in mine}
-    return replace(fitted, core=others, poisoned={**program.poisoned, **fitted.poisoned})
-
-
-@cache
-def _types() -> Btf:
-    """The structures as BTF: int, void *, then for each a struct and a pointer to it."""
-    ids = {name: 3 + 2 * number for number, name in enumerate(OBJECTS)}
-    types: list[Type] = [Int("int", _INT, 8 * _INT, is_signed=True), Pointer(0)]
-    for name, object_ in OBJECTS.items():
-        members = []
-        for member, (offset, size) in object_.members.items():
-            pointed = object_.pointers.get(offset)
-            type_id = 1 if size == _INT else 2 if pointed is None else ids[pointed] + 1
-            members.append(Member(member, type_id, 8 * offset))
-        types += [Struct(name, False, object_.size, tuple(members)), Pointer(ids[name])]
-    return read_btf(encode_btf(types))

@@ -35,8 +35,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, final
 
-from ir.kinds import MapType
-from ir.maps import CELLS, HASHES, LRU_HASHES, PAGE, SLOT_ARRAYS, STORAGES, MapFlag, is_per_cpu
+from ir.kinds import MapFlag, MapType
+from ir.maps import CELLS, HASHES, LRU_HASHES, PAGE, SLOT_ARRAYS, STORAGES, is_per_cpu
 from ir.object import Map
 
 MAGIC: Final = 0x6D465042

@@ -20,7 +20,6 @@ from typing import Final
 
 from ir.diagnostics import Diagnostic, RejectedError
 from ir.isa import WIDE_OPCODE, Insn, Wide
-from ir.maps import check_direct_value
 from ir.object import Map, Program, Reference, ReferenceKind
 
 _INDEXED: Final = (Wide.MAP_IDX.value, Wide.MAP_IDX_VALUE.value)
@@ -87,4 +86,8 @@ def _bind(insn: Insn, maps: Mapping[int, Map], fd_array: Sequence[int] | None) -
             said = f"the second half of a load of a map is {high}, wanted 0"
             return Diagnostic("bad-wide-load", said, errno=EINVAL)
         return Reference(ReferenceKind.MAP, map.name)
+    from ir.maps import (
+        check_direct_value,  # late: what Linux takes of maps, and few loads name a map by a number
+    )
+
     return check_direct_value(map, high) or Reference(ReferenceKind.MAP_VALUE, map.name, high)

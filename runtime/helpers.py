@@ -20,7 +20,7 @@ import ctypes
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from errno import EEXIST, EINVAL, ENOENT, ENOSYS, ENOTSUP
-from typing import Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from backends import abi
 from ir.diagnostics import Diagnostic, RejectedError, UnsupportedError
@@ -28,10 +28,12 @@ from ir.helpers import HELPER_IDS, HELPERS, Argument, ArgumentKind, Helper
 from ir.kfuncs import KFUNCS
 from runtime.absent import ABSENT
 from runtime.execution import Execution
-from runtime.maps.view import View
 from runtime.platform import Bridge
 from runtime.probe import LONGEST_STRING, probe_string
 from runtime.timers import Timers
+
+if TYPE_CHECKING:
+    from runtime.maps.view import View
 
 Implementation = Callable[["HelperCall"], int | None]
 UserHelper = Callable[..., object]

@@ -12,7 +12,6 @@ from typing import Final
 
 from runtime.formatting import format_text
 from runtime.helpers import HelperCall, Implementation
-from runtime.maps.slots import SlotView
 from runtime.probe import LONGEST_STRING, probe, probe_string
 
 _COMM_SIZE: Final = 16
@@ -98,6 +97,8 @@ def answer(errno: int) -> Implementation:
 
 def current_task_under_cgroup(call: HelperCall) -> int:
     """1 when slot r2 of a cgroup array was filled, for there is one task here; -EAGAIN when it was not."""
+    from runtime.maps.slots import SlotView  # late: programs without maps have none
+
     view = call.map(0)
     index = call.number(1) & 0xFFFF_FFFF
     if index >= view.live.declared.max_entries:

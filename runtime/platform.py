@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Final, Protocol, final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from backends.registry import host
 from backends.target import Target
 from runtime.cache import ObjectCache
-from runtime.maps.host import HostOperations, Operations
 from runtime.memory import Pool, near_pool
 from runtime.space import Space, host_space, library_function
+
+if TYPE_CHECKING:
+    from runtime.maps.host import Operations
 
 Function = Callable[..., int]
 Bridge = Callable[[int, int, int, int, int, int], int]  # run, r1..r5 -> r0
@@ -28,9 +31,12 @@ class Platform(Protocol):
     target: Target
     pool: Pool
     space: Space
-    operations: Operations
     is_native: bool
     is_shared: bool
+
+    @property
+    def operations(self) -> Operations:
+        """The native operations of maps."""
 
     def callback(self, bridge: Bridge) -> int:
         """An address that code can call; the function runs in Python."""
@@ -64,9 +70,14 @@ class HostPlatform:
     def __init__(self) -> None:
         self.target = host()
         self.pool = near_pool()
-        self.operations: Operations = HostOperations(self.pool, ObjectCache.default())
         self.space = host_space()
         self._made: dict[int, object] = {}
+
+    @cached_property
+    def operations(self) -> Operations:
+        from runtime.maps.host import HostOperations  # late: a program without maps needs none
+
+        return HostOperations(self.pool, ObjectCache.default())
 
     def callback(self, bridge: Bridge) -> int:
         made = CALLBACK(bridge)
@@ -93,4 +104,5 @@ class HostPlatform:
         return None
 
     def close(self) -> None:
-        self.operations.close()
+        if "operations" in self.__dict__:
+            self.operations.close()

@@ -11,14 +11,16 @@ import weakref
 from collections.abc import Callable
 from errno import EINVAL
 from functools import cache, cached_property
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from backends.registry import host
 from backends.target import Target
 from ir.diagnostics import Diagnostic, RejectedError
-from runtime.hook_space import HookSpace
 from runtime.memory import Pool, near_pool
 from runtime.patch import Patcher, patcher
+
+if TYPE_CHECKING:
+    from runtime.hook_space import HookSpace
 
 _C_LIBRARY: Final = frozenset(
     {
@@ -51,6 +53,8 @@ class Space:
     @cached_property
     def hooks(self) -> HookSpace:
         """What the images of hooks share. Callers hold `attach_lock`."""
+        from runtime.hook_space import HookSpace  # late: most programs have none
+
         target = self.compile_target
         made = HookSpace(self.target, self.pool, self._external, target.cpu if target is not None else None)
         made.time_runs(_timing().holders > 0)

@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from errno import EBUSY, EINVAL
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
-from runtime.maps.view import View
+if TYPE_CHECKING:
+    from runtime.maps.view import View
 
 _CLOCKS: Final = (time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME)
 _ABSOLUTE: Final = 1
 _PIN: Final = 2
 
-Run = Callable[[int, View, int], None]  # callback address, map, timer address
+Run = Callable[[int, "View", int], None]  # callback address, map, timer address
 
 
 @final

@@ -12,14 +12,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
-from ir.btf import Btf
-from ir.btf_types import BtfKind, Function, Prototype
 from ir.context import RAW
 from ir.diagnostics import Location, TrapError
-from ir.kinds import MapType
-from ir.maps import MapFlag
+from ir.kinds import MapFlag, MapType
 from ir.object import Map, Object
 from runtime.epoch import epochs
 from runtime.execution import Execution, Segment, trap_error
@@ -27,14 +24,15 @@ from runtime.helpers import Callbacks, HelperTable, KfuncTable
 from runtime.host_helpers import HOST_HELPERS
 from runtime.limits import Limits
 from runtime.linker import LinkedImage, link
-from runtime.maps.gather import Sources, gather
-from runtime.maps.live import LiveMap
-from runtime.maps.slots import SlotView
-from runtime.maps.view import View
-from runtime.maps.views import view_of
 from runtime.platform import HostPlatform, Platform
 from runtime.runs import runs
 from runtime.timers import Timers
+
+if TYPE_CHECKING:
+    from ir.btf import Btf
+    from runtime.maps.gather import Sources
+    from runtime.maps.live import LiveMap
+    from runtime.maps.view import View
 
 _REGISTERS: Final = 5  # of arguments
 _REACHABLE: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.RINGBUF)
@@ -58,11 +56,10 @@ class World:
         }
         self.pool, self.space = self.platform.pool, self.platform.space
         self.helpers, self.kfuncs, self._btf = HelperTable(), KfuncTable(), source.btf
-        host = self.platform.operations
-        self.live: dict[str, LiveMap] = gather(
-            self._declared, self.pool, host, self.cpus, sources or Sources()
-        )
-        self.maps: Mapping[str, View] = {name: view_of(live, source.btf) for name, live in self.live.items()}
+        self.live: Mapping[str, LiveMap] = {}
+        self.maps: Mapping[str, View] = {}
+        if source.maps or sources is not None:
+            self._open_maps(source, sources)
         self._by_address = {view.live.address: view for view in self.maps.values()}
         is_big = self.platform.target.byte_order == "big"
         self._hooked = Execution(RAW, (), is_big, Limits())
@@ -74,8 +71,6 @@ class World:
         self._free_cpus = list(range(self.cpus))
         self._cpu_freed = threading.Condition()
         self._closed = False
-        for name, view in self.maps.items():
-            self._finish(source.maps[name], view)
 
     @property
     def overridden(self) -> frozenset[int]:
@@ -154,13 +149,22 @@ class World:
         """The lines printed by programs that hooks started."""
         return self._hooked.printk
 
-    def _finish(self, declared: Map, view: View) -> None:
-        """Put the object's maps into its maps of maps; freeze what is read-only."""
-        if isinstance(view, SlotView) and view.type is MapType.ARRAY_OF_MAPS:
-            for index, name in declared.slots:
-                view[index] = self.maps[name]
-        if declared.is_read_only and not view.live.is_frozen:
-            view.freeze()
+    def _open_maps(self, source: Object, sources: Sources | None) -> None:
+        """Make or open the maps, put some into the object's maps of maps, and freeze what is read-only."""
+        from runtime.maps.gather import Sources, gather  # late: there are programs without maps
+        from runtime.maps.slots import SlotView
+        from runtime.maps.views import view_of
+
+        operations = self.platform.operations
+        self.live = gather(self._declared, self.pool, operations, self.cpus, sources or Sources())
+        self.maps = {name: view_of(live, source.btf) for name, live in self.live.items()}
+        for name, view in self.maps.items():
+            declared = source.maps[name]
+            if isinstance(view, SlotView) and view.type is MapType.ARRAY_OF_MAPS:
+                for index, inner in declared.slots:
+                    view[index] = self.maps[inner]
+            if declared.is_read_only and not view.live.is_frozen:
+                view.freeze()
 
     def _run_timer(self, callback: int, view: View, timer: int) -> None:
         """Call a timer's callback with (map, key, value). TrapError when it ended at a check."""
@@ -206,6 +210,8 @@ def _parameters(btf: Btf | None, name: str) -> int:
     """How many parameters the object says that function `name` has; 5 when it does not."""
     if btf is None:
         return _REGISTERS
+    from ir.btf_types import BtfKind, Function, Prototype  # late: few programs call kernel functions
+
     for id in btf.find(name, BtfKind.FUNC):
         function = btf.type(id)
         prototype = btf.type(function.type_id) if isinstance(function, Function) else None

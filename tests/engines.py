@@ -30,7 +30,7 @@ from ir.encoding import decode
 from ir.environment import Environment
 from ir.interpreter import Machine as Interpreter
 from ir.isa import Insn
-from ir.maps import MapFlag
+from ir.kinds import MapFlag
 from ir.object import Object, Reference, ReferenceKind
 from ir.segments import Memory, Segment, make_segment
 from ir.self_compares import lower_self_compares

@@ -17,8 +17,7 @@ from typing import Final, NamedTuple, final
 from bpfc.testing.case import LICENSE, Case
 from ir.encoding import encode
 from ir.isa import Insn, Wide
-from ir.kinds import ProgramType
-from ir.maps import MapFlag
+from ir.kinds import MapFlag, ProgramType
 from ir.object import Map, Program, ReferenceKind
 from runtime.bpf_syscall import Command, KernelError, bpf
 

@@ -16,9 +16,9 @@ from typing import Final, final
 from backends.maps.registry import operation_of
 from ir import map_layout
 from ir.diagnostics import RejectedError
-from ir.kinds import MapType
+from ir.kinds import MapFlag, MapType
 from ir.map_layout import layout_of
-from ir.maps import HASHES, MapFlag, UpdateFlag, check_map, is_per_cpu
+from ir.maps import HASHES, UpdateFlag, check_map, is_per_cpu
 from ir.object import Map
 from runtime.maps.block import MapBlock, allocate
 from runtime.maps.errors import map_error

@@ -9,8 +9,8 @@ from errno import EOPNOTSUPP
 import pytest
 
 from bpfc.testing.kernel import create_map
-from ir.kinds import MapType
-from ir.maps import RULES, MapFlag, check_map
+from ir.kinds import MapFlag, MapType
+from ir.maps import RULES, check_map
 from ir.object import Map
 from runtime.bpf_syscall import KernelError
 

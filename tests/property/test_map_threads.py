@@ -14,8 +14,7 @@ import pytest
 from backends import abi
 from backends.registry import host
 from ir.diagnostics import RejectedError
-from ir.kinds import MapType
-from ir.maps import MapFlag
+from ir.kinds import MapFlag, MapType
 from ir.object import Map
 from runtime.maps.host import HostOperations
 from runtime.maps.live import create

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from backends.registry import host
 from ir.diagnostics import RejectedError
-from ir.kinds import MapType
+from ir.kinds import MapFlag, MapType
 from ir.map_layout import value_bytes
-from ir.maps import MapFlag, is_per_cpu
+from ir.maps import is_per_cpu
 from ir.object import Map
 from runtime.maps.host import HostOperations
 from runtime.maps.live import LiveMap, create

@@ -20,10 +20,9 @@ from ir.diagnostics import DiagnosticError, SourceLine
 from ir.encoding import encode
 from ir.explain import Notes
 from ir.isa import Insn, Kind, row_of
-from ir.kinds import MapType, ProgramType
+from ir.kinds import MapFlag, MapType, ProgramType
 from ir.lift import lift
 from ir.map_loads import bind_maps, numbered
-from ir.maps import MapFlag
 from ir.object import Map
 from ir.passes.fold_rodata import FoldRodata
 from runtime.maps.view import MapView

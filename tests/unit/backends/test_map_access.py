@@ -10,8 +10,7 @@ import bpfc
 from bpfc.testing.kernel import create_map, load_program
 from ir.asm import assemble
 from ir.diagnostics import DiagnosticError
-from ir.kinds import MapType, ProgramType
-from ir.maps import MapFlag
+from ir.kinds import MapFlag, MapType, ProgramType
 from ir.object import Map
 from runtime.bpf_syscall import KernelError
 

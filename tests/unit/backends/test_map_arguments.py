@@ -7,11 +7,11 @@ import pytest
 import bpfc
 from backends.registry import target_named
 from bpfc import TrapError
+from bpfc.testing.kernel import create_map, load_program, read_map, run_program
 from ir.asm import assemble
 from ir.kinds import MapType
 from ir.object import Map
 from tests.engines import EMULATED, require_emulator
-from tests.oracle import create_map, load_program, read_map, run_program
 
 MAPS = {
     3: Map("hash", MapType.HASH, 4, 8, 4),
@@ -76,7 +76,7 @@ def test_the_operation_is_that_of_the_map_that_is_given(
 
 @pytest.mark.kernel
 def test_the_kernel_takes_one_of_two_maps_too() -> None:
-    with create_map(MapType.HASH, 4, 8, 4) as hash, create_map(MapType.ARRAY, 4, 8, 4) as array:
+    with create_map(MAPS[3]) as hash, create_map(MAPS[4]) as array:
         text = chosen(3, 4).replace("map_fd(3)", f"map_fd({hash})").replace("map_fd(4)", f"map_fd({array})")
         with load_program(assemble(text)) as program:
             assert run_program(program).ret == 77

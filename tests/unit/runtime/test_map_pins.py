@@ -12,9 +12,9 @@ import pytest
 
 from backends.registry import host
 from ir.diagnostics import RejectedError, UnreadableError
-from ir.kinds import MapType
+from ir.kinds import MapFlag, MapType
 from ir.map_layout import BUCKET_LOCKED, DATA, LOCK
-from ir.maps import PAGE, MapFlag
+from ir.maps import PAGE
 from ir.object import Map
 from runtime.maps.host import HostOperations
 from runtime.maps.live import LiveMap, create
