@@ -15,7 +15,7 @@ from ir.verify.scalar import Scalar, between, between_signed, const
 from ir.verify.state import State, pointer_room
 from ir.verify.subject import FRAME_SIZE, Subject
 from ir.verify.unprivileged import check_context, check_kernel_memory
-from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, length_symbol, start_of
+from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, Trust, length_symbol, start_of
 
 UNSIGNED: Final = {size: between(64, 0, (1 << 8 * size) - 1) for size in (1, 2, 4)} | {8: ANY}
 SIGNED: Final = {
@@ -99,6 +99,8 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
         _check_context(subject, pointer, offset, size, writes, what, base)
     elif kind in _PLAIN:
         check_bounds(state, pointer, offset, size, what, base)
+    elif kind is AreaKind.OBJECT:
+        _check_allocated(subject, state, pointer, offset, size, what, base)
     elif kind in _SOCKETS:
         _check_socket(pointer, offset, size, writes, what, base)
     elif kind in (AreaKind.BTF, AreaKind.MAP):
@@ -122,6 +124,8 @@ def load(subject: Subject, state: State, pointer: Pointer, row: Row, offset: int
         return _load_map_value(subject, state, pointer, row, offset, inst)
     if area.kind in (AreaKind.BTF, AreaKind.MAP):
         return load_object(subject, state, pointer, row, offset, inst)
+    if area.kind is AreaKind.OBJECT:
+        return _load_field(subject, state, pointer, row, offset, inst)
     return plain_range(row)
 
 
@@ -202,12 +206,31 @@ def check_map_value(
         raise Refused("map-value-out-of-bounds", said, base, _range_hint(pointer))
     if reads and not subject.may_load(area.map):
         raise Refused("write-only", f"{what} from write-only map '{area.name}'", base)
-    for field in subject.special_fields(area.map):
+    _check_fields(subject, pointer, low, high, size, what, base)
+
+
+def _check_fields(
+    subject: Subject, pointer: Pointer, low: int, high: int, size: int, what: str, base: Value
+) -> None:
+    """Refuse what touches, within bytes low..high, a field that is not for programs; pointers are touched whole."""
+    for field in subject.fields_of(pointer.area):
         if field.offset < high and low < field.offset + field.size:
             exact = low == high - size == field.offset and size == 8
             if not (field.is_pointer and exact and pointer.span.is_const):
-                said = f"{what} touches the {field.kind} at byte {field.offset} of map '{area.name}'"
+                said = f"{what} touches the {field.kind} at byte {field.offset} of the {pointer.area}"
                 raise Refused("special-field", said, base)
+
+
+def _check_allocated(
+    subject: Subject, state: State, pointer: Pointer, offset: int, size: int, what: str, base: Value
+) -> None:
+    """Refuse what leaves an object that the program allocated, or one that may be gone."""
+    if pointer.area.trust is Trust.UNTRUSTED:
+        said = f"{what} through a pointer to a {pointer.area} that may be gone"
+        raise Refused("untrusted-pointer", said, base)
+    check_bounds(state, pointer, offset, size, what, base)
+    low, high = pointer.span.smin + offset, pointer.span.smax + offset + size
+    _check_fields(subject, pointer, low, high, size, what, base)
 
 
 def _load_map_value(
@@ -227,9 +250,16 @@ def _load_map_value(
         content = (map_.initial or b"").ljust(map_.value_size, b"\0")[place : place + row.size]
         number = int.from_bytes(content, "big" if subject.program.big_endian else "little", signed=row.signed)
         return const(64, number)
-    for field in subject.special_fields(map_):
-        if field.offset == place and field.is_pointer:
-            return load_object(subject, State(), pointer, row, offset, inst, field)
+    return _load_field(subject, state, pointer, row, offset, inst)
+
+
+def _load_field(
+    subject: Subject, state: State, pointer: Pointer, row: Row, offset: int, inst: Value
+) -> Known:
+    """What a load of a kernel pointer that a value or an object keeps gives, or of other bytes."""
+    for field in subject.fields_of(pointer.area) if not pointer.span.mask else ():
+        if field.offset == pointer.span.value + offset and field.is_pointer:
+            return load_object(subject, state, pointer, row, offset, inst, field)
     return plain_range(row)
 
 

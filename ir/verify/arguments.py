@@ -11,6 +11,7 @@ from ir.kinds import MapType
 from ir.object import Map
 from ir.verify.access import check_bounds, check_map_value, check_packet_range, may_pass_packets
 from ir.verify.dynptrs import find_dynptr
+from ir.verify.fields import SpecialField
 from ir.verify.kernel_objects import check_object, is_struct
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar
@@ -34,6 +35,7 @@ _MEMORY: Final = frozenset(
 _SOCKETS: Final = frozenset(
     (AreaKind.SOCKET_COMMON, AreaKind.SOCKET, AreaKind.TCP_SOCKET, AreaKind.XDP_SOCKET)
 )
+_OWNED: Final = (AreaKind.OBJECT, AreaKind.PERCPU_OBJECT)
 _KINDS: Final = {
     _K.CONTEXT: frozenset((AreaKind.CONTEXT,)),
     _K.MAP: frozenset((AreaKind.MAP,)),
@@ -42,15 +44,15 @@ _KINDS: Final = {
     _K.MEMORY: _MEMORY | {AreaKind.BTF, AreaKind.CONTEXT},
     _K.CONST_STRING: frozenset((AreaKind.MAP_VALUE,)),
     _K.FUNCTION: frozenset((AreaKind.FUNCTION,)),
-    _K.SPIN_LOCK: frozenset((AreaKind.MAP_VALUE,)),
+    _K.SPIN_LOCK: frozenset((AreaKind.MAP_VALUE, AreaKind.OBJECT)),
     _K.TIMER: frozenset((AreaKind.MAP_VALUE,)),
-    _K.KPTR: frozenset((AreaKind.MAP_VALUE,)),
+    _K.KPTR: frozenset((AreaKind.MAP_VALUE, AreaKind.OBJECT)),
     _K.RECORD: frozenset((AreaKind.MEMORY,)),
     _K.SOCKET: frozenset((AreaKind.SOCKET,)),
     _K.SOCKET_COMMON: _SOCKETS,
     _K.ANY_SOCKET: _SOCKETS | {AreaKind.BTF},
-    _K.BTF_POINTER: frozenset((AreaKind.BTF,)) | _SOCKETS,
-    _K.PERCPU_POINTER: frozenset((AreaKind.PERCPU, AreaKind.BTF)),
+    _K.BTF_POINTER: frozenset((AreaKind.BTF, AreaKind.OBJECT, AreaKind.PERCPU_OBJECT)) | _SOCKETS,
+    _K.PERCPU_POINTER: frozenset((AreaKind.PERCPU, AreaKind.PERCPU_OBJECT, AreaKind.BTF)),
     _K.STACK: frozenset((AreaKind.FRAME,)),
 }
 
@@ -68,6 +70,10 @@ class Passed:
     most_bytes: int = 0
     function: str = ""
     socket: Pointer | None = None
+    place: Pointer | None = None
+    root: SpecialField | None = None
+    given: Area | None = None
+    type_id: int = 0
     dynptr: Area | None = None
     new_dynptr: Value | None = None
     released_dynptr: Value | None = None
@@ -182,19 +188,24 @@ def _check_pointer(
     elif kind is _K.MEMORY and argument.size:
         size = argument.size
         check_memory(steps, state, helper, known, value, size, size, argument.writes, passed, argument.reads)
+    elif kind is _K.PERCPU_POINTER:
+        if area.kind is AreaKind.PERCPU_OBJECT and area.trust is not Trust.RCU:
+            raise Refused("bad-argument", f"{area} is not surely kept by a map", value)
     elif kind is _K.FUNCTION:
         passed.function = area.name
     elif kind is _K.CONST_STRING:
         _check_string(steps.subject, known, value)
     elif kind in (_K.SPIN_LOCK, _K.TIMER, _K.KPTR):
-        _check_field(steps.subject, kind, known, value)
+        _check_field(steps.subject, state, kind, known, value)
         passed.map = passed.map or area.map
-        passed.socket = known
+        passed.place = known
     elif kind in (_K.CONTEXT, _K.RECORD, _K.SOCKET, _K.SOCKET_COMMON, _K.ANY_SOCKET, _K.BTF_POINTER):
         if (known.span.mask or known.span.value) and kind is not _K.BTF_POINTER:
             raise Refused("bad-argument", f"{area} pointer was moved by {known.span}", value)
         if kind is _K.RECORD and not area.is_held:
             raise Refused("bad-argument", f"{area} was not reserved in a ring buffer", value)
+        if area.kind in _OWNED and argument.btf != "*":
+            raise Refused("bad-argument", f"{area} where struct {argument.btf} is wanted", value)
         if area.kind is AreaKind.BTF:
             _check_object(steps.subject, argument, known, value)
         passed.socket = known
@@ -352,15 +363,15 @@ _FIELDS: Final = {
 }
 
 
-def _check_field(subject: Subject, kind: ArgumentKind, known: Pointer, value: Value) -> None:
-    map_ = known.area.map
-    assert map_ is not None
-    wanted = _FIELDS[kind]
+def _check_field(subject: Subject, state: State, kind: ArgumentKind, known: Pointer, value: Value) -> None:
+    area, wanted = known.area, _FIELDS[kind]
+    if area.kind is AreaKind.OBJECT and area not in state.held.references:
+        raise Refused("bad-argument", f"{area} is not the program's own", value)
     if not known.span.mask:
-        for found in subject.special_fields(map_):
+        for found in subject.fields_of(area):
             if found.offset == known.span.value and found.kind in wanted:
                 return
-    raise Refused("bad-argument", f"no {wanted[0]} there in the value of map '{map_.name}'", value)
+    raise Refused("bad-argument", f"no {wanted[0]} there in the {area}", value)
 
 
 def _describe(argument: Argument) -> str:

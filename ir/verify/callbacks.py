@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ir.core import Call, Function, Param, Value
@@ -10,6 +11,7 @@ from ir.helpers import Helper
 from ir.object import Map
 from ir.verify.arguments import Passed
 from ir.verify.helper_calls import fresh_value
+from ir.verify.owned import element
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, between
 from ir.verify.state import State, covers_state, join_states
@@ -76,6 +78,23 @@ def _go_round(
     state = state.copy()
     state.known[call] = outcome
     return [state]
+
+
+def compare(walk: Walk, state: State, call: Call, passed: Passed) -> None:
+    """A function that orders the nodes of a tree, called any number of times under the tree's lock."""
+    subject, root, held = walk.explorer.subject, passed.root, state.held
+    assert root is not None
+    function = subject.module.functions[passed.function]
+    inside = state.copy()
+    inside.held = replace(held, comparing=True)
+    nodes: list[Value | Known] = [element(subject, inside, call, root, owned=False, nullable=False)] * 2
+    for done in walk.enter_function(inside, function, nodes):
+        _check_result(done, function, 1)
+        if done.held != inside.held:
+            said = (
+                f"'{function.name}', which orders a tree, ends with other references or locks than it starts"
+            )
+            raise Refused("reference-leak", said)
 
 
 def _walk_later(walk: Walk, state: State, function: Function, passed: Passed) -> None:

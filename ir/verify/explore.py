@@ -40,7 +40,7 @@ from ir.verify.abrupt import (
     leave_tail_call,
 )
 from ir.verify.branch import fork
-from ir.verify.callbacks import call_back
+from ir.verify.callbacks import call_back, compare
 from ir.verify.effects import functions_that_move_packets
 from ir.verify.exits import check_exit, check_global_exit
 from ir.verify.global_functions import arguments_of, check_call
@@ -410,7 +410,9 @@ class Walk:
             return call_back(self, state, call, helper, passed) if passed.function else [state]
         if call.callee is Callee.KFUNC:
             kfunc = find_kfunc(subject, call)
-            call_kfunc(self.steps, state, call, kfunc)
+            passed = call_kfunc(self.steps, state, call, kfunc)
+            if passed.function:
+                compare(self, state, call, passed)
             if "throws" in kfunc.flags:
                 check_throw(self, state, call)
                 return []

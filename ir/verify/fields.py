@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from errno import E2BIG
 from itertools import islice
+from types import MappingProxyType
 from typing import Final, final
 
 from ir.btf import Btf
@@ -24,6 +25,8 @@ _SIZES: Final = {
     "bpf_refcount": 4,
     "bpf_task_work": 8,
 }
+_ROOTS: Final = ("bpf_list_head", "bpf_rb_root")
+_CONTAINS: Final = "contains:"
 _TAGS: Final = frozenset(("kptr_untrusted", "kptr", "percpu_kptr", "uptr"))
 MOST_NESTED: Final = 32
 MOST_FIELDS: Final = 64
@@ -34,13 +37,20 @@ MOST_FIELDS: Final = 64
 class SpecialField:
     """`size` bytes at `offset`.
 
-    `kind` is the structure's name or the tag of a kernel pointer to `type_id`.
+    `kind` is the structure's name or the tag of a kernel pointer to `type_id`. `contains`: the type and the node, as
+    `type:member`, of what a list or tree is of, where the program's tags are asked for that.
     """
 
     offset: int
     size: int
     kind: str
     type_id: int = 0
+    contains: str = ""
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it is the head of a list or the root of a tree."""
+        return self.kind in _ROOTS
 
     @property
     def is_pointer(self) -> bool:
@@ -48,20 +58,22 @@ class SpecialField:
         return self.kind in _TAGS
 
 
-def find_special_fields(btf: Btf, type_id: int) -> tuple[SpecialField, ...]:
-    """The special fields of a type, in order.
+def find_special_fields(
+    btf: Btf, type_id: int, tags: Mapping[tuple[int, int], Sequence[str]] = MappingProxyType({})
+) -> tuple[SpecialField, ...]:
+    """The special fields of a type, in order. `tags`: the declaration tags of types and their components.
 
     Raises UnreadableError when types nest more than MOST_NESTED deep, or there are more than MOST_FIELDS fields.
     """
-    return tuple(sorted(_Finder(btf).of(type_id, 0), key=lambda field: field.offset)) if type_id else ()
+    return tuple(sorted(_Finder(btf, tags).of(type_id, 0), key=lambda field: field.offset)) if type_id else ()
 
 
 @final
 class _Finder:
     """Looks at each type once, however many ways lead to it."""
 
-    def __init__(self, btf: Btf) -> None:
-        self._btf = btf
+    def __init__(self, btf: Btf, tags: Mapping[tuple[int, int], Sequence[str]]) -> None:
+        self._btf, self._tags = btf, tags
         self._found: dict[int, tuple[SpecialField, ...]] = {}
 
     def of(self, type_id: int, depth: int) -> tuple[SpecialField, ...]:
@@ -82,14 +94,15 @@ class _Finder:
             case Struct(name=name) if name in _SIZES:
                 yield SpecialField(0, _SIZES[name], name)
             case Struct(members=members):
-                for member in members:
+                for number, member in enumerate(members):
                     if member.bit_offset % 8 == 0:
-                        yield from self._inside(member.type_id, member.bit_offset // 8, depth)
+                        inner = self._inside(member.type_id, member.bit_offset // 8, depth)
+                        yield from self._tagged(inner, id, number)
             case Array(element_id=element, count=count):
-                inner = self.of(element, depth)
-                size = btf.size_of(element) if inner else 0
-                for number in range(count if inner else 0):
-                    yield from _moved(inner, number * size)
+                repeated = self.of(element, depth)
+                size = btf.size_of(element) if repeated else 0
+                for number in range(count if repeated else 0):
+                    yield from _moved(repeated, number * size)
             case Pointer(type_id=target):
                 tagged = btf.type(target)
                 if isinstance(tagged, TypeTag) and tagged.value in _TAGS:
@@ -98,12 +111,20 @@ class _Finder:
                 for entry in entries:
                     variable = btf.type(entry.type_id)
                     if isinstance(variable, Variable):
-                        yield from self._inside(variable.type_id, entry.offset, depth)
+                        inside = self._inside(variable.type_id, entry.offset, depth)
+                        yield from self._tagged(inside, entry.type_id, -1)
             case _:
                 pass
 
     def _inside(self, type_id: int, offset: int, depth: int) -> Iterator[SpecialField]:
         return _moved(self.of(type_id, depth), offset)
+
+    def _tagged(self, fields: Iterator[SpecialField], id: int, component: int) -> Iterator[SpecialField]:
+        """`fields`, roots with what the tag of their declaration says that they contain."""
+        tags = [tag for tag in self._tags.get((id, component), ()) if tag.startswith(_CONTAINS)]
+        for field in fields:
+            is_named = field.is_root and not field.contains and tags
+            yield replace(field, contains=tags[0].removeprefix(_CONTAINS)) if is_named else field
 
     def _refused(self, message: str) -> UnreadableError:
         return UnreadableError([Diagnostic("bad-btf-fields", message, self._btf.at, errno=E2BIG)])

@@ -30,7 +30,8 @@ class StackObject:
 class Held:
     """Everything held.
 
-    `locked`: the area whose spin lock is held; sections count how deeply they are nested.
+    `locked`: the area whose spin lock is held; sections count how deeply they are nested. `comparing`: within a
+    function that orders a tree, which runs under the lock of its caller.
     """
 
     references: frozenset[Area] = field(default_factory=frozenset)
@@ -38,6 +39,7 @@ class Held:
     rcu: int = 0
     preempt: int = 0
     objects: frozenset[StackObject] = field(default_factory=frozenset)
+    comparing: bool = False
 
     def with_reference(self, area: Area) -> Held:
         """And a reference to `area`."""

@@ -13,7 +13,10 @@ from ir.kinds import AttachType, MapType, ProgramType
 from ir.object import Map
 from ir.verify.arguments import SOCKET_MAPS, Passed, check_arguments, note_writes
 from ir.verify.dynptrs import release_dynptr, start_dynptr
-from ir.verify.kernel_objects import find_struct, kernel_type, object_area
+from ir.verify.fields import SpecialField
+from ir.verify.kernel_objects import field_target, find_struct, object_area
+from ir.verify.owned import acquire_object, end_section, kept_object
+from ir.verify.references import acquire, release
 from ir.verify.refusal import Refused
 from ir.verify.scalar import between, between_signed
 from ir.verify.state import State
@@ -138,7 +141,7 @@ _SOCKET_MAP_WRITERS: Final = frozenset(
 _ARRAYS: Final = frozenset((_M.ARRAY, _M.PERCPU_ARRAY))
 _MAX_ERRNO: Final = 4095
 _MAX_CPUS: Final = 8192
-_DYNPTR_SIZE: Final = 16
+_EXCHANGE: Final = "bpf_kptr_xchg"
 
 
 def find_helper(subject: Subject, call: Call) -> Helper:
@@ -181,6 +184,7 @@ def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passe
         _check_map(subject, passed, helper)
     if helper.name == "get_local_storage" and state.of(call.args[1]) != ZERO:
         raise Refused("bad-argument", f"{helper.full_name}: argument 2: flags are not 0", call.args[1])
+    field = _check_exchange(subject, state, call, passed) if helper.name == "kptr_xchg" else None
     note_writes(steps, state, passed)
     if passed.released is not None:
         release(state, passed.released, GONE if subject.unprivileged else ANY)
@@ -190,15 +194,12 @@ def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passe
         _start_dynptr(steps, state, call, helper, passed)
     if helper.changes_packet or (helper.name == "dynptr_write" and passed.views_skb):
         state.forget_packets()
-    _lock(state, helper, passed)
-    state.known[call] = _result(subject, state, call, helper, passed)
+    _lock(subject, state, helper, passed)
+    if field is not None:
+        state.known[call] = _exchanged(subject, state, call, field)
+    else:
+        state.known[call] = _result(subject, state, call, helper, passed)
     return passed
-
-
-def release(state: State, area: Area, gone: Known = ANY) -> None:
-    """Give up the reference to `area`: pointers to it, and to what it owns, are `gone`."""
-    state.held = state.held.without_reference(area)
-    state.forget_area(area, gone)
 
 
 def _start_dynptr(steps: Steps, state: State, call: Call, helper: Helper, passed: Passed) -> None:
@@ -213,19 +214,6 @@ def _start_dynptr(steps: Steps, state: State, call: Call, helper: Helper, passed
             "bad-argument", f"{helper.full_name}: dynptrs are made of map values only", call.args[0]
         )
     start_dynptr(steps, state, call, passed.new_dynptr, "local", None)
-
-
-def acquire(
-    subject: Subject, state: State, call: Call, kind: AreaKind, size: int = 0, name: str = ""
-) -> Area:
-    """A new object that has to be released; one for each acquired at `call` and not released yet."""
-    for number in range(64):
-        area = subject.area(("held", call, number), kind, name, size, writable=kind is AreaKind.MEMORY)
-        if area not in state.held.references:
-            area.is_held, area.origin = True, call.at
-            state.held = state.held.with_reference(area)
-            return area
-    raise Refused("reference-leak", "more and more references are acquired here and not released", call)
 
 
 def _check_sections(state: State, helper: Helper) -> None:
@@ -270,18 +258,22 @@ def _check_map(subject: Subject, passed: Passed, helper: Helper) -> None:
         raise Refused("read-only", f"{helper.full_name} on map '{map_.name}', which programs may only read")
 
 
-def _lock(state: State, helper: Helper, passed: Passed) -> None:
-    pointer = passed.socket
+def _lock(subject: Subject, state: State, helper: Helper, passed: Passed) -> None:
+    if helper.name not in ("spin_lock", "spin_unlock"):
+        return
+    assert passed.place is not None
+    area, held = passed.place.area, state.held
+    if held.comparing:
+        raise Refused("lock-held", f"{helper.full_name} in a comparison, which runs under a lock")
     if helper.name == "spin_lock":
-        assert pointer is not None
-        state.held = state.held.with_lock(pointer.area)
-    elif helper.name == "spin_unlock":
-        assert pointer is not None
-        if state.held.locked is None:
-            raise Refused("lock-not-held", "bpf_spin_unlock without a lock")
-        if state.held.locked is not pointer.area:
-            raise Refused("lock-not-held", "bpf_spin_unlock of another lock than the one that is held")
-        state.held = state.held.with_lock(None)
+        state.held = held.with_lock(area)
+        return
+    if held.locked is None:
+        raise Refused("lock-not-held", "bpf_spin_unlock without a lock")
+    if held.locked is not area:
+        raise Refused("lock-not-held", "bpf_spin_unlock of another lock than the one that is held")
+    state.held = held.with_lock(None)
+    end_section(subject, state, area)
 
 
 def _result(subject: Subject, state: State, call: Call, helper: Helper, passed: Passed) -> Known:
@@ -306,9 +298,8 @@ def _result(subject: Subject, state: State, call: Call, helper: Helper, passed: 
         return _socket(subject, state, call, helper, passed, sort)
     if kind is ResultKind.BTF_POINTER:
         return _object(subject, call, helper, passed)
-    if kind is ResultKind.PERCPU_POINTER:
-        return _this_cpu(subject, state, call, nullable)
-    return _exchanged(subject, state, call, passed)
+    assert kind is ResultKind.PERCPU_POINTER, kind
+    return _this_cpu(subject, state, call, nullable)
 
 
 def _this_cpu(subject: Subject, state: State, call: Call, nullable: bool) -> Known:
@@ -317,6 +308,9 @@ def _this_cpu(subject: Subject, state: State, call: Call, nullable: bool) -> Kno
     if type(pointer) is not Pointer:
         return ANY
     area, kernel = pointer.area, subject.kernel
+    if area.kind is AreaKind.PERCPU_OBJECT:
+        found = kept_object(subject, (call, area), area.type_id, Trust.RCU, AreaKind.OBJECT)
+        return start_of(found, nullable)
     if area.kind is not AreaKind.PERCPU or kernel is None:
         return Pointer(area, None, 0, pointer.span, nullable)
     if isinstance(kernel.type(area.type_id), Struct):
@@ -399,11 +393,33 @@ def _object(subject: Subject, call: Call, helper: Helper, passed: Passed) -> Kno
     return start_of(area, helper.result.is_nullable)
 
 
-def _exchanged(subject: Subject, state: State, call: Call, passed: Passed) -> Known:
+def _check_exchange(subject: Subject, state: State, call: Call, passed: Passed) -> SpecialField:
+    """The field that bpf_kptr_xchg exchanges; what goes into it has to be of its type."""
+    place = passed.place
+    assert place is not None
+    field = next(found for found in subject.fields_of(place.area) if found.offset == place.span.value)
+    given = state.of(call.args[1])
+    if type(given) is not Pointer:
+        return field
+    kind, type_id = field_target(subject, field)
+    if given.area.kind is not kind or given.area.type_id != type_id or given.area.trust is Trust.UNTRUSTED:
+        said = f"{given.area} where {_named(subject, kind, type_id)} is wanted"
+        raise Refused("bad-argument", f"{_EXCHANGE}: argument 2: {said}", call.args[1])
+    return field
+
+
+def _named(subject: Subject, kind: AreaKind, type_id: int) -> str:
+    types = subject.kernel if kind is AreaKind.BTF else subject.btf
+    return f"{kind.value} {types.name(type_id)}" if types is not None and type_id else kind.value
+
+
+def _exchanged(subject: Subject, state: State, call: Call, field: SpecialField) -> Known:
     """bpf_kptr_xchg: the pointer that was there, which now has to be released."""
-    assert passed.socket is not None
-    area = acquire(subject, state, call, AreaKind.BTF)
-    for found in subject.special_fields(passed.socket.area.map) if passed.socket.area.map is not None else ():
-        if found.offset == passed.socket.span.value:
-            area.type_id, area.trust = kernel_type(subject, found), Trust.TRUSTED
+    kind, type_id = field_target(subject, field)
+    if kind is not AreaKind.BTF:
+        return start_of(acquire_object(subject, state, call, type_id, kind), is_nullable=True)
+    area = acquire(subject, state, call, AreaKind.BTF, sort=type_id)
+    area.type_id, area.trust = type_id, Trust.TRUSTED
+    if subject.kernel is not None:
+        area.name = subject.kernel.name(type_id)
     return start_of(area, is_nullable=True)

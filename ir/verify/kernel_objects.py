@@ -13,6 +13,7 @@ from ir.isa import Row
 from ir.kinds import AttachType, ProgramType
 from ir.verify.fields import SpecialField
 from ir.verify.members import ends_open, find_pointer, fits, is_struct_at, pointed_struct, size_of
+from ir.verify.owned import kept_object
 from ir.verify.refusal import Refused
 from ir.verify.scalar import between, between_signed
 from ir.verify.state import State
@@ -72,8 +73,7 @@ def load_object(
     """What a checked load through a pointer to a kernel object gives."""
     plain = (_SIGNED if row.signed else _UNSIGNED)[row.size]
     if field is not None:
-        trust = Trust.RCU if field.kind == "kptr" and in_rcu(subject, state) else Trust.UNTRUSTED
-        return start_of(object_area(subject, inst, kernel_type(subject, field), trust), is_nullable=True)
+        return _load_field(subject, state, inst, field)
     if pointer.area.kind is AreaKind.CONTEXT:
         return _argument(subject, offset, row.size, inst, plain)
     btf, type_id = _type_of(subject, pointer)
@@ -86,6 +86,16 @@ def load_object(
     area = pointer.area
     trust, is_nullable = trust_of(found, area.trust, area.is_held, in_rcu(subject, state))
     return start_of(object_area(subject, inst, found.target, trust), is_nullable)
+
+
+def _load_field(subject: Subject, state: State, inst: Value, field: SpecialField) -> Known:
+    """The pointer that a field keeps, which somebody else may exchange at any time."""
+    is_kept = field.kind in ("kptr", "percpu_kptr") and in_rcu(subject, state)
+    trust = Trust.RCU if is_kept else Trust.UNTRUSTED
+    kind, type_id = field_target(subject, field)
+    if kind is AreaKind.BTF:
+        return start_of(object_area(subject, inst, type_id, trust), is_nullable=True)
+    return start_of(kept_object(subject, inst, type_id, trust, kind), is_nullable=True)
 
 
 def in_rcu(subject: Subject, state: State) -> bool:
@@ -110,10 +120,14 @@ def object_area(subject: Subject, key: Hashable, type_id: int, trust: Trust) -> 
     return area
 
 
-def kernel_type(subject: Subject, field: SpecialField) -> int:
-    """The kernel's structure that a kernel pointer of the object's types points to, 0 when there is none."""
+def field_target(subject: Subject, field: SpecialField) -> tuple[AreaKind, int]:
+    """What the pointer in a field points to: the kernel's structure of that name, else the program's own."""
     name = subject.btf.name(field.type_id) if subject.btf is not None else ""
-    return find_struct(subject, name.split("___")[0]) if name else 0
+    kernels = find_struct(subject, name.split("___")[0]) if name else 0
+    if kernels or not name:
+        return AreaKind.BTF, kernels
+    is_percpu = field.kind == "percpu_kptr"
+    return AreaKind.PERCPU_OBJECT if is_percpu else AreaKind.OBJECT, field.type_id
 
 
 def find_struct(subject: Subject, name: str) -> int:

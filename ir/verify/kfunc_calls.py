@@ -11,9 +11,20 @@ from ir.kinds import AttachType, ProgramType
 from ir.verify.access import UNSIGNED, may_write_packets
 from ir.verify.arguments import Passed, check_memory, note_writes
 from ir.verify.dynptrs import find_dynptr, start_dynptr
-from ir.verify.helper_calls import acquire, release
 from ir.verify.kernel_objects import find_struct, in_rcu, is_struct, object_area
 from ir.verify.kfuncs import ITERATOR_SIZES, KFUNCS, Kfunc, Parameter
+from ir.verify.owned import (
+    acquire_object,
+    allocated_type,
+    check_counted,
+    check_node,
+    check_object_argument,
+    element,
+    find_root,
+    give_away,
+    kept_object,
+)
+from ir.verify.references import acquire, release
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar
 from ir.verify.stack_objects import end_object, find_object, start_object
@@ -22,13 +33,15 @@ from ir.verify.steps import Steps
 from ir.verify.subject import Subject
 from ir.verify.values import ANY, ZERO, Area, AreaKind, Known, Pointer, Trust, start_of
 
+_OBJECT_KINDS: Final = {"object": AreaKind.OBJECT, "percpuobject": AreaKind.PERCPU_OBJECT}
+_OWNED: Final = frozenset(("type", "counted", "root", "linked", "unlinked", "func", *_OBJECT_KINDS))
 _MEMORY: Final = frozenset(("mem", "out", "rw", "opt"))
 _OBJECTS: Final = frozenset((*(AreaKind.BTF, AreaKind.SOCKET, AreaKind.SOCKET_COMMON, AreaKind.TCP_SOCKET),))
 
 
 def find_kfunc(subject: Subject, call: Call) -> Kfunc:
     """The kernel function that `call` names. Raises Refused when it is not known or not for this program."""
-    found = KFUNCS.get(str(call.target))
+    found = KFUNCS.get(str(call.target).split("___")[0])
     if found is None:
         raise Refused("unknown-kfunc", f"kernel function {call.target} is not known here")
     if subject.type not in found.types:
@@ -43,9 +56,9 @@ def find_kfunc(subject: Subject, call: Call) -> Kfunc:
     return found
 
 
-def call_kfunc(steps: Steps, state: State, call: Call, kfunc: Kfunc) -> None:
-    """Check a call and bring the state to after it."""
-    if state.held.locked is not None:
+def call_kfunc(steps: Steps, state: State, call: Call, kfunc: Kfunc) -> Passed:
+    """Check a call and bring the state to after it, but for a callback."""
+    if state.held.locked is not None and "locked" not in kfunc.flags:
         raise Refused("lock-held", f"{kfunc.name} is called while a spin lock is held")
     passed = Passed()
     for number, parameter in enumerate(kfunc.parameters):
@@ -62,8 +75,11 @@ def call_kfunc(steps: Steps, state: State, call: Call, kfunc: Kfunc) -> None:
         release(state, passed.released)
     if "packet" in kfunc.flags:
         state.forget_packets()
+    if passed.given is not None:
+        give_away(steps.subject, state, passed.given)
     _enter_or_leave(steps.subject, state, kfunc)
     state.known[call] = _result(steps.subject, state, call, kfunc, passed)
+    return passed
 
 
 def _check(
@@ -94,8 +110,36 @@ def _check(
         start_object(steps, state, value, 8, "saved interrupt state", area, is_owned=True)
     elif kind == "irq":
         end_object(steps, state, find_object(state, value, "saved interrupt state"))
+    elif kind in _OWNED:
+        _check_owned(steps.subject, state, kfunc, value, parameter, passed)
     else:
         _check_pointer(steps, state, kfunc, value, known, parameter, passed)
+
+
+def _check_owned(
+    subject: Subject, state: State, kfunc: Kfunc, value: Value, parameter: Parameter, passed: Passed
+) -> None:
+    """Objects that the program allocates, and what owns them."""
+    kind = parameter.kind
+    if kind == "type":
+        passed.type_id = allocated_type(subject, state, value, kfunc.result == "percpuobject")
+    elif kind in _OBJECT_KINDS:
+        known = check_object_argument(state, value, _OBJECT_KINDS[kind], parameter.releases)
+        passed.released = known.area if parameter.releases else None
+    elif kind == "counted":
+        passed.socket = check_counted(subject, state, value)
+    elif kind == "root":
+        changes = "acquire" in kfunc.flags or any(each.kind == "unlinked" for each in kfunc.parameters)
+        passed.root = find_root(subject, state, value, parameter.of, changes)
+    elif kind == "func":
+        known_function = state.of(value)
+        if type(known_function) is not Pointer or known_function.area.kind is not AreaKind.FUNCTION:
+            raise Refused("bad-argument", "no function of the program", value)
+        passed.function = known_function.area.name
+    else:
+        assert passed.root is not None, "roots come before nodes"
+        node = check_node(subject, state, value, passed.root, kind == "unlinked")
+        passed.given = node.area if kind == "unlinked" else None
 
 
 def _start_dynptr(steps: Steps, state: State, call: Call, kfunc: Kfunc, value: Value, passed: Passed) -> None:
@@ -201,7 +245,11 @@ def _leave_rcu(subject: Subject, state: State) -> None:
     """What RCU kept alive may be gone: pointers to it are untrusted."""
     for value, known in state.known.items():
         if type(known) is Pointer and known.area.trust is Trust.RCU:
-            area = object_area(subject, ("after rcu", known.area), known.area.type_id, Trust.UNTRUSTED)
+            key, old = ("after rcu", known.area), known.area
+            if old.kind is AreaKind.BTF:
+                area = object_area(subject, key, old.type_id, Trust.UNTRUSTED)
+            else:
+                area = kept_object(subject, key, old.type_id, Trust.UNTRUSTED, old.kind)
             state.known[value] = Pointer(area, None, 0, known.span, known.is_nullable)
     if state.outer is not None:
         state.outer = state.outer.copy()
@@ -250,6 +298,17 @@ def _result(subject: Subject, state: State, call: Call, kfunc: Kfunc, passed: Pa
         return start_of(object_area(subject, call, kernel_context, Trust.TRUSTED))
     if kfunc.result == "cast":
         return _cast(subject, state, call)
+    if kfunc.result in _OBJECT_KINDS:
+        kind = _OBJECT_KINDS[kfunc.result]
+        return start_of(acquire_object(subject, state, call, passed.type_id, kind), kfunc.is_nullable)
+    if kfunc.result == "element":
+        assert passed.root is not None
+        return element(subject, state, call, passed.root, "acquire" in kfunc.flags)
+    if kfunc.result == "again":
+        assert passed.socket is not None
+        counted = passed.socket.area
+        is_sure = counted in state.held.references
+        return start_of(acquire_object(subject, state, call, counted.type_id), not is_sure)
     if kfunc.result != "btf":
         return UNSIGNED[8] if kfunc.result == "int" else ANY
     type_id = find_struct(subject, kfunc.result_of)

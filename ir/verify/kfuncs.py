@@ -7,13 +7,19 @@ A row reads `name(arguments) -> result flags`, spelled as in ir/helpers.py, with
     irq newirq        a saved interrupt state on the stack, restored; saved here
     opt               readable and writable memory of the size that follows, or NULL
     rom               a NUL-ended string in a read-only map
+    type              the number of a structure of the program, a constant
+    object counted    an object that the program allocated; any with a bpf_refcount
+    root:K            a `list` or `tree` in a map value or object
+    linked unlinked   a node that is in the root before; one that the program owns, to be put there
+    func              a function that orders nodes
 
 Results besides: `slice` (as many bytes as the last size, read only; `slicerw` writable), `word` (4 bytes, read only;
 `word8` 8 bytes, writable), `context` (the kernel's own structure behind the context), `cast` (an untrusted object of the
-type whose number is the second argument).
-Flags: `acquire` (the result has to be released), `sleeps`, `rcu+` `rcu-` `preempt+` `preempt-` (sections),
-`start` `step` `stop` (of iterators), `iterator` (for programs that iterate),
-`throws` (does not return), `rcu` (the result lives in an RCU section).
+type whose number is the second argument), `object` (of the type that was named), `element` (a node of the root), `again`
+(what was counted).
+Flags: `acquire` (the result has to be released), `sleeps`, `rcu+` `rcu-` `preempt+` `preempt-` (sections), `start` `step`
+`stop` (of iterators), `iterator` (for programs that iterate), `throws` (does not return), `locked` (may be called under a
+lock), `rcu` (the result lives in an RCU section).
 """
 
 from __future__ import annotations
@@ -28,9 +34,9 @@ from ir.kinds import ProgramType
 _T = ProgramType
 
 _EVERYWHERE: Final = """
-bpf_iter_num_new(newiter:num, any, any) -> int start
-bpf_iter_num_next(iter:num) -> word? step
-bpf_iter_num_destroy(iter:num) -> void stop
+bpf_iter_num_new(newiter:num, any, any) -> int start locked
+bpf_iter_num_next(iter:num) -> word? step locked
+bpf_iter_num_destroy(iter:num) -> void stop locked
 bpf_iter_bits_new(newiter:bits, any, any) -> int start
 bpf_iter_bits_next(iter:bits) -> word? step
 bpf_iter_bits_destroy(iter:bits) -> void stop
@@ -50,6 +56,23 @@ bpf_iter_kmem_cache_new(newiter:kmem_cache) -> int start sleeps
 bpf_iter_kmem_cache_next(iter:kmem_cache) -> btf:kmem_cache? step sleeps
 bpf_iter_kmem_cache_destroy(iter:kmem_cache) -> void stop sleeps
 bpf_throw(any) -> void throws
+bpf_percpu_obj_new_impl(type, any) -> percpuobject? acquire
+bpf_percpu_obj_drop_impl(-percpuobject, any) -> void
+bpf_obj_new_impl(type, any) -> object? acquire
+bpf_obj_drop_impl(-object, any) -> void
+bpf_refcount_acquire_impl(counted, any) -> again acquire locked
+bpf_list_push_front_impl(root:list, unlinked, any, any) -> int locked
+bpf_list_push_back_impl(root:list, unlinked, any, any) -> int locked
+bpf_list_pop_front(root:list) -> element? acquire locked
+bpf_list_pop_back(root:list) -> element? acquire locked
+bpf_list_front(root:list) -> element? locked
+bpf_list_back(root:list) -> element? locked
+bpf_rbtree_add_impl(root:tree, unlinked, func, any, any) -> int locked
+bpf_rbtree_remove(root:tree, linked) -> element? acquire locked
+bpf_rbtree_first(root:tree) -> element? locked
+bpf_rbtree_root(root:tree) -> element? locked
+bpf_rbtree_left(root:tree, linked) -> element? locked
+bpf_rbtree_right(root:tree, linked) -> element? locked
 bpf_rcu_read_lock() -> void rcu+
 bpf_rcu_read_unlock() -> void rcu-
 bpf_preempt_disable() -> void preempt+

@@ -244,6 +244,15 @@ class State:
             self.outer = self.outer.copy()
             self.outer.forget_area(area, gone)
 
+    def replace_area(self, old: Area, new: Area) -> None:
+        """Pointers into `old` are pointers into `new`, here and in the callers."""
+        for value, known in self.known.items():
+            if type(known) is Pointer and known.area is old:
+                self.known[value] = Pointer(new, known.symbol, known.offset, known.span, known.is_nullable)
+        if self.outer is not None:
+            self.outer = self.outer.copy()
+            self.outer.replace_area(old, new)
+
     def points_into(self, area: Area) -> bool:
         """Whether there is a pointer into `area`, here or in a caller."""
         holder: State | None = self

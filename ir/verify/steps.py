@@ -19,7 +19,7 @@ from ir.verify.refusal import Refused
 from ir.verify.scalar import const
 from ir.verify.stack import note_store, own_or_outer, read_slot, write_frame
 from ir.verify.state import State
-from ir.verify.subject import FRAME_SIZE, Subject
+from ir.verify.subject import FRAME_SIZE, LOCKS, Subject
 from ir.verify.unprivileged import (
     check_moved,
     check_no_address,
@@ -39,7 +39,7 @@ _DIVISIONS = frozenset(
 )
 _SPECIAL = _DIVISIONS | {_CAST.name}
 # By names of their own, for a member of an Enum is slow to find.
-_ARENA, _IN_FRAME, _IN_MAP = AreaKind.ARENA, AreaKind.FRAME, AreaKind.MAP_VALUE
+_ARENA, _IN_FRAME = AreaKind.ARENA, AreaKind.FRAME
 # No pointer is moved by as much as this (include/linux/bpf_verifier.h, BPF_MAX_VAR_OFF).
 _FAR = 1 << 29
 _FRAME_TOP = const(64, FRAME_SIZE)
@@ -130,7 +130,7 @@ class Steps:
         if map_.type is MapType.ARENA:
             return start_of(subject.area("arena", AreaKind.ARENA))
         for field in subject.special_fields(map_) if subject.type in _LOCKLESS else ():
-            if field.kind == "bpf_spin_lock" or (
+            if (field.kind in LOCKS or field.is_root) or (
                 field.kind in _DEFERRED and subject.type is not ProgramType.SOCKET_FILTER
             ):
                 said = f"map '{map_.name}' with a {field.kind} in a {subject.type.name} program"
@@ -196,15 +196,11 @@ class Steps:
 
     def _check_stored(self, state: State, pointer: Pointer, inst: Store) -> None:
         """A kernel pointer in a map is only stored through bpf_kptr_xchg, or when it is NULL or untrusted."""
-        if pointer.area.kind is not _IN_MAP or pointer.area.map is None:
-            return
-        for field in self.subject.special_fields(pointer.area.map):
+        for field in self.subject.fields_of(pointer.area):
             if field.offset == pointer.span.smin + inst.offset and field.kind != "kptr_untrusted":
                 known = state.of(inst.value)
                 if type(known) is Pointer or known.value or known.mask:
-                    raise Refused(
-                        "special-field", f"store into the {field.kind} of map '{pointer.area.name}'"
-                    )
+                    raise Refused("special-field", f"store into the {field.kind} of the {pointer.area}")
 
     def _atomic(self, state: State, inst: Atomic) -> None:
         size = inst.row.size

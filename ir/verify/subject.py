@@ -20,6 +20,7 @@ from ir.verify.values import Area, AreaKind
 from ir.verify.writable_members import writable_ranges
 
 FRAME_SIZE: Final = 512
+LOCKS: Final = ("bpf_spin_lock", "bpf_res_spin_lock")
 _READ_ONLY: Final = 1 << 7  # BPF_F_RDONLY_PROG
 _WRITE_ONLY: Final = 1 << 8  # BPF_F_WRONLY_PROG
 _GPL: Final = frozenset(
@@ -61,6 +62,7 @@ class Subject:
         ] = {}  # what each sum of an unprivileged program is guarded for
         self._areas: dict[Hashable, Area] = {}
         self._special: dict[str, tuple[SpecialField, ...]] = {}
+        self._object_fields: dict[int, tuple[SpecialField, ...]] = {}
         self._functions: dict[Area, tuple[str, ...]] = {}
         self._symbols: dict[tuple[Area, int, int], Param] = {}
         self._writable: dict[int, tuple[tuple[int, int], ...]] = {}
@@ -140,7 +142,7 @@ class Subject:
         area = self.area(("value", key, id(map_)), AreaKind.MAP_VALUE, map_.name, size)
         area.map = map_
         area.writable = not (map_.flags & _READ_ONLY or map_.is_read_only)
-        area.has_lock = any(field.kind == "bpf_spin_lock" for field in self.special_fields(map_))
+        area.has_lock = any(field.kind in LOCKS for field in self.special_fields(map_))
         return area
 
     def global_area(self, map_: Map) -> Area:
@@ -157,8 +159,26 @@ class Subject:
         """The fields of the map's values that programs may not touch as bytes."""
         found = self._special.get(map_.name)
         if found is None:
-            found = () if self.btf is None else find_special_fields(self.btf, map_.value_btf_id)
-            self._special[map_.name] = found
+            found = self._special[map_.name] = self._find_fields(map_.value_btf_id)
+        return found
+
+    def fields_of(self, area: Area) -> tuple[SpecialField, ...]:
+        """The fields of a map's value or an allocated object that programs may not touch as bytes."""
+        if area.map is not None:
+            return self.special_fields(area.map)
+        if area.kind is not AreaKind.OBJECT:
+            return ()
+        found = self._object_fields.get(area.type_id)
+        if found is None:
+            found = self._object_fields[area.type_id] = self._find_fields(area.type_id)
+        return found
+
+    def _find_fields(self, type_id: int) -> tuple[SpecialField, ...]:
+        if self.btf is None:
+            return ()
+        found = find_special_fields(self.btf, type_id)
+        if any(field.is_root for field in found):
+            return find_special_fields(self.btf, type_id, self.declaration_tags)
         return found
 
     def writable_ranges(self, type_id: int) -> tuple[tuple[int, int], ...]:

@@ -43,6 +43,8 @@ class AreaKind(Enum):
     FLOW_KEYS = "flow keys"
     BTF = "kernel object"
     PERCPU = "per-cpu variable"
+    OBJECT = "allocated object"
+    PERCPU_OBJECT = "per-cpu object"
     FUNCTION = "function"
     DYNPTR = "dynptr"
     ARENA = "arena"
@@ -123,6 +125,8 @@ class Area:
             case AreaKind.MAP_VALUE | AreaKind.MAP_KEY if self.name:
                 return f"map '{self.name}' {self.kind.value.removeprefix('map ')}"
             case AreaKind.MEMORY | AreaKind.UNKNOWN if self.name:
+                return self.name
+            case AreaKind.OBJECT if self.name:
                 return self.name
             case _:
                 return f"{self.kind.value} {self.name}".strip()

@@ -16,6 +16,25 @@ static void *(*const bpf_ringbuf_reserve)(void *ring, __u64 size, __u64 flags) =
 static void (*const bpf_ringbuf_discard)(void *record, __u64 flags) = (void *)133;
 static long (*const bpf_loop)(__u32 times, void *function, void *context, __u64 flags) = (void *)181;
 
+struct bpf_spin_lock { __u32 val; };
+struct bpf_list_head { __u64 opaque[2]; } __attribute__((aligned(8)));
+struct bpf_list_node { __u64 opaque[3]; } __attribute__((aligned(8)));
+struct bpf_rb_root { __u64 opaque[2]; } __attribute__((aligned(8)));
+struct bpf_rb_node { __u64 opaque[4]; } __attribute__((aligned(8)));
+struct bpf_refcount { __u32 opaque[1]; } __attribute__((aligned(4)));
+
+#define __contains(type, node) __attribute__((btf_decl_tag("contains:" #type ":" #node)))
+#define __kptr __attribute__((btf_type_tag("kptr")))
+#define __percpu_kptr __attribute__((btf_type_tag("percpu_kptr")))
+#define private(name) SEC(".data." #name) __attribute__((aligned(8)))
+#define container_of(pointer, type, member) ((type *)((char *)(pointer) - __builtin_offsetof(type, member)))
+#define type_id(type) __builtin_btf_type_id(*(type *)0, 0)
+
+static long (*const bpf_spin_lock)(struct bpf_spin_lock *lock) = (void *)93;
+static long (*const bpf_spin_unlock)(struct bpf_spin_lock *lock) = (void *)94;
+static void *(*const bpf_kptr_xchg)(void *place, void *pointer) = (void *)194;
+static void *(*const bpf_this_cpu_ptr)(const void *pointer) = (void *)154;
+
 /* The legacy load of a byte of the packet. */
 #define load_byte(skb, offset) \
 	({ \
