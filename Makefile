@@ -80,15 +80,12 @@ clean: ## remove everything that git does not keep, the .venv included
 	rm -rf .venv build dist *.egg-info .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# As pip does with what it copies: where Python may not write bytecode, compiling the source is half of every start.
-compile = $(BIN)/python -m compileall -q ir backends runtime bpfc
 # A python without ensurepip (Debian splits it off) makes a venv without pip; then the outer pip fills it.
 pip_install = if [ -x $(BIN)/pip ]; then $(BIN)/pip install -q $(1); else $(PYTHON) -m pip --python $(BIN)/python install -q $(1); fi
 
 $(CORE): pyproject.toml tools/wheel_backend.py
 	$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
 	$(call pip_install,-e .)
-	$(compile)
 	touch $@
 
 $(DEV): $(CORE)

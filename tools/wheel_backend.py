@@ -14,6 +14,7 @@ wheel.
 from __future__ import annotations
 
 import ast
+import compileall
 import os
 import re
 import shutil
@@ -23,7 +24,6 @@ from pathlib import Path
 
 from setuptools import build_meta
 from setuptools.build_meta import (
-    build_editable,
     build_sdist,
     get_requires_for_build_editable,
     get_requires_for_build_sdist,
@@ -62,6 +62,21 @@ def build_wheel(
         stage_tree(Path.cwd(), Path(stage))
         with chdir(stage):
             name: str = build_meta.build_wheel(target, config_settings)
+    return name
+
+
+def build_editable(
+    wheel_directory: str,
+    config_settings: ConfigSettings | None = None,
+    metadata_directory: str | None = None,
+) -> str:
+    """Build the wheel of an editable install and return its file name (PEP 660); what it serves is compiled as pip compiles.
+
+    Without, a process that may not write bytecode (PYTHONDONTWRITEBYTECODE) would compile all it imports, every time.
+    """
+    for floor in (OWNER, *MOVED):
+        compileall.compile_dir(floor, quiet=2)
+    name: str = build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
     return name
 
 

@@ -1,7 +1,11 @@
-"""The import rewrite that a wheel is built with."""
+"""What the build backend does to the tree that it builds."""
+
+from pathlib import Path
 
 import pytest
+from setuptools import build_meta
 
+from tools import wheel_backend
 from tools.wheel_backend import rewrite_imports
 
 
@@ -49,3 +53,13 @@ def test_nothing_else_changes(source: str) -> None:
 def test_what_no_prefix_can_move_is_refused(source: str) -> None:
     with pytest.raises(SyntaxError, match=r"^m\.py:1: "):
         rewrite_imports(source.encode(), "m.py")
+
+
+def test_what_an_editable_install_serves_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for floor in ("bpfc", "ir/passes", "backends", "runtime"):
+        (tmp_path / floor).mkdir(parents=True)
+        (tmp_path / floor / "one.py").write_text("ONE = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build_meta, "build_editable", lambda *_: "bpfc.whl")
+    assert wheel_backend.build_editable("out") == "bpfc.whl"
+    assert len(list(tmp_path.rglob("one.*.pyc"))) == 4
