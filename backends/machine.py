@@ -5,7 +5,7 @@ One TargetMachine serves one target and level and is not shared between threads:
 
 from __future__ import annotations
 
-import platform
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
@@ -52,7 +52,7 @@ class Machine:
         cpu: str | None = None,
         features: str | None = None,
     ) -> None:
-        is_host = target.name == platform.machine()
+        is_host = target.name == os.uname().machine
         if is_host:
             llvm.initialize_native_target()
             llvm.initialize_native_asmprinter()

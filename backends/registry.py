@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 from importlib import import_module
 from typing import Final
 
@@ -41,4 +41,4 @@ def target_named(name: str) -> Target:
 
 def host() -> Target:
     """The machine this process runs on."""
-    return target_named(platform.machine())
+    return target_named(os.uname().machine)

@@ -13,9 +13,8 @@ import contextlib
 import importlib.util
 import itertools
 import os
-import platform
 import stat
-import tempfile
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -121,7 +120,7 @@ def toolchain() -> tuple[str, ...]:
         with info.open() as file:  # only the first processor is read, there may be hundreds
             first = itertools.takewhile(str.strip, file)
             cpu = "".join(line for line in first if line.startswith(wanted))
-    return (version, platform.machine(), cpu)
+    return (version, os.uname().machine, cpu)
 
 
 def default_folder() -> Path:
@@ -136,7 +135,9 @@ def default_folder() -> Path:
 
 def _write_whole(path: Path, data: bytes) -> None:
     """Write a file under a name of its own, then give it its name: others see all of it or nothing."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
+    own = f".{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
+    temporary = path.with_name(own)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:
             file.write(data)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import sys
 from collections.abc import Iterable
 from enum import Enum
@@ -125,7 +124,7 @@ class _Host:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._number = _MEMBARRIER.get(platform.machine(), -1)
+        self._number = _MEMBARRIER.get(os.uname().machine, -1)
         # Safe because membarrier(2) takes three integers, given below, and touches no memory of ours.
         self._syscall = ctypes.CDLL(None, use_errno=True).syscall
         self.refusal = self._register()
@@ -152,7 +151,7 @@ class _Host:
     def _register(self) -> str:
         """Why there is no barrier, '' when there is one."""
         if self._number < 0:
-            return f"the number of membarrier(2) on {platform.machine()} is not known"
+            return f"the number of membarrier(2) on {os.uname().machine} is not known"
         if self._syscall(self._number, _REGISTER_SYNC_CORE, 0, 0):
             return f"the system refuses membarrier(2): {os.strerror(ctypes.get_errno())}"
         return ""
