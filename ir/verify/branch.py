@@ -164,8 +164,9 @@ def _follow_pointers(
             _learn_offsets(state, value, learned)
         if length is not None and fact.symbol is length:
             both = meet(state.number(length), SCALARS.sub(64, span, SCALARS.const(64, fact.offset)))
-            if both is not None:
-                state.known[length] = both
+            if both is None:
+                return None  # the length is known by other comparisons not to be so
+            state.known[length] = both
     return state
 
 
