@@ -149,8 +149,8 @@ def _read(is_refused: bool, log: str) -> Verdict:
         if line.strip() and not line.startswith(("processed ", "verification time ", "stack depth "))
     ]
     steps, took = findall(r"(?m)^processed (\d+)", log), findall(r"(?m)^verification time (\d+)", log)
-    if not log.strip() and is_refused:
-        said = Said.UNDECIDED
+    if is_refused and not reasons:
+        said = Said.UNDECIDED  # nothing was said, or all was well with the program
     numbers = [int(found[-1]) if found else 0 for found in (took, steps)]
     return Verdict(said, reasons[-1] if reasons and is_refused else "", 1000 * numbers[0], numbers[1])
 

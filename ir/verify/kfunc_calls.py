@@ -87,7 +87,11 @@ def _check(
 ) -> None:
     value, kind = call.args[number], parameter.kind
     known = state.of(value)
-    if kind == "any" or (parameter.is_nullable and known == ZERO):
+    if kind == "raw" or (parameter.is_nullable and known == ZERO):
+        return
+    if kind == "any":
+        if type(known) is Pointer:
+            raise Refused("bad-argument", f"{known.area} pointer where a number is wanted", value)
         return
     if kind in ("size", "size0"):
         _check_size(steps, state, call, kfunc, number, passed)

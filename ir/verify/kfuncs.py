@@ -12,6 +12,7 @@ A row reads `name(arguments) -> result flags`, spelled as in ir/helpers.py, with
     root:K            a `list` or `tree` in a map value or object
     linked unlinked   a node that is in the root before; one that the program owns, to be put there
     func              a function that orders nodes
+    any raw           a number; anything, which is not checked (Linux: a parameter called ...__ign, or a user's pointer)
 
 Results besides: `slice` (as many bytes as the last size, read only; `slicerw` writable), `word` (4 bytes, read only;
 `word8` 8 bytes, writable), `context` (the kernel's own structure behind the context), `cast` (an untrusted object of the
@@ -37,7 +38,7 @@ _EVERYWHERE: Final = """
 bpf_iter_num_new(newiter:num, any, any) -> int start locked
 bpf_iter_num_next(iter:num) -> word? step locked
 bpf_iter_num_destroy(iter:num) -> void stop locked
-bpf_iter_bits_new(newiter:bits, any, any) -> int start
+bpf_iter_bits_new(newiter:bits, raw, any) -> int start
 bpf_iter_bits_next(iter:bits) -> word? step
 bpf_iter_bits_destroy(iter:bits) -> void stop
 bpf_iter_task_new(newiter:task, btf:task_struct?, any) -> int start
@@ -56,18 +57,18 @@ bpf_iter_kmem_cache_new(newiter:kmem_cache) -> int start sleeps
 bpf_iter_kmem_cache_next(iter:kmem_cache) -> btf:kmem_cache? step sleeps
 bpf_iter_kmem_cache_destroy(iter:kmem_cache) -> void stop sleeps
 bpf_throw(any) -> void throws
-bpf_percpu_obj_new_impl(type, any) -> percpuobject? acquire
-bpf_percpu_obj_drop_impl(-percpuobject, any) -> void
-bpf_obj_new_impl(type, any) -> object? acquire
-bpf_obj_drop_impl(-object, any) -> void
-bpf_refcount_acquire_impl(counted, any) -> again acquire locked
-bpf_list_push_front_impl(root:list, unlinked, any, any) -> int locked
-bpf_list_push_back_impl(root:list, unlinked, any, any) -> int locked
+bpf_percpu_obj_new_impl(type, raw) -> percpuobject? acquire
+bpf_percpu_obj_drop_impl(-percpuobject, raw) -> void
+bpf_obj_new_impl(type, raw) -> object? acquire
+bpf_obj_drop_impl(-object, raw) -> void
+bpf_refcount_acquire_impl(counted, raw) -> again acquire locked
+bpf_list_push_front_impl(root:list, unlinked, raw, any) -> int locked
+bpf_list_push_back_impl(root:list, unlinked, raw, any) -> int locked
 bpf_list_pop_front(root:list) -> element? acquire locked
 bpf_list_pop_back(root:list) -> element? acquire locked
 bpf_list_front(root:list) -> element? locked
 bpf_list_back(root:list) -> element? locked
-bpf_rbtree_add_impl(root:tree, unlinked, func, any, any) -> int locked
+bpf_rbtree_add_impl(root:tree, unlinked, func, raw, any) -> int locked
 bpf_rbtree_remove(root:tree, linked) -> element? acquire locked
 bpf_rbtree_first(root:tree) -> element? locked
 bpf_rbtree_root(root:tree) -> element? locked
@@ -88,26 +89,26 @@ bpf_dynptr_memset(dynptr, any, any, any) -> int
 bpf_dynptr_size(dynptr) -> int
 bpf_dynptr_slice(dynptr, any, opt, size) -> slice?
 bpf_dynptr_slice_rdwr(dynptr, any, opt, size) -> slicerw?
-bpf_copy_from_user_str(out, size0, any, any) -> int sleeps
+bpf_copy_from_user_str(out, size0, raw, any) -> int sleeps
 bpf_map_sum_elem_count(map) -> int
 bpf_get_kmem_cache(any) -> btf:kmem_cache?
-bpf_arena_alloc_pages(any, any, any, any, any) -> int sleeps
-bpf_arena_free_pages(any, any, any) -> void sleeps
-bpf_arena_reserve_pages(any, any, any) -> int sleeps
-bpf_strcmp(any, any) -> int
-bpf_strcasecmp(any, any) -> int
-bpf_strchr(any, any) -> int
-bpf_strchrnul(any, any) -> int
-bpf_strnchr(any, any, any) -> int
-bpf_strrchr(any, any) -> int
-bpf_strlen(any) -> int
-bpf_strnlen(any, any) -> int
-bpf_strspn(any, any) -> int
-bpf_strcspn(any, any) -> int
-bpf_strstr(any, any) -> int
-bpf_strnstr(any, any, any) -> int
+bpf_arena_alloc_pages(map, raw, any, any, any) -> int sleeps
+bpf_arena_free_pages(map, raw, any) -> void sleeps
+bpf_arena_reserve_pages(map, raw, any) -> int sleeps
+bpf_strcmp(raw, raw) -> int
+bpf_strcasecmp(raw, raw) -> int
+bpf_strchr(raw, any) -> int
+bpf_strchrnul(raw, any) -> int
+bpf_strnchr(raw, any, any) -> int
+bpf_strrchr(raw, any) -> int
+bpf_strlen(raw) -> int
+bpf_strnlen(raw, any) -> int
+bpf_strspn(raw, raw) -> int
+bpf_strcspn(raw, raw) -> int
+bpf_strstr(raw, raw) -> int
+bpf_strnstr(raw, raw, any) -> int
 bpf_cast_to_kern_ctx(ctx) -> context
-bpf_rdonly_cast(any, any) -> cast
+bpf_rdonly_cast(raw, any) -> cast
 bpf_xdp_metadata_rx_timestamp(ctx, out8) -> int
 bpf_xdp_metadata_rx_hash(ctx, out4, out4) -> int
 """
@@ -182,7 +183,7 @@ cubictcp_recalc_ssthresh(btf:sock) -> int
 cubictcp_cong_avoid(btf:sock, any, any) -> void
 cubictcp_state(btf:sock, any) -> void
 cubictcp_cwnd_event(btf:sock, any) -> void
-cubictcp_acked(btf:sock, any) -> void
+cubictcp_acked(btf:sock, btf:ack_sample) -> void
 dctcp_init(btf:sock) -> void
 dctcp_update_alpha(btf:sock, any) -> void
 dctcp_cwnd_event(btf:sock, any) -> void
@@ -190,7 +191,7 @@ dctcp_ssthresh(btf:sock) -> int
 dctcp_cwnd_undo(btf:sock) -> int
 dctcp_state(btf:sock, any) -> void
 bbr_init(btf:sock) -> void
-bbr_main(btf:sock, any, any, any) -> void
+bbr_main(btf:sock, any, any, btf:rate_sample) -> void
 bbr_sndbuf_expand(btf:sock) -> int
 bbr_undo_cwnd(btf:sock) -> int
 bbr_cwnd_event(btf:sock, any) -> void

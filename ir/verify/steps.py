@@ -127,7 +127,7 @@ class Steps:
         map_ = subject.maps.get(reference.name)
         if map_ is None:
             return self._kernel_symbol(inst)
-        if map_.type is MapType.ARENA:
+        if map_.type is MapType.ARENA and reference.kind is not ReferenceKind.MAP:
             return start_of(subject.area("arena", AreaKind.ARENA))
         for field in subject.special_fields(map_) if subject.type in _LOCKLESS else ():
             if (field.kind in LOCKS or field.is_root) or (
