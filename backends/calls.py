@@ -14,6 +14,7 @@ from backends.calls_through import emit_indirect
 from backends.map_arguments import emit_for_map
 from ir.context import HEADER
 from ir.core import Call, Const, Value
+from ir.helper_maps import map_problem
 from ir.helpers import HELPERS, Argument, ArgumentKind, Helper, helper_by_id
 from ir.hook_objects import XDP_BUFF
 from ir.isa import Callee
@@ -207,6 +208,10 @@ def _is_pointer(helper: Helper, number: int) -> bool:
 
 def _check_arguments(lowering: FunctionLowering, call: Call, helper: Helper, map_: Map | None) -> None:
     """Check what the prototype asks of each argument; `map_` is the map argument, if there is one."""
+    if map_ is not None and not lowering.facts.is_proved(call):
+        problem = map_problem(helper, map_)
+        if problem:
+            lowering.problem("map-type", problem, call.at, EINVAL)
     if map_ is not None and map_.flags & MapFlag.RDONLY_PROG and helper.name in _CHANGES:
         said = f"{helper.full_name} changes map '{map_.name}', which programs may only read"
         lowering.problem("read-only-map", said, call.at)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Final
 
 from ir.btf_types import Struct
 from ir.core import Call
+from ir.helper_maps import map_problem
 from ir.helpers import Helper, ResultKind, helper_by_id
 from ir.isa import Kind, row_of
 from ir.kinds import AttachType, MapType, ProgramType
@@ -25,101 +26,6 @@ from ir.verify.subject import Subject
 from ir.verify.unprivileged import GONE, HELPERS
 from ir.verify.values import ANY, ZERO, Area, AreaKind, Known, Pointer, Trust, start_of
 
-_M = MapType
-# Helpers that take only maps of these types (kernel/bpf/verifier.c, check_map_func_compatibility).
-_MAPS_OF: Final[Mapping[str, tuple[MapType, ...]]] = {
-    "tail_call": (_M.PROG_ARRAY,),
-    "perf_event_read": (_M.PERF_EVENT_ARRAY,),
-    "perf_event_output": (_M.PERF_EVENT_ARRAY,),
-    "perf_event_read_value": (_M.PERF_EVENT_ARRAY,),
-    "skb_output": (_M.PERF_EVENT_ARRAY,),
-    "xdp_output": (_M.PERF_EVENT_ARRAY,),
-    "ringbuf_output": (_M.RINGBUF,),
-    "ringbuf_reserve": (_M.RINGBUF,),
-    "ringbuf_query": (_M.RINGBUF,),
-    "ringbuf_reserve_dynptr": (_M.RINGBUF,),
-    "user_ringbuf_drain": (_M.USER_RINGBUF,),
-    "get_stackid": (_M.STACK_TRACE,),
-    "current_task_under_cgroup": (_M.CGROUP_ARRAY,),
-    "skb_under_cgroup": (_M.CGROUP_ARRAY,),
-    "redirect_map": (_M.DEVMAP, _M.DEVMAP_HASH, _M.CPUMAP, _M.XSKMAP),
-    "sk_redirect_map": (_M.SOCKMAP,),
-    "msg_redirect_map": (_M.SOCKMAP,),
-    "sock_map_update": (_M.SOCKMAP,),
-    "sk_redirect_hash": (_M.SOCKHASH,),
-    "msg_redirect_hash": (_M.SOCKHASH,),
-    "sock_hash_update": (_M.SOCKHASH,),
-    "get_local_storage": (_M.CGROUP_STORAGE, _M.PERCPU_CGROUP_STORAGE),
-    "sk_select_reuseport": (_M.REUSEPORT_SOCKARRAY, _M.SOCKMAP, _M.SOCKHASH),
-    "map_pop_elem": (_M.QUEUE, _M.STACK),
-    "map_peek_elem": (_M.QUEUE, _M.STACK, _M.BLOOM_FILTER),
-    "map_push_elem": (_M.QUEUE, _M.STACK, _M.BLOOM_FILTER),
-    "map_lookup_percpu_elem": (_M.PERCPU_ARRAY, _M.PERCPU_HASH, _M.LRU_PERCPU_HASH),
-    "sk_storage_get": (_M.SK_STORAGE,),
-    "sk_storage_delete": (_M.SK_STORAGE,),
-    "inode_storage_get": (_M.INODE_STORAGE,),
-    "inode_storage_delete": (_M.INODE_STORAGE,),
-    "task_storage_get": (_M.TASK_STORAGE,),
-    "task_storage_delete": (_M.TASK_STORAGE,),
-    "cgrp_storage_get": (_M.CGRP_STORAGE,),
-    "cgrp_storage_delete": (_M.CGRP_STORAGE,),
-    "for_each_map_elem": (
-        *(
-            _M.HASH,
-            _M.PERCPU_HASH,
-            _M.LRU_HASH,
-            _M.LRU_PERCPU_HASH,
-            _M.ARRAY,
-            _M.PERCPU_ARRAY,
-            _M.HASH_OF_MAPS,
-        ),
-    ),
-}
-# Map types that only these helpers take.
-_HELPERS_OF: Final[Mapping[MapType, tuple[str, ...]]] = {
-    _M.PROG_ARRAY: ("tail_call",),
-    _M.PERF_EVENT_ARRAY: (
-        *("perf_event_read", "perf_event_output", "perf_event_read_value", "skb_output", "xdp_output"),
-    ),
-    _M.RINGBUF: (
-        *("ringbuf_output", "ringbuf_reserve", "ringbuf_query", "ringbuf_reserve_dynptr"),
-        *("ringbuf_submit_dynptr", "ringbuf_discard_dynptr"),
-    ),
-    _M.USER_RINGBUF: ("user_ringbuf_drain",),
-    _M.STACK_TRACE: ("get_stackid",),
-    _M.CGROUP_ARRAY: ("skb_under_cgroup", "current_task_under_cgroup"),
-    _M.CGROUP_STORAGE: ("get_local_storage",),
-    _M.PERCPU_CGROUP_STORAGE: ("get_local_storage",),
-    _M.DEVMAP: ("redirect_map", "map_lookup_elem"),
-    _M.DEVMAP_HASH: ("redirect_map", "map_lookup_elem"),
-    _M.CPUMAP: ("redirect_map",),
-    _M.XSKMAP: ("redirect_map", "map_lookup_elem"),
-    _M.ARRAY_OF_MAPS: ("map_lookup_elem",),
-    _M.HASH_OF_MAPS: ("map_lookup_elem", "for_each_map_elem"),
-    _M.SOCKMAP: (
-        *("sk_redirect_map", "sock_map_update", "msg_redirect_map", "sk_select_reuseport", "map_lookup_elem"),
-        *("map_update_elem", "map_delete_elem"),
-    ),
-    _M.SOCKHASH: (
-        *(
-            "sk_redirect_hash",
-            "sock_hash_update",
-            "msg_redirect_hash",
-            "sk_select_reuseport",
-            "map_lookup_elem",
-        ),
-        *("map_update_elem", "map_delete_elem"),
-    ),
-    _M.REUSEPORT_SOCKARRAY: ("sk_select_reuseport",),
-    _M.QUEUE: ("map_peek_elem", "map_pop_elem", "map_push_elem"),
-    _M.STACK: ("map_peek_elem", "map_pop_elem", "map_push_elem"),
-    _M.BLOOM_FILTER: ("map_peek_elem", "map_push_elem"),
-    _M.SK_STORAGE: ("sk_storage_get", "sk_storage_delete"),
-    _M.INODE_STORAGE: ("inode_storage_get", "inode_storage_delete"),
-    _M.TASK_STORAGE: ("task_storage_get", "task_storage_delete"),
-    _M.CGRP_STORAGE: ("cgrp_storage_get", "cgrp_storage_delete"),
-    _M.INSN_ARRAY: (),
-}
 _WRITERS: Final = frozenset(("map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem"))
 _SIZED_RESULTS: Final = frozenset(
     ("get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str")
@@ -138,7 +44,7 @@ _SOCKET_MAP_WRITERS: Final = frozenset(
         *(ProgramType.SK_REUSEPORT, ProgramType.FLOW_DISSECTOR, ProgramType.SK_LOOKUP),
     )
 )
-_ARRAYS: Final = frozenset((_M.ARRAY, _M.PERCPU_ARRAY))
+_ARRAYS: Final = frozenset((MapType.ARRAY, MapType.PERCPU_ARRAY))
 _MAX_ERRNO: Final = 4095
 _MAX_CPUS: Final = 8192
 _EXCHANGE: Final = "bpf_kptr_xchg"
@@ -241,17 +147,9 @@ def _check_socket_map(subject: Subject, helper: Helper, map_: Map) -> None:
 def _check_map(subject: Subject, passed: Passed, helper: Helper) -> None:
     map_ = passed.map
     assert map_ is not None
-    wanted = _MAPS_OF.get(helper.name)
-    if wanted is not None and map_.type not in wanted:
-        names = " or ".join(type.name for type in wanted)
-        raise Refused(
-            "map-type", f"{helper.full_name} takes a {names} map, '{map_.name}' is {map_.type.name}"
-        )
-    only = _HELPERS_OF.get(map_.type)
-    if only is not None and helper.name not in only and helper.name not in ("spin_lock", "spin_unlock"):
-        raise Refused(
-            "map-type", f"{helper.full_name} does not take {map_.type.name} maps such as '{map_.name}'"
-        )
+    problem = map_problem(helper, map_)
+    if problem:
+        raise Refused("map-type", problem)
     if map_.type in SOCKET_MAPS and helper.name in ("map_update_elem", "map_delete_elem"):
         _check_socket_map(subject, helper, map_)
     if helper.name in _WRITERS and map_.flags & 1 << 7:
@@ -343,9 +241,9 @@ def _map_value(subject: Subject, state: State, call: Call, helper: Helper, passe
             area = subject.area(("inner", call), AreaKind.MAP, map_.inner.name)
             area.map = map_.inner
             return start_of(area, nullable)
-        if map_.type in (_M.SOCKMAP, _M.SOCKHASH):
+        if map_.type in (MapType.SOCKMAP, MapType.SOCKHASH):
             return start_of(acquire(subject, state, call, AreaKind.SOCKET), is_nullable=True)
-        if map_.type is _M.XSKMAP:
+        if map_.type is MapType.XSKMAP:
             return start_of(subject.area(("xsk", call), AreaKind.XDP_SOCKET, writable=False), True)
         if map_.type in _ARRAYS and passed.key_number is not None:
             # The kernel sees, too, that such a lookup finds something.

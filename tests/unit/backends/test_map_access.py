@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES
+from errno import EACCES, EINVAL
 
 import pytest
 
@@ -74,3 +74,22 @@ def test_the_kernel_refuses_the_same(case: str, flags: MapFlag) -> None:
         except KernelError as error:
             found = error.errno
     assert found == (EACCES if flags in refused else 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "type"),
+    [
+        (156, MapType.QUEUE),
+        (157, MapType.HASH),
+        (130, MapType.ARRAY),
+        (51, MapType.HASH),
+        (87, MapType.ARRAY),
+    ],
+)
+def test_a_helper_on_a_map_of_a_type_that_it_does_not_take_is_refused(call: int, type: MapType) -> None:
+    """Unproved too: what the helper does is written for other memory."""
+    text = f"r6 = *(u64 *)(r1 + 0)\nr1 = map_fd(3)\nr2 = r10\nr2 += -8\nr3 = 0\nr4 = 1\nr5 = 0\ncall {call}\nr0 = 0\nexit"
+    with bpfc.assemble(text, maps={FD: declared(type, MapFlag(0))}).start() as runtime:
+        with pytest.raises(DiagnosticError) as caught:
+            runtime["main"].run(bytes(64))
+        assert (caught.value.diagnostics[0].code, caught.value.errno) == ("map-type", EINVAL)
