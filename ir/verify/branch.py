@@ -82,7 +82,9 @@ def _learn_numbers(
     state: State, branch: Branch, test: Test, taken: bool, x: Scalar, y: Scalar, pair: tuple[Scalar, Scalar]
 ) -> State:
     """On the way where the branch is `taken` or not, its operands `x` and `y` are the `pair`."""
-    if test.bits == 64 or (x.umax < _U32 and y.umax < _U32):
+    if not (x.mask and y.mask):
+        pass  # a constant is in no relation
+    elif test.bits == 64 or (x.umax < _U32 and y.umax < _U32):
         # By the facts before: the constants that come off must not have wrapped.
         _relate(state, test, taken, state.symbol(branch.x), state.symbol(branch.y))
     _learn(state, branch.x, x, pair[0])

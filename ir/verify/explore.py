@@ -9,9 +9,9 @@ their caller.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from heapq import heappop, heappush
 from typing import Final, Protocol, final
 
@@ -44,6 +44,7 @@ from ir.verify.callbacks import call_back, compare
 from ir.verify.effects import functions_that_move_packets
 from ir.verify.exits import check_exit, check_global_exit
 from ir.verify.global_functions import arguments_of, check_call
+from ir.verify.held import NOTHING_HELD
 from ir.verify.helper_calls import call_helper, check_poison, find_helper
 from ir.verify.indirect import asked_with_tables, call_any
 from ir.verify.induction import Group
@@ -128,9 +129,13 @@ class Explorer:
         self.budget = effort.steps + _VISITS_PER_INSN * len(subject.program.insns)
         self.steps_left = self.budget
         self.states = 0
-        self.moving = functions_that_move_packets(subject.module)
         self.called: list[Function] = []  # global functions, in the order in which they were come to
         self.through: dict[Call, dict[str, None]] = {}  # through registers: the functions that a call may run
+
+    @cached_property
+    def moving(self) -> frozenset[str]:
+        """The functions during whose call the packet may move."""
+        return functions_that_move_packets(self.subject.module)
 
     def outline(self, function: Function) -> Outline:
         """The outline of a function, made when first asked for."""
@@ -166,7 +171,7 @@ class Walk:
         self.groups: dict[Param, Group] = {}
         self.visits = Visits(self.outline)
         self._kept: dict[Block, dict[object, list[Visit]]] = {}
-        self._recent: dict[Block, deque[Visit]] = {}
+        self._recent: dict[Block, deque[Visit]] = {}  # where rounds of loops are kept apart
         self._pending: dict[Block, list[Visit]] = {}
         self._queue: list[int] = []
         self.exits: list[State] = []
@@ -276,8 +281,10 @@ class Walk:
         kept = self._kept.setdefault(block, {}).setdefault((_holding(new), round_), [])
         is_strict = self.explorer.subject.unprivileged
         unrolls = is_back and not self.explorer.effort.clamps
-        recent = self._recent.setdefault(block, deque(maxlen=_MOST_RECENT))
-        for visit in kept if self.explorer.effort.clamps else (*kept, *recent):
+        recent: Sequence[Visit] = ()
+        if not self.explorer.effort.clamps:
+            recent = self._recent.get(block, ())
+        for visit in (*kept, *recent) if recent else kept:
             if covers_state(visit.state, new, own) and not (is_strict and mixes_pointers(visit.state, new)):
                 if unrolls and _is_before(visit, new) and not covers_state(new, visit.state, own):
                     continue
@@ -287,7 +294,8 @@ class Walk:
         visit = self._place(block, new, kept, is_back)
         if not visit.joins:
             visit.round = round_
-            recent.append(visit)
+            if not self.explorer.effort.clamps:
+                self._recent.setdefault(block, deque(maxlen=_MOST_RECENT)).append(visit)
         if is_head:
             self.visits.note_arrival(new.marks, visit, is_back)
             visit.state.marks = frozenset((visit,))
@@ -597,4 +605,5 @@ def _is_before(visit: Visit, state: State) -> bool:
 
 def _holding(state: State) -> object:
     """States that differ in this are never joined."""
-    return state.held
+    held = state.held
+    return None if held is NOTHING_HELD or held == NOTHING_HELD else held  # None is quick to hash
