@@ -279,17 +279,17 @@ class Function:
         """The reachable blocks, each before its successors except along back-edges."""
         seen: set[Block] = set()
         order: list[Block] = []
-        stack = [(self.entry, False)]
+        stack: list[Block | None] = [self.entry]
         while stack:
-            block, is_done = stack.pop()
-            if is_done:
-                order.append(block)
+            block = stack.pop()
+            if block is None:  # all that is behind the block below has been seen
+                done = stack.pop()
+                assert done is not None
+                order.append(done)
             elif block not in seen:
                 seen.add(block)
-                stack.append((block, True))
-                for edge in reversed(edges_of(block.terminator)):
-                    if edge.block not in seen:
-                        stack.append((edge.block, False))
+                stack += (block, None)
+                stack += [after for after in block.successors()[::-1] if after not in seen]
         order.reverse()
         return order
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from errno import EINVAL, ERANGE
+from functools import lru_cache
 from typing import final
 
 from ir.btf import Btf, essential_name
@@ -63,7 +64,7 @@ def relocate(program: Program, local: Btf, target: Btf) -> Program:
     """
     if not program.core:
         return program
-    resolver = Resolver(local, target, program.big_endian)
+    resolver = _resolver_for(local, target, program.big_endian)
     insns = list(program.insns)
     number_of = {slot: number for number, slot in enumerate(program.starts[:-1])}
     problems: list[Diagnostic] = []
@@ -207,6 +208,12 @@ class Resolver:
             case _:
                 unused = 8 * (8 - size) + first if self.big_endian else 64 - (first + bits)
                 return Answer(unused & _U64, is_exact=not member.bit_size)
+
+
+@lru_cache(maxsize=4)
+def _resolver_for(local: Btf, target: Btf, big_endian: bool) -> Resolver:
+    """The programs of an object ask much the same."""
+    return Resolver(local, target, big_endian)
 
 
 def describe(path: Path) -> str:

@@ -60,6 +60,8 @@ class ArgumentKind(Enum):
     STACK = "stack"
     ITERATOR = "iter"
 
+    __hash__ = object.__hash__  # as of ir/isa's Kind
+
 
 class ResultKind(Enum):
     """What a helper returns in r0; the value is the spelling in the table."""

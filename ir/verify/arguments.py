@@ -23,6 +23,9 @@ from ir.verify.unprivileged import check_no_address, check_not_pointer, check_wr
 from ir.verify.values import ZERO, Area, AreaKind, Known, Pointer, Trust
 
 _K = ArgumentKind
+# By names of their own, for a member of an Enum is slow to find.
+_ANYTHING, _SIZE, _ALLOC_SIZE, _MAP = _K.ANYTHING, _K.SIZE, _K.ALLOC_SIZE, _K.MAP
+_MAP_KEY, _MAP_VALUE, _MEMORY_ARGUMENT, _DYNPTR = _K.MAP_KEY, _K.MAP_VALUE, _K.MEMORY, _K.DYNPTR
 # A size that may be this large counts as unbounded.
 _MAX_SIZE: Final = 1 << 29
 SOCKET_MAPS: Final = (MapType.SOCKMAP, MapType.SOCKHASH)
@@ -112,23 +115,23 @@ def _check(
 ) -> None:
     known = state.of(value)
     kind = argument.kind
-    if kind is _K.ANYTHING:
+    if kind is _ANYTHING:
         if steps.subject.unprivileged:
             check_not_pointer(state, value, "given to a helper as a number")
         return
-    if kind is _K.SIZE:
+    if kind is _SIZE:
         _check_size(steps, state, call, helper, number, argument, passed)
         return
-    if kind is _K.ALLOC_SIZE:
+    if kind is _ALLOC_SIZE:
         if type(known) is not Scalar or known.mask:
             raise Refused("bad-argument", "size is not a known constant", value)
         passed.alloc_size = known.value
         return
     if argument.is_nullable and known == ZERO:
         return
-    if kind is _K.MAP_VALUE and _takes_socket(helper, known, passed):
+    if kind is _MAP_VALUE and _takes_socket(helper, known, passed):
         return
-    if kind is _K.DYNPTR:
+    if kind is _DYNPTR:
         check_dynptr(state, argument, value, passed)
         return
     if type(known) is not Pointer:
@@ -174,18 +177,18 @@ def _check_pointer(
     kind, area = argument.kind, known.area
     if argument.releases:
         _check_release(state, known, value, passed)
-    if kind is _K.MAP:
+    if kind is _MAP:
         passed.map, passed.map_pointer = area.map, known
-    elif kind is _K.MAP_KEY:
+    elif kind is _MAP_KEY:
         assert passed.map is not None
         size = passed.map.key_size
         check_memory(steps, state, helper, known, value, size, size, argument.writes, passed)
         passed.key_number = _constant_key(steps, state, known, size)
-    elif kind is _K.MAP_VALUE:
+    elif kind is _MAP_VALUE:
         assert passed.map is not None
         size = passed.map.value_size
         check_memory(steps, state, helper, known, value, size, size, argument.writes, passed, argument.reads)
-    elif kind is _K.MEMORY and argument.size:
+    elif kind is _MEMORY_ARGUMENT and argument.size:
         size = argument.size
         check_memory(steps, state, helper, known, value, size, size, argument.writes, passed, argument.reads)
     elif kind is _K.PERCPU_POINTER:

@@ -69,6 +69,9 @@ _MOST_RECENT: Final = 16
 # A block with one way in need not be rid of values that are no longer live, as long as they are few.
 _MOST_DEAD: Final = 24
 
+# By names of their own, for a member of an Enum is slow to find.
+_SUBPROGRAM, _HELPER = Callee.SUBPROGRAM, Callee.HELPER
+
 RESULT: Final = Param(0)
 """Stands for r0 in the state at a function's exit."""
 
@@ -200,7 +203,7 @@ class Walk:
 
     def _walk_block(self, block: Block, visit: Visit) -> None:
         state, explorer = visit.state, self.explorer
-        witness, steps, width = explorer.witness, self.steps, 1
+        witness, steps, width, left = explorer.witness, self.steps, 1, explorer.steps_left
         # A state that no other way in is compared with is nobody else's.
         states = [state.copy() if self.outline.ways_in[block] > 1 else state]
         inst: object = None
@@ -208,24 +211,26 @@ class Walk:
             witness.see(visit, None, states)
         try:
             for inst in block.insts:
-                explorer.steps_left -= width
-                if explorer.steps_left < 0:
+                left -= width
+                if left < 0:
                     raise Refused("too-complex", f"not proved within {explorer.budget} steps")
                 if type(inst) is Call:
+                    explorer.steps_left = left
                     after: list[State] = []
                     for state in states:
                         after += self._call(state, inst)
                     states = self._limit(after, inst)
-                    width = len(states)
+                    width, left = len(states), explorer.steps_left
                 elif type(inst) is not Const:
                     for state in states:
                         steps.apply(state, inst)
                 if witness is not None:
                     witness.see(visit, inst, states)
-            inst = block.terminator
+            inst, explorer.steps_left = block.terminator, left
             for state in states:
                 self._leave(block, state)
         except Refused as refused:
+            explorer.steps_left = min(left, explorer.steps_left)
             if refused.at < 0:
                 refused.at = getattr(inst, "at", -1)
                 refused.function = self.function.name
@@ -271,19 +276,17 @@ class Walk:
             return
         own = outline.own(block)
         new = enter(state, edge, live, own, outline.slots_of(block))
-        is_head = block in outline.loops.heads
+        clamps, is_head = self.explorer.effort.clamps, block in outline.loops.heads
         is_back = is_head and outline.number[block] <= outline.number[source]
         if is_back:
             self.visits.note_step(block, state, edge)
-            if self.explorer.effort.clamps and not self._restrict(block, new):
+            if clamps and not self._restrict(block, new):
                 return
-        round_ = self._round(block, new, is_back)
+        round_ = None if clamps else self._round(block, new, is_back)
         kept = self._kept.setdefault(block, {}).setdefault((_holding(new), round_), [])
         is_strict = self.explorer.subject.unprivileged
-        unrolls = is_back and not self.explorer.effort.clamps
-        recent: Sequence[Visit] = ()
-        if not self.explorer.effort.clamps:
-            recent = self._recent.get(block, ())
+        unrolls = is_back and not clamps
+        recent: Sequence[Visit] = () if clamps else self._recent.get(block, ())
         for visit in (*kept, *recent) if recent else kept:
             if covers_state(visit.state, new, own) and not (is_strict and mixes_pointers(visit.state, new)):
                 if unrolls and _is_before(visit, new) and not covers_state(new, visit.state, own):
@@ -294,7 +297,7 @@ class Walk:
         visit = self._place(block, new, kept, is_back)
         if not visit.joins:
             visit.round = round_
-            if not self.explorer.effort.clamps:
+            if not clamps:
                 self._recent.setdefault(block, deque(maxlen=_MOST_RECENT)).append(visit)
         if is_head:
             self.visits.note_arrival(new.marks, visit, is_back)
@@ -303,8 +306,6 @@ class Walk:
 
     def _round(self, block: Block, new: State, is_back: bool) -> object:
         """The rounds of the loops around `block` that `new` is of; they are kept apart where counters are not bounded."""
-        if self.explorer.effort.clamps:
-            return None
         loop = self.outline.loops.innermost.get(block)
         starts = loop is not None and loop.head is block and not is_back
         if starts:
@@ -404,19 +405,20 @@ class Walk:
 
     def _call(self, state: State, call: Call) -> list[State]:
         subject = self.explorer.subject
-        if call.callee is Callee.SUBPROGRAM and isinstance(call.target, str):
+        callee = call.callee
+        if callee is _SUBPROGRAM and isinstance(call.target, str):
             return self._call_subprogram(state, call, subject.module.functions[call.target])
         if call.target == POISON_HELPER and call.at in subject.program.poisoned:
             check_poison(subject, call)
             state.known[call] = ANY
             return [state]
-        if call.callee is Callee.HELPER:
+        if callee is _HELPER:
             helper = find_helper(subject, call)
             passed = call_helper(self.steps, state, call, helper)
             if helper.name == "tail_call" and self.function is not self.main:
                 leave_tail_call(self, state)
             return call_back(self, state, call, helper, passed) if passed.function else [state]
-        if call.callee is Callee.KFUNC:
+        if callee is Callee.KFUNC:
             kfunc = find_kfunc(subject, call)
             passed = call_kfunc(self.steps, state, call, kfunc)
             if passed.function:

@@ -11,18 +11,24 @@ from ir.core import Block, Function
 class Flow:
     """Of the reachable blocks: `order` is reverse postorder, `number` the place of each in it.
 
-    `entering` are the sources of the edges into each block, one for each edge.
+    `entering` are the sources of the edges into each block, one for each edge; `back` those of the edges that lead to
+    where the walk has been, each source once.
     """
 
-    __slots__ = ("entering", "function", "number", "order", "successors")
+    __slots__ = ("back", "entering", "function", "number", "order", "successors")
 
     def __init__(self, function: Function) -> None:
         self.function = function
         self.order = order = function.reverse_postorder()
-        self.number = {block: number for number, block in enumerate(order)}
+        self.number = number = {block: place for place, block in enumerate(order)}
         self.successors: dict[Block, tuple[Block, ...]] = {}
         self.entering: dict[Block, list[Block]] = {block: [] for block in order}
-        for block in order:
+        self.back: dict[Block, list[Block]] = {}
+        for place, block in enumerate(order):
             self.successors[block] = following = block.successors()
             for successor in following:
                 self.entering[successor].append(block)
+                if number[successor] <= place:
+                    latches = self.back.setdefault(successor, [])
+                    if block not in latches[-1:]:
+                        latches.append(block)

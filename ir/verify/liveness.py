@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ir.core import Alu, Block, Const, Inst, Load, Store, Terminator, Value, operands
+from ir.core import Alu, Block, Branch, Const, Inst, Jump, Load, Store, Terminator, Value, operands
 from ir.verify.flow import Flow
 
 Asked = Callable[[Inst | Terminator], Iterable[Value]]
@@ -29,7 +29,8 @@ def live_values(flow: Flow, asked: Asked = operands) -> dict[Block, set[Value]]:
             elif above:
                 used |= above
         used -= own
-        live[block], made[block] = used, own
+        live[block] = {value for value in used if type(value) is not Const} if used else used
+        made[block] = own
     while work:
         block = work.pop()
         for previous in flow.entering[block]:
@@ -41,7 +42,7 @@ def live_values(flow: Flow, asked: Asked = operands) -> dict[Block, set[Value]]:
 
 
 def _summary(block: Block, asked: Asked) -> tuple[set[Value], set[Value]]:
-    """The values that a block uses, constants aside, and those it makes: all of them before they are used."""
+    """The values that a block uses, and those it makes, all of them before they are used."""
     used: set[Value] = set()
     add = used.add
     is_plain = asked is operands
@@ -58,5 +59,11 @@ def _summary(block: Block, asked: Asked) -> tuple[set[Value], set[Value]]:
             add(inst.value)
         elif type(inst) is not Const:
             used.update(operands(inst))
-    used.update(asked(block.terminator))
-    return {value for value in used if type(value) is not Const}, {*block.params, *block.insts}
+    terminator = block.terminator
+    if is_plain and type(terminator) is Branch:
+        used.update((terminator.x, terminator.y), terminator.taken.args, terminator.other.args)
+    elif is_plain and type(terminator) is Jump:
+        used.update(terminator.edge.args)
+    else:
+        used.update(asked(terminator))
+    return used, {*block.params, *block.insts}

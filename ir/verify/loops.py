@@ -73,17 +73,11 @@ class Loops:
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
-        self.number = number = flow.number
+        self.number = flow.number
         self.heads: dict[Block, Loop] = {}
         self.innermost: dict[Block, Loop] = {}
         self._thresholds: dict[Block, tuple[int, ...]] = {}
-        back: dict[Block, list[Block]] = {}
-        for block, following in flow.successors.items():
-            for successor in following:
-                if number[successor] <= number[block]:
-                    latches = back.setdefault(successor, [])
-                    if block not in latches[-1:]:
-                        latches.append(block)
+        back = flow.back
         if not back:
             return
         self.dominators = dominators = Dominators(flow.function)

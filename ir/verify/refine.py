@@ -25,6 +25,10 @@ class Relation(Enum):
     SET = "&"
 
 
+# By names of their own, for a member of an Enum is slow to find.
+_EQ, _ULT, _SET = Relation.EQ, Relation.ULT, Relation.SET
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Test:
@@ -49,7 +53,7 @@ def outcome(row: Row, x: Scalar, y: Scalar) -> bool | None:
 
 def refine(row: Row, taken: bool, x: Scalar, y: Scalar) -> tuple[Scalar, Scalar] | None:
     """The operands on the way where the branch is `taken` or not; None when nothing goes that way."""
-    test = test_of(row)
+    test = _TESTS[row.name]
     holds = taken != test.is_negated
     if test.bits == x.bits:
         return _ordered(test, holds, x, y)
@@ -71,14 +75,14 @@ def _ordered(test: Test, holds: bool, x: Scalar, y: Scalar) -> tuple[Scalar, Sca
 
 def refine_relation(relation: Relation, holds: bool, x: Scalar, y: Scalar) -> tuple[Scalar, Scalar] | None:
     """The operands where `x relation y` holds, or does not; None when that cannot be."""
-    if relation is Relation.EQ:
+    if relation is _EQ:
         if not holds:
             return _pair(_without(x, y), _without(y, x))
         both = meet(x, y)
         return None if both is None else (both, both)
-    if relation is Relation.SET:
+    if relation is _SET:
         return _pair(_masked(x, y, holds), _masked(y, x, holds))
-    if relation is Relation.ULT:
+    if relation is _ULT:
         if holds:
             return _pair(_within(x, 0, y.umax - 1), _within(y, x.umin + 1, y.umax))
         return _pair(_within(x, y.umin, x.umax), _within(y, 0, x.umax))

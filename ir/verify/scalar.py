@@ -63,7 +63,16 @@ class Scalar:
             return True
         if not isinstance(other, Scalar):
             return NotImplemented
-        return self.key == other.key
+        return (
+            self.umin == other.umin
+            and self.umax == other.umax
+            and self.mask == other.mask
+            and self.value == other.value
+            and self.smin == other.smin
+            and self.smax == other.smax
+            and self.bits == other.bits
+            and self.low == other.low
+        )
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -8,7 +8,7 @@ from ir.core import Const, Value
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, const
 from ir.verify.state import State, pointer_room, without_symbol
-from ir.verify.subject import FRAME_SIZE
+from ir.verify.subject import FRAME_SIZE, Subject
 from ir.verify.values import Area, Known, Pointer
 
 
@@ -95,8 +95,10 @@ def _bytes_of(keeper: State, place: int, size: int, big_endian: bool) -> bytes |
     return bytes(found)
 
 
-def note_store(keeper: State, state: State, place: int, size: int, value: Value, symbol: Value) -> None:
-    """Remember that `value` (of `state`) was stored at `place`; `symbol` stands for it in a caller's state."""
+def note_store(
+    subject: Subject, keeper: State, state: State, frame: Area, place: int, size: int, value: Value
+) -> None:
+    """Remember that `value` (of `state`) was stored at `place` of a frame that `keeper` keeps."""
     known = state.of(value)
     if type(known) is Pointer:
         if size != 8:
@@ -109,6 +111,7 @@ def note_store(keeper: State, state: State, place: int, size: int, value: Value,
         keeper.stack[place] = (size, value)
         return
     # The value's name means something else in every call, so the caller gets one of its own.
+    symbol = subject.stack_symbol(frame, place, size)
     keeper.forget_symbol(symbol)
     keeper.stack[place] = (size, symbol)
     keeper.known[symbol] = without_symbol(known, symbol)

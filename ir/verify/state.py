@@ -457,6 +457,8 @@ def covers_state(a: State, b: State, own: Collection[Value] = ()) -> bool:
     """
     if a is b:
         return True
+    if len(a.stack) > len(b.stack):
+        return False
     slots: set[Value] = set()
     for offset, (size, value) in a.stack.items():
         there = b.stack.get(offset)
@@ -468,9 +470,12 @@ def covers_state(a: State, b: State, own: Collection[Value] = ()) -> bool:
                 return False
         elif there[1] is not value:
             return False
+    known = b.known
     for value, fact in a.known.items():
-        if fact is not ANY and value not in slots and not _covers(value, fact, b.known.get(value, ANY)):
-            return False
+        if fact is not ANY and value not in slots:
+            other = known.get(value, ANY)
+            if other is not fact and not _covers(value, fact, other):
+                return False
     for key, room in a.rooms.items():
         if key[0] not in slots and b.rooms.get(key, room - 1) < room:
             return False

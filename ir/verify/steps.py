@@ -39,6 +39,7 @@ _DIVISIONS = frozenset(
 )
 _SPECIAL = _DIVISIONS | {_CAST.name}
 # By names of their own, for a member of an Enum is slow to find.
+_FUNCTION, _MAP = ReferenceKind.FUNCTION, ReferenceKind.MAP
 _ARENA, _IN_FRAME = AreaKind.ARENA, AreaKind.FRAME
 # No pointer is moved by as much as this (include/linux/bpf_verifier.h, BPF_MAX_VAR_OFF).
 _FAR = 1 << 29
@@ -122,7 +123,7 @@ class Steps:
 
     def _address(self, inst: Address) -> Known:
         reference, subject = inst.reference, self.subject
-        if reference.kind is ReferenceKind.FUNCTION:
+        if reference.kind is _FUNCTION:
             return start_of(subject.function_area((reference.name,)))
         map_ = subject.maps.get(reference.name)
         if map_ is None:
@@ -135,7 +136,7 @@ class Steps:
             ):
                 said = f"map '{map_.name}' with a {field.kind} in a {subject.type.name} program"
                 raise Refused("map-type", said)
-        if reference.kind is ReferenceKind.MAP:
+        if reference.kind is _MAP:
             return start_of(subject.map_area(map_))
         if not 0 <= reference.offset <= map_.value_size:
             said = f"offset {reference.offset} of map '{map_.name}' with values of {map_.value_size} bytes"
@@ -191,8 +192,7 @@ class Steps:
             state.written |= ((1 << size) - 1) << low
         keeper = write_frame(state, self.frame, self.frames, pointer.area, low, high)
         if keeper is not None and not pointer.span.mask:
-            symbol = self.subject.stack_symbol(pointer.area, low, size)
-            note_store(keeper, state, low, size, inst.value, symbol)
+            note_store(self.subject, keeper, state, pointer.area, low, size, inst.value)
 
     def _check_stored(self, state: State, pointer: Pointer, inst: Store) -> None:
         """A kernel pointer in a map is only stored through bpf_kptr_xchg, or when it is NULL or untrusted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, final
 
 from ir.btf import Btf
@@ -176,7 +176,7 @@ class Subject:
     def _find_fields(self, type_id: int) -> tuple[SpecialField, ...]:
         if self.btf is None:
             return ()
-        found = find_special_fields(self.btf, type_id)
+        found = _plain_fields(self.btf, type_id)
         if any(field.is_root for field in found):
             return find_special_fields(self.btf, type_id, self.declaration_tags)
         return found
@@ -192,3 +192,9 @@ class Subject:
     def is_frozen(self, map_: Map) -> bool:
         """Whether the map's content is known and never changes."""
         return map_.is_read_only and map_.initial is not None and map_.type is MapType.ARRAY
+
+
+@lru_cache(maxsize=128)
+def _plain_fields(btf: Btf, type_id: int) -> tuple[SpecialField, ...]:
+    """The special fields of a type, which the programs of an object ask for again and again."""
+    return find_special_fields(btf, type_id)

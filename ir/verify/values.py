@@ -50,6 +50,8 @@ class AreaKind(Enum):
     ARENA = "arena"
     UNKNOWN = "memory of an unknown sort"
 
+    __hash__ = object.__hash__  # kinds are looked for in sets at every access; Enum's own is slow
+
 
 class Trust(Enum):
     """How far a pointer to a kernel object may be relied on."""
