@@ -20,7 +20,11 @@ from ir.diagnostics import (
     UnsupportedError,
 )
 
-_UNREADABLE_ERRNO: Final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
+_UNREADABLE_ERRNO: Final = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV, errno.EMFILE, errno.ENFILE),
+)
+_UNWRITABLE_ERRNO: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 @final
@@ -52,6 +56,8 @@ def problem_of(error: BaseException) -> Problem | None:
         case OSError() if error.errno in _UNREADABLE_ERRNO:
             said = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
             return Problem(UNREADABLE, "cannot-open", said)
+        case OSError() if error.errno in _UNWRITABLE_ERRNO:
+            return Problem(USAGE, "cannot-write", f"cannot write: {error.strerror}")
         case _:
             return None
 

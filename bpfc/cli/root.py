@@ -5,17 +5,20 @@ bpfc -j show filter.o  =  bpfc show -j filter.o  =  bpfc show filter.o -j
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import click
 
 from bpfc.cli.codes import BROKEN_PIPE, INTERRUPTED, OK
+from bpfc.cli.streams import drop
 from bpfc.cli.terminal import CHOICES, Terminal
+
+if TYPE_CHECKING:
+    from bpfc.cli.errors import Problem
 
 SUMMARIES: Final[Mapping[str, str]] = {
     "show": "What is in an object: programs, maps, globals, types.",
@@ -146,18 +149,35 @@ def guarded(run: Callable[[], int], terminal: Terminal, words: Sequence[str]) ->
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), 1
-        )  # so that the interpreter's own flush at the end succeeds
+        drop(sys.stdout)
         return BROKEN_PIPE
     except (click.ClickException, OSError) as error:
-        from bpfc.cli.errors import problem_of, report  # late: only when something is wrong
+        from bpfc.cli.errors import problem_of  # late: only when something is wrong
 
         problem = problem_of(error)
         if problem is None:
             raise
         terminal.json |= any(_JSON_FLAG.fullmatch(word) for word in words)
-        return report(problem, terminal)
+        return _report(problem, terminal)
+
+
+def _report(problem: Problem, terminal: Terminal) -> int:
+    """Say it where that can be said: on stdout with -j, unless that is full; on stderr, unless that is."""
+    from bpfc.cli.errors import report  # late, as above
+
+    try:
+        report(problem, terminal)
+    except OSError:
+        terminal.json = terminal.pretty = False
+        try:
+            report(problem, terminal)
+        except OSError:
+            drop(sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop(sys.stdout)
+    return problem.exit_code
 
 
 @click.command(

@@ -94,6 +94,46 @@ def test_a_closed_pipe_ends_quietly() -> None:
     assert (process.returncode, said) == (141, "")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("conformance-plugin", "--engine", "interpreter"),
+        ("show", OBJECT),
+        ("-j", "show", OBJECT),
+        ("-j", "show", "nope"),
+        ("compile", OBJECT, "--arch", "bpfel", "--emit", "asm", "-o", "-"),
+        ("--help",),
+    ],
+)
+def test_a_full_disk_is_said_on_stderr(words: tuple[str, ...], unbuffered: str) -> None:
+    command = [sys.executable, "-m", "bpfc", *words]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        common = {"cwd": ROOT, "input": ANSWER, "text": True, "env": environment, "check": False}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, **common)  # type: ignore[call-overload]  # as above
+        assert (done.returncode, done.stderr) == (
+            2,
+            "bpfc: error: cannot write: No space left on device\n",
+        )
+        assert subprocess.run(command, stdout=full, stderr=full, **common).returncode == 2  # type: ignore[call-overload]  # as above
+
+
+def test_a_full_disk_under_a_file_is_said_too() -> None:
+    done = start("-j", "run", OBJECT, "--pcap", "tests/objects/sample.pcap", "--pcap-out", "/dev/full")
+    assert done.returncode == 2
+    assert json.loads(done.stdout.splitlines()[-1])["error"]["kind"] == "cannot-write"
+
+
+def test_closed_streams_are_as_if_they_led_nowhere() -> None:
+    script = (
+        f"{sys.executable} -m bpfc show {OBJECT} <&- >&- 2>&-; echo $?; {sys.executable} -m bpfc show - <&-"
+    )
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("0\n", 3)
+    assert "not-elf" in done.stderr
+
+
 def test_an_interrupt_ends_with_130() -> None:
     command = [sys.executable, "-m", "bpfc", "show", "-"]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
