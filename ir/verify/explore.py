@@ -442,13 +442,12 @@ class Walk:
         return [self.resume(call, done) for done in self.enter_function(state, function, list(call.args))]
 
     def enter_function(self, state: State, function: Function, args: list[Value | Known]) -> list[State]:
-        """Walk a function called from here; the states in which it returns."""
+        """Walk a function called from here with `args` for its parameters, in order; the states in which it returns."""
         inner = State(state.packet, state.limits)
         inner.held, inner.outer, inner.trail, inner.exact = state.held, state, state.trail, state.exact
         for limit in state.limits:
             inner.known[limit] = state.of(limit)
-        for param in function.params:
-            position = param.register - 1
+        for position, param in enumerate(function.params):
             arg: Value | Known = args[position] if position < len(args) else ANY
             known = arg if isinstance(arg, Scalar | Pointer) else state.of(arg)
             inner.known[param] = known
