@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 import click
 
+from bpfc.cli.codes import INTERRUPTED
 from bpfc.cli.root import Command, Group
 from bpfc.cli.terminal import Json, Terminal, bold, indent, table
 
@@ -65,9 +69,14 @@ def _options() -> list[click.Parameter]:
             ("--executor",), default="threads", metavar="SPEC", help="dask:ADDRESS or MODULE:CALLABLE."
         ),
         click.Option(("--time", "limit"), default="5m", metavar="T", help="How long: 90s, 30m, 1h."),
-        click.Option(("--cases",), type=int, default=0, metavar="N", help="End after so many cases, too."),
         click.Option(
-            ("--seed",), type=int, default=0, help="The first case's; the same gives the same cases."
+            ("--cases",), type=click.IntRange(0), default=0, metavar="N", help="End after so many cases, too."
+        ),
+        click.Option(
+            ("--seed",),
+            type=click.IntRange(0),
+            default=0,
+            help="The first case's; the same gives the same cases.",
         ),
         click.Option(
             ("--arch", "archs"), multiple=True, help="Compare with this emulated target; repeat it."
@@ -107,53 +116,80 @@ def _run(
     resume: str | None,
 ) -> int:
     from backends.registry import target_named
-    from bpfc.testing.campaign import Plan, executor_of, run
+    from bpfc.testing.campaign import Plan, executor_of, require, run
     from bpfc.testing.plants import ENVIRONMENT
-    from bpfc.testing.store import Store
+    from bpfc.testing.store import NAME, kept
 
     assert terminal is not None
     place = Path(resume or folder)
-    if resume and not place.is_dir():
+    if resume and not (place / NAME).is_file():
         raise click.UsageError(f"there is no campaign in '{resume}'")
     jobs = jobs or os.cpu_count() or 1
     targets = tuple(dict.fromkeys(target_named(arch).name for arch in archs))
     plan = Plan(name, seconds_of(limit), targets, seed, cases, os.environ.get(ENVIRONMENT, ""))
-    with Store(place) as store:
+    require(plan)
+    with executor_of(executor, jobs) as pool, kept(place, to_run=True) as store:
         before = store.campaign()
-        if before is not None and before["campaign"] != name:
-            raise click.UsageError(f"'{place}' holds a campaign '{before['campaign']}': choose another --dir")
-        if before is not None and not resume:
-            raise click.UsageError(
-                f"'{place}' holds a campaign already: --resume it, or choose another --dir"
-            )
-        store.begin({"campaign": name, "archs": targets, "seed": seed})
         if before is not None:
-            plan = Plan(name, plan.seconds, tuple(before["archs"]), before["seed"], cases, plan.plant)
-        with executor_of(executor, jobs) as pool:
+            _check_resumed(before, name, place, bool(resume))
+            plan = replace(plan, archs=tuple(before["archs"]), seed=before["seed"])
+        store.begin({"campaign": name, "archs": targets, "seed": seed})
+        # `timeout` and service managers end it as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
             run(plan, store, pool, jobs, _Progress(terminal, plan.seconds))
+        except KeyboardInterrupt:
+            _report(terminal, store)
+            terminal.note(f"interrupted; --resume {place} goes on with it")
+            return INTERRUPTED
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return _report(terminal, store)
+
+
+def _check_resumed(before: Mapping[str, Any], name: str, place: Path, is_resumed: bool) -> None:
+    if before["campaign"] != name:
+        raise click.UsageError(f"'{place}' holds a campaign '{before['campaign']}': choose another --dir")
+    if not is_resumed:
+        raise click.UsageError(f"'{place}' holds a campaign already: --resume it, or choose another --dir")
 
 
 @final
 class _Progress:
-    """A line on stderr now and then."""
+    """A line on stderr now and then, and one for each find."""
 
     def __init__(self, terminal: Terminal, seconds: float) -> None:
         self.terminal, self.seconds = terminal, seconds
         self.said = 0.0
+        self.finds: set[str] | None = None
+        self.before = 0.0
 
     def __call__(self, store: Store, elapsed: float) -> None:
+        found = store.signatures()
+        if self.finds is None:
+            self.finds, self.before = set(found), store.totals().get("cases", 0)
+        for signature in found:
+            if signature not in self.finds:
+                self.terminal.note(f"find: {signature}")
+                self.finds.add(signature)
         if elapsed - self.said < (5 if self.terminal.shows_progress else 30):
             return
         self.said = elapsed
         totals = store.totals()
-        rows, ways = (sum(name.startswith(kind) for name in totals) for kind in ("row:", "branch:"))
         done = totals.get("cases", 0)
+        rows, ways = (sum(name.startswith(kind) for name in totals) for kind in ("row:", "branch:"))
         self.terminal.note(
-            f"{elapsed:5.0f}/{self.seconds:.0f} s  {done:.0f} cases ({done / max(elapsed, 1):.0f}/s), "
-            f"{totals.get('native', 0):.0f} native runs, {rows} rows, {ways} ways through the verifier, "
-            f"{len(store.finds())} finds"
+            f"{_clock(elapsed)} of {_clock(self.seconds)}  {done:,.0f} cases ({(done - self.before) / elapsed:.0f}/s), "
+            f"{totals.get('native', 0):,.0f} native runs of {store.distinct():,} programs, {rows} rows, "
+            f"{ways} ways through the verifier, {len(found)} finds"
         )
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, with hours when there are any."""
+    hours, rest = divmod(int(seconds), 3600)
+    minutes = f"{rest // 60:02}:{rest % 60:02}"
+    return f"{hours}:{minutes}" if hours else minutes
 
 
 @command.command("report")
@@ -164,11 +200,11 @@ class _Progress:
 @click.pass_obj
 def report(terminal: Terminal, /, folder: str, known: tuple[str, ...]) -> int:
     """What the campaign in DIR did and found; finds are written beside it. Exit code 1 for open finds."""
-    from bpfc.testing.store import NAME, Store
+    from bpfc.testing.store import NAME, kept
 
     if not (Path(folder) / NAME).is_file():
         raise click.UsageError(f"there is no campaign in '{folder}'")
-    with Store(Path(folder)) as store:
+    with kept(Path(folder)) as store:
         store.know(known)
         return _report(terminal, store)
 
@@ -198,6 +234,7 @@ def _json(store: Store) -> Json:
         "steps": int(totals.get("steps", 0)),
         "accepted": int(totals.get("accepted", 0)),
         "crashes": int(totals.get("crashes", 0)),
+        "oracles": _oracles(totals),
         "rows": [len(named["row"]), len(ROWS)],
         "verifier_branches": [len(ways), branches(), len(named["branch"])],
         "outcomes": {name.partition(":")[2]: int(totals[name]) for name in sorted(named["outcome"])},
@@ -210,6 +247,19 @@ def _json(store: Store) -> Json:
             }
             for find, times, known in store.finds()
         ],
+    }
+
+
+def _oracles(totals: Mapping[str, float]) -> dict[str, Json]:
+    """What each oracle got: cases, native executions, seconds of CPU."""
+    names = [name.partition(":")[2] for name in totals if name.startswith("cases:")]
+    return {
+        name: {
+            "cases": int(totals[f"cases:{name}"]),
+            "native_executions": int(totals.get(f"native:{name}", 0)),
+            "cpu_seconds": round(totals.get(f"seconds:{name}", 0), 1),
+        }
+        for name in sorted(names)
     }
 
 
@@ -226,6 +276,11 @@ def _text(store: Store) -> list[str]:
     lines = [bold(f"campaign {said['campaign']}"), *indent(table(numbers))]
     lines.append("  rows of the instruction set {} of {}".format(*said["rows"]))
     lines.append("  branches of the verifier {} of {}, {} ways".format(*said["verifier_branches"]))
+    rows = [
+        (name, got["cases"], got["native_executions"], round(got["cpu_seconds"]))
+        for name, got in sorted(said["oracles"].items(), key=lambda item: -item[1]["cpu_seconds"])
+    ]
+    lines += ["", *indent(table(rows, ("oracle", "cases", "native runs", "CPU s")))]
     outcomes = sorted(said["outcomes"].items(), key=lambda item: -item[1])
     lines += ["", bold("outcomes"), *indent(table([(times, name) for name, times in outcomes[:_SHOWN]]))]
     finds = said["finds"]
@@ -290,19 +345,22 @@ def reduce(terminal: Terminal, /, find: str, output: str | None, limit: str) -> 
 
 def _read(path: str) -> Find:
     from bpfc.testing.finds import read
+    from bpfc.testing.registry import ORACLES
     from ir.diagnostics import Diagnostic, Location, UnreadableError
 
     try:
-        return read(Path(path))
-    except (ValueError, KeyError, TypeError) as error:
+        found = read(Path(path))
+        ORACLES[found.finding.oracle]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableError(
             [Diagnostic("no-find", f"this is no find: {error!r}", Location(file=path))]
         ) from None
+    return found
 
 
 def seconds_of(text: str) -> float:
     """The seconds of 90s, 30m, 1h. Raises click.UsageError."""
     found = _TIME.fullmatch(text)
-    if found is None:
+    if found is None or not float(found[1]):
         raise click.UsageError(f"'{text}' is no time (90s, 30m, 1h)")
     return float(found[1]) * _SECONDS[found[2]]

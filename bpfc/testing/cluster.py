@@ -25,7 +25,7 @@ def connect(address: str) -> Iterator[Executor]:
     try:
         connect: Any = Client  # distributed has no types
         client: Any = connect(address, timeout=10)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UnsupportedError([Diagnostic("no-cluster", f"no scheduler at '{address}': {error}")]) from None
     with client:
         yield client.get_executor(pure=False)

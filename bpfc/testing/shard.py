@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -164,8 +165,21 @@ def _say(out: TextIO, said: dict[str, Any]) -> None:
     out.flush()
 
 
+def _end_with_parent() -> None:
+    """End when whoever started this process is gone: it does not notice while a case hangs."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> int:
     """Read an order, do it."""
+    _end_with_parent()
     said = json.loads(sys.stdin.read())
     for name in ("oracles", "archs", "known"):
         said[name] = tuple(said[name])

@@ -9,14 +9,17 @@ finds      by signature: the smallest case, how often it was seen, whether it is
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, TextIO, final
 
 from bpfc.testing.finds import Find
+from ir.diagnostics import Diagnostic, Location, RejectedError, UnreadableError
 
 NAME: Final = "campaign.sqlite"
 _SCHEMA: Final = """
@@ -31,6 +34,23 @@ create table if not exists finds (signature text primary key, times integer not 
 """
 
 
+@contextmanager
+def kept(folder: Path, *, to_run: bool = False) -> Iterator[Store]:
+    """The store in `folder`; `to_run`: no other process may run the campaign meanwhile.
+
+    UnreadableError, here or later, when it is damaged, may not be written or the disk is full: what shards did since the
+    last commit is done again. RejectedError when it is being run.
+    """
+    try:
+        with Store(folder) as store:
+            if to_run:
+                store.lock()
+            yield store
+    except (sqlite3.Error, OSError) as error:
+        said = f"the campaign cannot be kept: {error}"
+        raise UnreadableError([Diagnostic("campaign-store", said, Location(file=str(folder)))]) from None
+
+
 @final
 class Store:
     """The database of one campaign; a context manager."""
@@ -38,6 +58,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self._lock: TextIO | None = None
         self._db = sqlite3.connect(folder / NAME, isolation_level=None)
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = normal")
@@ -52,6 +73,18 @@ class Store:
     def close(self) -> None:
         """Close; twice is fine."""
         self._db.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def lock(self) -> None:
+        """Keep others from running the campaign until this is closed. Raises RejectedError when one does."""
+        self._lock = (self.folder / "lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = "another process runs the campaign here"
+            at = Location(file=str(self.folder))
+            raise RejectedError([Diagnostic("campaign-running", said, at)]) from None
 
     def begin(self, said: Mapping[str, Any]) -> None:
         """Note what the campaign is."""
@@ -124,6 +157,12 @@ class Store:
         """(find, how often, whether known), the open ones first."""
         rows = self._db.execute("select find, times, known from finds order by known, times desc, signature")
         return [(Find.from_json(json.loads(said)), times, bool(known)) for said, times, known in rows]
+
+    def signatures(self) -> list[str]:
+        """Those of all finds."""
+        return [
+            signature for (signature,) in self._db.execute("select signature from finds order by signature")
+        ]
 
     def know(self, signatures: Iterable[str]) -> None:
         """These are known bugs: shards do not tell them again."""

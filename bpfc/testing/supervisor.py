@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -27,9 +28,16 @@ from bpfc.testing.registry import ORACLES
 from bpfc.testing.shard import read_current
 
 SILENT_FOR: Final = 120.0  # seconds without a word after which a shard hangs
+LOOK_EVERY: Final = 1.0  # seconds between looks at whether to stop
 _MOST_DEATHS: Final = 40
+_MOST_EARLY: Final = 3
 _COUNTED: Final = ("cases", "native", "steps", "accepted")
+_FROM_OUTSIDE: Final = frozenset((signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
 _BY_ORACLE: Final = ("cases", "native", "seconds")
+
+
+class NotStartedError(RuntimeError):
+    """A shard ended before its first case."""
 
 
 def supervise(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,8 +71,11 @@ class _Supervisor:
         self.finds: list[dict[str, Any]] = []
         self.repeated: Counter[str] = Counter()
         self.signatures: set[str] = set()  # of deaths
+        self.killed: set[int] = set()  # seeds whose process was killed from outside: each is judged once more
+        self.stop = order.get("stop", "")
         self.begin = time.monotonic()
         self.deaths = 0
+        self.hangs = False
 
     def run(self) -> dict[str, Any]:
         """Start processes until all seeds are done or time is over."""
@@ -89,46 +100,57 @@ class _Supervisor:
         if left <= 0:
             return True
         order = {**self.order, "first": self.next, "count": self.last - self.next, "seconds": left}
+        order |= {"place": str(place)}
+        order.pop("stop", None)
         command = [sys.executable, "-m", "bpfc.testing.shard"]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            process.stdin.write(json.dumps({**order, "place": str(place)}).encode())
-            process.stdin.close()
-            is_done = self._listen(process)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            errors = process.stderr.read().decode(errors="replace")
-            status = process.wait()
-            process.stdout.close()
-            process.stderr.close()
-        if is_done:
-            return True
-        self._died(place, status, errors)
-        return False
+        with place.with_name("stderr").open("w+b") as errors:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for who runs the campaign
+            )
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                with suppress(BrokenPipeError), process.stdin:
+                    process.stdin.write(json.dumps(order).encode())
+                is_done = self._listen(process)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                status = process.wait()
+                process.stdout.close()
+            if not is_done:
+                errors.seek(0)
+                self._died(place, status, errors.read().decode(errors="replace"))
+        return is_done
 
     def _listen(self, process: subprocess.Popen[bytes]) -> bool:
-        """Take in what the process tells; whether it told that it is done."""
+        """Take in what the process tells; whether it told that it is done, or need do no more."""
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
-        rest = b""
+        rest, heard = b"", time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            while selector.select(SILENT_FOR):
+            while not (self.stop and os.path.exists(self.stop)):
+                if not selector.select(LOOK_EVERY):
+                    self.hangs = time.monotonic() - heard > SILENT_FOR
+                    if self.hangs:
+                        return False
+                    continue
                 chunk = process.stdout.read()
                 if not chunk:
                     return False
+                heard = time.monotonic()
                 *lines, rest = (rest + chunk).split(b"\n")
                 ends = [self._line(json.loads(line)) for line in lines]
                 if any(ends):
                     return True
-        return False
+        return True
 
     def _line(self, said: Mapping[str, Any]) -> bool:
         if "find" in said:
@@ -156,14 +178,22 @@ class _Supervisor:
         """The process ended without saying so: its current case is a find, and the next process begins after it."""
         self.deaths += 1
         current = read_current(place)
+        is_killed = -status in _FROM_OUTSIDE and not self.hangs
         if current is None:
-            raise RuntimeError(f"a shard did not start (status {status}): {errors[-2000:]}")
+            if is_killed and self.deaths < _MOST_EARLY:
+                return
+            raise NotStartedError(f"a shard did not start (status {status}): {errors[-2000:].strip()}")
         oracle, said, last = current
         if last is not None:
             self.order["alone"] = last + 1  # which of them it was comes out when each is judged alone
             return
         case = from_json(said)
-        finding = death(oracle, -status) if status < 0 else _broken(oracle, status, errors)
+        if is_killed and case.seed not in self.killed:
+            self.killed.add(case.seed)
+            self.totals["outcome:killed from outside"] += 1
+            return
+        number = signal.SIGALRM if self.hangs else -status
+        finding = death(oracle, number) if status < 0 else _broken(oracle, status, errors)
         self.totals["crashes"] += 1
         self.totals["cases"] += 1
         self.totals[f"cases:{oracle}"] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -12,6 +13,7 @@ from bpfc.testing.case import LICENSE, Case
 from bpfc.testing.kernel import loaded, run_program
 from bpfc.testing.native import run_once, started
 from bpfc.testing.oracle import Finding, Oracle, Surroundings, Tally
+from bpfc.testing.shapes.table import LINUX
 from ir.kinds import ProgramType
 from ir.lift import lift
 from ir.verify.prove import verify
@@ -19,8 +21,8 @@ from runtime.bpf_syscall import KernelError
 from runtime.kernel import bpf_refusal
 
 TYPES: Final = (ProgramType.XDP, ProgramType.SCHED_CLS)
-SAFE: Final = Style(size=4, inputs=6, types=TYPES)
-DARING: Final = Style(size=4, inputs=6, types=TYPES, daring=0.1)
+SAFE: Final = Style(size=4, inputs=6, types=TYPES, repertoire=LINUX)
+DARING: Final = replace(SAFE, daring=0.1)
 _LEAST: Final = 14
 _NUMBER: Final = re.compile(r"-?(0x[0-9a-f]+|\d+)|R\d+")
 

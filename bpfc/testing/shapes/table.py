@@ -44,6 +44,8 @@ def _repertoire(weights: Mapping[Statement, int]) -> Repertoire:
 
 
 PLAIN: Final = _repertoire(WEIGHTS)
+LINUX: Final = _repertoire({each: weight for each, weight in WEIGHTS.items() if each is not loop_helper})
+"""What Linux takes without types: it wants those of callbacks."""
 RUNS: Final = _repertoire({**WEIGHTS, cast: 1, indirect: 1, kernel_function: 1})
 """Also what runs as native code with checks, though nobody proves it safe."""
 MEANS: Final = _repertoire(

@@ -12,6 +12,16 @@ from click.testing import Result
 from bpfc.cli.fuzz import seconds_of
 
 Run = Callable[..., Result]
+FIND = {
+    "oracle": "claims",
+    "what": "",
+    "where": "",
+    "said": "",
+    "case": {"inputs": [], "seed": 0},
+    "seed": 0,
+    "archs": [],
+    "versions": {},
+}
 
 
 def test_a_campaign_reports_what_it_did_and_is_gone_on_with(bpfc: Run, tmp_path: Path) -> None:
@@ -30,9 +40,26 @@ def test_a_campaign_reports_what_it_did_and_is_gone_on_with(bpfc: Run, tmp_path:
 def test_what_is_no_campaign_folder_or_find_is_said_so(bpfc: Run, tmp_path: Path) -> None:
     assert bpfc("fuzz", "everything").exit_code == 2
     assert bpfc("fuzz", "report", str(tmp_path)).exit_code == 2
+    assert bpfc("fuzz", "claims", "--resume", str(tmp_path)).exit_code == 2
     file = tmp_path / "find.json"
-    file.write_text("{}")
-    assert bpfc("fuzz", "replay", str(file)).exit_code == 3
+    for text in ("{}", "[]", "no JSON", json.dumps({**FIND, "oracle": "none"})):
+        file.write_text(text)
+        assert bpfc("fuzz", "replay", str(file)).exit_code == 3
+
+
+def test_a_campaign_that_cannot_start_leaves_nothing_behind(bpfc: Run, tmp_path: Path) -> None:
+    folder = str(tmp_path / "campaign")
+    for option in (
+        ("--executor", "none"),
+        ("--time", "0"),
+        ("-j", "0"),
+        ("--arch", "vax"),
+        ("--cases", "-1"),
+    ):
+        done = bpfc("fuzz", "claims", "--dir", folder, *option)
+        assert done.exit_code in (1, 2, 4)
+        assert "error" in done.stderr + done.stdout
+    assert not Path(folder).exists()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1.5m", 90), ("1h", 3600), ("7", 7)])

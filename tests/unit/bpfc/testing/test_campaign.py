@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from bpfc.testing.finds import read, write
 from bpfc.testing.oracle import Surroundings
 from bpfc.testing.reduce import judge_apart
 from bpfc.testing.registry import ORACLES
-from bpfc.testing.store import Store
-from ir.diagnostics import RejectedError
+from bpfc.testing.shard import read_current
+from bpfc.testing.store import Store, kept
+from ir.diagnostics import RejectedError, UnreadableError
 
 HOUR = 3600.0
 
@@ -62,7 +63,7 @@ def test_a_crash_costs_one_case_and_is_a_find(tmp_path: Path) -> None:
 
 
 def test_a_find_is_small_and_can_be_replayed_from_its_file(tmp_path: Path) -> None:
-    campaign(tmp_path, Plan("claims", HOUR, cases=30, plant="transfer-xor"))
+    campaign(tmp_path, Plan("claims", HOUR, cases=60, plant="transfer-xor"))
     with Store(tmp_path) as store:
         found = {find.finding.signature: find for find, _, _ in store.finds()}
     find = found["claims:claim:xor64 reg"]
@@ -88,7 +89,87 @@ def test_known_finds_are_counted_and_hide_no_others(tmp_path: Path) -> None:
         assert len(finds) >= len(signatures)
 
 
-@pytest.mark.parametrize("spec", ["threads-of-mine", "no.such.module:Pool", "json:dumps"])
+def test_a_shard_that_is_killed_from_outside_goes_on_with_the_same_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed: list[int] = []
+
+    def kill_the_shard(store: Store, elapsed: float) -> None:
+        if not killed and _seed_at(tmp_path) > 2:
+            killed.extend(_children(os.getpid()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    plan = Plan("claims", HOUR, cases=400)
+    with Store(tmp_path) as store, ThreadPoolExecutor(1) as pool:
+        store.begin({"campaign": plan.campaign, "archs": (), "seed": 0})
+        run(plan, store, pool, 1, kill_the_shard)
+        totals = store.totals()
+    assert killed
+    assert (totals["cases"], totals.get("crashes", 0), totals["outcome:killed from outside"]) == (400, 0, 1)
+
+
+def _children(process: int) -> list[int]:
+    folder = Path(f"/proc/{process}/task")
+    return [int(child) for task in folder.iterdir() for child in (task / "children").read_text().split()]
+
+
+def _seed_at(folder: Path) -> int:
+    """The seed of the case that a shard is at, whose files are in `folder`; -1 before the first."""
+    current = [read_current(path) for path in folder.glob("bpfc-fuzz-*/current")]
+    return max((each[1]["seed"] for each in current if each is not None), default=-1)
+
+
+def test_an_interrupted_campaign_keeps_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def interrupt(store: Store, elapsed: float) -> None:
+        if _seed_at(tmp_path) > 2:
+            raise KeyboardInterrupt
+
+    plan = Plan("claims", HOUR)
+    with Store(tmp_path) as store, ThreadPoolExecutor(1) as pool:
+        store.begin({"campaign": plan.campaign, "archs": (), "seed": 0})
+        with pytest.raises(KeyboardInterrupt):
+            run(plan, store, pool, 1, _once(interrupt))
+        done = int(store.totals()["cases"])
+        assert done > 2
+        assert store.open_shards() == [(done, 4096 - done)]
+    campaign(tmp_path, Plan("claims", HOUR, cases=done + 20))
+    with Store(tmp_path) as store:
+        assert store.totals()["cases"] == done + 20
+
+
+def _once(progress: Callable[[Store, float], None]) -> Callable[[Store, float], None]:
+    """Raises but once."""
+    raised: list[bool] = []
+
+    def once(store: Store, elapsed: float) -> None:
+        if not raised:
+            try:
+                progress(store, elapsed)
+            except KeyboardInterrupt:
+                raised.append(True)
+                raise
+
+    return once
+
+
+def test_one_process_at_a_time_runs_a_campaign(tmp_path: Path) -> None:
+    with kept(tmp_path, to_run=True), pytest.raises(RejectedError, match="another process"):
+        kept(tmp_path, to_run=True).__enter__()
+    with kept(tmp_path, to_run=True):
+        pass
+
+
+def test_a_store_that_is_damaged_or_in_the_way_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "campaign.sqlite").write_bytes(b"not a database, though long enough for one" * 100)
+    for folder in (tmp_path, tmp_path / "campaign.sqlite"):
+        with pytest.raises(UnreadableError, match="cannot be kept"), kept(folder):
+            pass
+
+
+@pytest.mark.parametrize("spec", ["threads-of-mine", "no.such.module:Pool", "json:dumps", "os:getpid"])
 def test_an_executor_that_is_none_is_refused(spec: str) -> None:
     with pytest.raises(RejectedError, match="executor"):
         executor_of(spec, 1)
