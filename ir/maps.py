@@ -34,6 +34,9 @@ class UpdateFlag(IntFlag):
 
 _ACCESS: Final = MapFlag.RDONLY | MapFlag.WRONLY | MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
 _NUMA: Final = MapFlag.NUMA_NODE
+_NO_LRU: Final = (
+    MapFlag.NO_PREALLOC | MapFlag.NUMA_NODE
+)  # which some LRU maps do not have, for reasons of their own
 _USER_ACCESS: Final = MapFlag.RDONLY | MapFlag.WRONLY
 _PER_CPU_VALUE_LIMIT: Final = 32 << 10
 _ALLOCATION_LIMIT: Final = 4 << 20
@@ -140,7 +143,7 @@ RULES: Final[Mapping[MapType, MapRule]] = {
     MapType.CGROUP_STORAGE: MapRule((8, 16), _SOME, _NONE, _NUMA | _ACCESS, value_limit=_LOCAL_STORAGE_LIMIT),
     MapType.REUSEPORT_SOCKARRAY: MapRule(_WORD, (4, 8), _ENTRIES, _NUMA | _ACCESS, value_sizes=(4, 8)),
     MapType.PERCPU_CGROUP_STORAGE: MapRule(
-        (8, 16), _SOME, _NONE, _ACCESS, value_limit=_PER_CPU_VALUE_LIMIT, is_per_cpu=True
+        (8, 16), _SOME, _NONE, _NUMA | _ACCESS, value_limit=_PER_CPU_VALUE_LIMIT, is_per_cpu=True
     ),
     MapType.QUEUE: _QUEUE,
     MapType.STACK: _QUEUE,
@@ -252,22 +255,32 @@ def _check_extra(map: Map, rule: MapRule) -> Diagnostic | None:
     return None
 
 
+def _check_access(map: Map, rule: MapRule) -> Diagnostic | None:
+    """What the descriptor is to allow; Linux asks before it looks at the type."""
+    if map.flags & _USER_ACCESS == _USER_ACCESS:
+        return _refused(map, "map-flags", "RDONLY and WRONLY exclude each other", EINVAL)
+    return None
+
+
 def _check_flags(map: Map, rule: MapRule) -> Diagnostic | None:
     flags, name = MapFlag(map.flags), _name(map)
-    unknown = map.flags & ~int(rule.flags) & ~(MapFlag.NO_PREALLOC if map.type in LRU_HASHES else 0)
+    unknown = map.flags & ~int(rule.flags) & ~(_NO_LRU if map.type in LRU_HASHES else 0)
     if unknown:
         return _refused(map, "map-flags", f"a {name} does not have flags {_names(unknown)}", EINVAL)
     if MapFlag.RDONLY_PROG in flags and MapFlag.WRONLY_PROG in flags:
         return _refused(map, "map-flags", "RDONLY_PROG and WRONLY_PROG exclude each other", EINVAL)
-    if MapFlag.RDONLY in flags and MapFlag.WRONLY in flags:
-        return _refused(map, "map-flags", "RDONLY and WRONLY exclude each other", EINVAL)
-    if map.type in LRU_HASHES and MapFlag.NO_COMMON_LRU in flags and MapFlag.NUMA_NODE in flags:
-        return _refused(map, "map-flags", "lru lists for each cpu have no numa node", EINVAL)
     missing = int(rule.required) & ~map.flags
     if missing:
         return _refused(map, "map-flags", f"a {name} needs flags {_names(missing)}", EINVAL)
-    if map.type in LRU_HASHES and flags & MapFlag.NO_PREALLOC:
+    return _check_lru(map, flags) if map.type in LRU_HASHES else None
+
+
+def _check_lru(map: Map, flags: MapFlag) -> Diagnostic | None:
+    """What Linux looks at once it knows all flags."""
+    if flags & MapFlag.NO_PREALLOC:
         return _refused(map, "map-flags", "an lru map is always preallocated", EOPNOTSUPP)
+    if flags & MapFlag.NUMA_NODE and (MapFlag.NO_COMMON_LRU in flags or is_per_cpu(map.type)):
+        return _refused(map, "map-flags", "values and lru lists for each cpu have no numa node", EINVAL)
     return None
 
 
@@ -329,8 +342,9 @@ def _check_range(map: Map, word: str, found: int, allowed: tuple[int, int]) -> D
 
 
 # In the kernel's order, as far as it decides which errno there is.
-_CHECKS: Final = (_check_extra, _check_flags, _check_sizes, _check_entries, _check_limits, _check_inner)
-_CELL_CHECKS: Final = (_check_extra, _check_sizes, _check_limits, _check_flags, _check_entries)
+_FIRST: Final = (_check_extra, _check_access)
+_CHECKS: Final = (*_FIRST, _check_flags, _check_sizes, _check_entries, _check_limits, _check_inner)
+_CELL_CHECKS: Final = (*_FIRST, _check_sizes, _check_limits, _check_flags, _check_entries)
 
 
 def _name(map: Map) -> str:

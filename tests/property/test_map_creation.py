@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from errno import EOPNOTSUPP
+from itertools import product
 
 import pytest
 
@@ -23,6 +24,14 @@ OTHERS = (
 )
 DESCRIPTORS = MapFlag.PATH_FD | MapFlag.TOKEN_FD | MapFlag.VTYPE_BTF_OBJ_FD | MapFlag.LINK | MapFlag.CLONE
 FLAGS = [flag for flag in MapFlag if not flag & DESCRIPTORS]
+USUAL = (4, 4, 4)
+SIZES = {
+    **dict.fromkeys((MapType.RINGBUF, MapType.USER_RINGBUF), (0, 0, 4096)),
+    **dict.fromkeys((MapType.QUEUE, MapType.STACK, MapType.BLOOM_FILTER), (0, 4, 4)),
+    **dict.fromkeys((MapType.CGROUP_STORAGE, MapType.PERCPU_CGROUP_STORAGE), (8, 4, 0)),
+    MapType.LPM_TRIE: (8, 4, 4),
+    MapType.STACK_TRACE: (4, 80, 4),
+}
 
 
 def kernel_errno(map: Map) -> int:
@@ -41,9 +50,18 @@ def test_a_map_is_created_or_refused_as_in_the_kernel(type: MapType) -> None:
     values = [0, 1, 4, 8, 8, 12, 16, rule.value[0], 1016, 1024, 32, 4064, 4096, 32768, 32769, 65407, 65408]
     entries = [0, 1, 2, 4, 16, 60, *([] if type is MapType.CPUMAP else [100, 4096, 5000, 8192])]
     for _ in range(TRIES):
-        flags = sum({source.choice(FLAGS) for _ in range(source.choice([0, 0, 0, 1, 1, 2]))})
+        flags = sum({source.choice(FLAGS) for _ in range(source.choice([0, 0, 0, 1, 1, 2, 3]))})
         flags |= rule.required if source.random() < 0.5 else 0
         sizes = source.choice(keys), source.choice(values), source.choice(entries)
         map = Map("map", type, *sizes, int(flags), extra=source.choice([0, 0, 0, 0, 3, 16, 1 << 40]))
         problem = check_map(map)
         assert (problem.errno if problem else 0) == kernel_errno(map), (map, problem)
+
+
+@pytest.mark.kernel
+def test_every_two_flags_are_taken_or_refused_as_in_the_kernel() -> None:
+    for type in (type for type in RULES if type not in OTHERS):
+        for one, other in product(FLAGS, FLAGS):
+            map = Map("map", type, *SIZES.get(type, USUAL), int(one | other))
+            problem = check_map(map)
+            assert (problem.errno if problem else 0) == kernel_errno(map), (map, problem)
