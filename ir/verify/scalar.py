@@ -14,9 +14,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import final
+from typing import Final, final
 
 from ir.verify.tnum import next_member, previous_member
+
+_LOW_SIGN: Final = {bits: 1 << bits // 2 - 1 for bits in range(2, 65)} | {1: 0}
 
 
 @final
@@ -309,8 +311,8 @@ def join(x: Scalar, y: Scalar) -> Scalar:
     ):
         return x
     whole = Scalar(x.bits, x.value & ~mask, mask, umin, umax, smin, smax, None)
-    if x.low is None and y.low is None:
-        return whole
+    if x.low is None and y.low is None and not (x.value ^ y.value) & ~(x.mask | y.mask) & _LOW_SIGN[x.bits]:
+        return whole  # unless both low halves have a sign, and differ in it: 0 and -1 of 32 bits are near each other
     low, told = join(x.half(), y.half()), whole.half()
     if covers(low, told):
         return whole

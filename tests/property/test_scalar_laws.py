@@ -166,3 +166,11 @@ def test_constants_stay_constants() -> None:
                 assert compute(row, SCALARS, const(64, a), const(64, b)) == const(
                     64, compute(row, EXACT, a, b)
                 )
+
+
+def test_a_join_keeps_the_low_half_of_small_errors_together() -> None:
+    joined = join(const(64, 0), const(64, -13 & 0xFFFF_FFFF))
+    assert (joined.umin, joined.umax) == (0, 0xFFFF_FFF3)
+    assert (joined.half().smin, joined.half().smax) == (-13, 0)
+    again = join(joined, const(64, 0xFFFF_FFFF))
+    assert (again.half().smin, again.half().smax) == (-13, 0)
