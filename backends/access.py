@@ -130,7 +130,7 @@ def lower_store(lowering: FunctionLowering, inst: Store) -> None:
         address, align = lowering.text.step(base, HEADER + inst.offset), 1
     else:
         address, align = lowering.checker.access(inst, inst.base, inst.offset, size, writes=True)
-    if size == 8 and lowering.regions.is_pointer(inst.value):
+    if size == 8 and lowering.regions.is_pointer(inst.value) and not lowering.is_narrow:
         lowering.text.do(f"store ptr {lowering.operands[inst.value]}, ptr {address}, align {align}")
         return
     value = lowering.as_int(inst.value)

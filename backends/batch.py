@@ -25,19 +25,25 @@ _TABLE_ROW: Final = f"""
 """
 
 
+_WIDENED: Final = """  %packet.wide = ptrtoint ptr %packet to i64
+  %ctx.wide = ptrtoint ptr %ctx to i64
+"""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Loop:
     """What a batch loop runs: a program whose context is `layout`.
 
     `may_trap`: it can end at a check. `has_table`: it checks pointers against the run's table of memory. `is_small`:
-    the loop takes its body in, which is worth a nanosecond or two for each packet.
+    the loop takes its body in, which is worth a nanosecond or two for each packet. `is_narrow`: pointers are of 32 bits.
     """
 
     layout: ContextLayout
     may_trap: bool
     has_table: bool = False
     is_small: bool = False
+    is_narrow: bool = False
 
 
 def batch_texts(program: str, loop: Loop) -> list[str]:
@@ -57,9 +63,9 @@ def _batch_text(symbol: str, callee: str, loop: Loop, entry: str = "") -> str:
     """
     prepare = _TABLE_ROW if loop.has_table else ""
     if loop.layout.is_raw:
-        given = "ptr %packet, i64 %length"
+        given = _pointer(loop, "packet") + ", i64 %length"
     else:
-        prepare, given = prepare + _prepare(loop.layout), "ptr %ctx"
+        prepare, given = prepare + _prepare(loop.layout), _pointer(loop, "ctx")
     check = f"""
   %trap.at = getelementptr i8, ptr %run, i64 {abi.TRAP_CODE}
   %trap.code = load i32, ptr %trap.at, align 4
@@ -94,7 +100,7 @@ body:
   %short = load i32, ptr %length.at, align 4
   %length = zext i32 %short to i64
   %end = getelementptr i8, ptr %packet, i64 %length
-{prepare}
+{_WIDENED if loop.is_narrow else ""}{prepare}
   %wide = call i64 {callee}(ptr %run, {given}){inline}{following}
 keep:
   %ret = trunc i64 %wide to i32
@@ -106,6 +112,11 @@ stop:
   ret i64 %i
 }}
 """
+
+
+def _pointer(loop: Loop, name: str) -> str:
+    """A pointer as the program takes it."""
+    return f"i64 %{name}.wide" if loop.is_narrow else f"ptr %{name}"
 
 
 def _prepare(layout: ContextLayout) -> str:

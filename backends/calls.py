@@ -104,7 +104,7 @@ def _own(lowering: FunctionLowering, call: Call, result: str) -> str:
 
 
 def _arguments(lowering: FunctionLowering, call: Call) -> str:
-    given = [f"{lowering.type_of(arg)} {lowering.as_own(arg, lowering.type_of(arg))}" for arg in call.args]
+    given = [lowering.argument(arg, lowering.type_of(arg)) for arg in call.args]
     return ", ".join(["ptr %run", *given])
 
 
@@ -115,7 +115,7 @@ def _subprogram(lowering: FunctionLowering, call: Call) -> str:
         if lowering.checker.gets_context(callee, param):
             _check_context(lowering, call, arg, f"argument {number} of '{callee.name}'")
     given = [
-        f"{lowering.type_of(param)} {lowering.as_own(arg, lowering.type_of(param))}"
+        lowering.argument(arg, lowering.type_of(param))
         for param, arg in zip(callee.params, call.args, strict=True)
     ]
     lowering.spill_fuel()
@@ -297,7 +297,9 @@ def _tail_call_by(lowering: FunctionLowering, call: Call, helper: Helper, map_: 
     lowering.start_block(jump)
     lowering.spill_fuel()
     lowering.leave_frame()
-    result = text.emit(f"tail call i64 {target}(ptr %run, ptr {lowering.as_ptr(context)})")
+    # The 32 that may follow each other nest where LLVM, which makes a jump of it, finds no register for the target.
+    how = "notail" if lowering.is_narrow else "tail"
+    result = text.emit(f"{how} call i64 {target}(ptr %run, {lowering.argument(context, 'ptr')})")
     text.do(f"ret i64 {result}")
     lowering.start_block(on)
     return text.const(64, -1)

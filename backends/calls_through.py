@@ -92,7 +92,7 @@ def _call_taken(
     for number, param in enumerate(lowering.module.functions[name].params):
         kind = lowering.type_of(param)
         value: Value = call.args[number] if number < len(call.args) else Const(0)
-        given.append(f"{kind} {lowering.as_own(value, kind)}")
+        given.append(lowering.argument(value, kind))
     result = text.emit(f"call i64 @{lowering.quoted(name)}({', '.join(given)})")
     text.do(f"store i64 {left}, ptr {place}, align 8")
     arms.append((result, lowering.label))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, assert_never
 
 from backends import abi
+from backends.static_sites import FLAG
 from ir.core import Block, Branch, Edge, Jump, MayGoto, Return, StaticBranch
 from ir.isa import compute
 
@@ -96,8 +97,18 @@ def _same_target(lowering: FunctionLowering, condition: str, taken: Edge, other:
 
 
 def _static_branch(lowering: FunctionLowering, block: Block, terminator: StaticBranch) -> None:
-    """An invoke of a patchpoint that preserves every register: its unwind edge is the taken side."""
+    """An invoke of a patchpoint that preserves every register: its unwind edge is the taken side.
+
+    Where LLVM has no patchpoints, a test of a word that only the patcher changes.
+    """
     _spend_fuel(lowering, block, (terminator.taken, terminator.other), terminator.at)
+    if lowering.has_flags:
+        lowering.unit.flags.add(terminator.at)
+        flag = lowering.text.emit(
+            f"load volatile i32, ptr @{lowering.quoted(f'{FLAG}{terminator.at}')}, align 4"
+        )
+        _branch(lowering, lowering.text.emit(f"icmp ne i32 {flag}, 0"), terminator.taken, terminator.other)
+        return
     patchpoint = lowering.unit.declare(PATCHPOINT, "void", "i64, i32, ptr, i32, ...")
     other, taken = lowering.text.name("off"), lowering.text.name("on")
     call = f"invoke anyregcc void (i64, i32, ptr, i32, ...) {patchpoint}"

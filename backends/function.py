@@ -68,10 +68,13 @@ class FunctionLowering:
         self.is_main = function is self.module.main
         self.fueled = False
         self.may_goto = any(isinstance(block.terminator, MayGoto) for block in function.blocks)
-        self.static = any(isinstance(block.terminator, StaticBranch) for block in function.blocks)
+        self.has_flags = not unit.options.site_bytes
+        has_branches = any(isinstance(block.terminator, StaticBranch) for block in function.blocks)
+        self.static = has_branches and not self.has_flags
         self.trap_arms: list[tuple[str, int | str, str]] = []
         self.has_frame = False
         self.uses_run_stack = unit.uses_run_stack
+        self.is_narrow = unit.options.word < 8
         self.reads: Counter[Value] = Counter()
         # A static branch has its cost in where blocks stand, which is not decided in a hurry.
         if not self.static and sum(len(block.insts) for block in function.blocks) >= LARGE:
@@ -135,7 +138,10 @@ class FunctionLowering:
             layout = self.module.context
             is_own = self.is_main and kind == "ptr" and not layout.is_raw and layout.entry is None
             noalias = " noalias" if is_own else ""
-            arguments.append(f"{kind}{noalias} %a{position}")
+            if self.is_narrow:
+                arguments.append(f"i64 %{'w' if kind == 'ptr' else 'a'}{position}")
+            else:
+                arguments.append(f"{kind}{noalias} %a{position}")
         linkage, prologue = self._linkage()
         attributes = "nounwind" if not self.static else ""
         if self.unit.options.lines:
@@ -158,6 +164,9 @@ class FunctionLowering:
         return "weak dso_local " if is_weak else "", f" {prologue}" if prologue else ""
 
     def _prologue(self) -> None:
+        for position, param in enumerate(self.function.params if self.is_narrow else ()):
+            if self.type_of(param) == "ptr":
+                self.text.do(f"%a{position} = inttoptr i64 %w{position} to ptr")
         if self.function.of_types(Frame):
             self._frame()
         if self.module.reads_objects:
@@ -243,6 +252,11 @@ class FunctionLowering:
             return "null" if value.value == 0 else f"inttoptr (i64 {value.value} to ptr)"
         operand = self.operands[value]
         return operand if self.regions.is_pointer(value) else self.text.emit(f"inttoptr i64 {operand} to ptr")
+
+    def argument(self, value: Value, kind: str) -> str:
+        """`value` with its type, as an argument of a program's function that takes `kind`."""
+        kind = "i64" if self.is_narrow else kind
+        return f"{kind} {self.as_own(value, kind)}"
 
     def as_own(self, value: Value, kind: str) -> str:
         """`value` as an operand of type `kind`."""

@@ -67,11 +67,13 @@ def _field(base: str, offset: int) -> str:
 _FILL: Final = "\n  ".join(fill_run("%run", "%record", "%link", "r"))
 
 
-def parts_text(is_hosted: bool) -> str:
-    """The functions that images call; `is_hosted` as `thread_parts_text`."""
-    return thread_parts_text(is_hosted) + _PARTS
+def parts_text(is_hosted: bool, word: int = 8) -> str:
+    """The functions that images call, on a machine with pointers of `word` bytes; `is_hosted` as `thread_parts_text`."""
+    given = "ptr %ctx" if word == 8 else "i64 %ctx.wide"
+    return thread_parts_text(is_hosted) + _PARTS.replace(_CONTEXT, given)
 
 
+_CONTEXT: Final = "<context>"
 _PARTS: Final = f"""
 define internal i64 @bpfc.now() noinline cold nounwind {{
   %ts = alloca [2 x i64], align 16
@@ -87,6 +89,7 @@ declare i32 @clock_gettime(i32, ptr)
 
 define i64 @{RUN_PROGRAM}(ptr %block, ptr %run, ptr %record, ptr %link, ptr %program, ptr %ctx) nounwind {{
 entry:
+  %ctx.wide = ptrtoint ptr %ctx to i64
   %mode = load volatile i64, ptr %link, align 8
   %off = and i64 %mode, {MODE_OFF}
   %is.off = icmp ne i64 %off, 0
@@ -114,11 +117,11 @@ ready:
   %timed = icmp ne i64 %mode, 0
   br i1 %timed, label %time, label %call, !prof !1
 call:
-  %called = call i64 %program(ptr %run, ptr %ctx)
+  %called = call i64 %program(ptr %run, {_CONTEXT})
   br label %done
 time:
   %start = call i64 @bpfc.now()
-  %result = call i64 %program(ptr %run, ptr %ctx)
+  %result = call i64 %program(ptr %run, {_CONTEXT})
   %now.mode = load volatile i64, ptr %link, align 8
   %still = and i64 %now.mode, {MODE_TIMED}
   %is.timed = icmp ne i64 %still, 0

@@ -1,5 +1,7 @@
 """What the code of an image depends on, and how arguments travel: as many words in registers as there are, then in memory.
 
+Where words are of 32 bits, integers of native functions keep their size, and those of programs are of 64 bits all the same.
+
 long f(struct { long a; int b; } s, char c, double d)      i64 %p0  i64 %p1  i64 %p2  double %p3
 """
 
@@ -22,7 +24,7 @@ class Shape:
 
     `needs`: what at least one of the programs needs. `registers` carry integer arguments, `tail_words` at most may be
     passed on by a jump. `sessions` has, for each program in the order that they run, the number of its session, -1
-    for none; it is empty when there are no sessions at all.
+    for none; it is empty when there are no sessions at all. `word` is the size of a register.
     """
 
     model: Model
@@ -34,11 +36,21 @@ class Shape:
     registers: int = 6
     tail_words: int = 64
     sessions: tuple[int, ...] = ()
+    word: int = SLOT
 
     @property
     def can_jump(self) -> bool:
         """Whether LLVM makes a jump of a tail call of the function."""
-        return len(parameters_of(self)[0]) <= self.tail_words
+        words = 0
+        for type in parameters_of(self)[0]:
+            is_wide = self.word < SLOT and type in ("i64", "double")
+            words = -(-words // 2) * 2 + 2 if is_wide else words + 1
+        return words <= self.tail_words
+
+    @property
+    def result(self) -> str:
+        """The LLVM type of what the function returns."""
+        return "i64" if self.has_run else _native_type(self, self.model.result)
 
     @property
     def calls_original(self) -> bool:
@@ -75,7 +87,7 @@ def parameters_of(shape: Shape) -> tuple[list[str], list[tuple[int, Value, int]]
             types.append(type_of(value))
         elif value.slots == 1:
             slots.append((len(types), value, 0))
-            types.append("i64")
+            types.append("i64" if shape.has_run else _native_type(shape, value))
             left -= 1
         elif not (value.is_struct or shape.has_run):
             slots += [(len(types), value, 0), (len(types), value, 1)]
@@ -89,6 +101,11 @@ def parameters_of(shape: Shape) -> tuple[list[str], list[tuple[int, Value, int]]
             slots += [(len(types), value, 0), (len(types), value, 1)]
             types.append("ptr byval([2 x i64]) align 8")
     return types, slots
+
+
+def _native_type(shape: Shape, value: Value) -> str:
+    is_short = shape.word < SLOT and 0 < value.size <= shape.word and not value.is_float
+    return "i32" if is_short else type_of(value)
 
 
 def type_of(value: Value) -> str:

@@ -24,6 +24,7 @@ from backends.checks import IN_SEGMENT
 from backends.control import PATCHPOINT
 from backends.function import FunctionLowering
 from backends.line_table import line_metadata
+from backends.static_sites import FLAG, FLAGS
 from backends.unit import Facts, LowerOptions, Unit, quote
 from ir.core import Module
 from ir.diagnostics import RejectedError
@@ -60,14 +61,19 @@ def lower(
     main = module.main.name
     if options.has_batch and module.context.entry is None:
         has_table = unit.needs_segments or any(map(unit.is_replaceable, module.functions))
-        is_small = len(module.program.insns) <= SMALL and PATCHPOINT not in unit.declared
-        bodies += batch_texts(main, Loop(module.context, main in unit.may_trap, has_table, is_small))
+        is_small = len(module.program.insns) <= SMALL and PATCHPOINT not in unit.declared and not unit.flags
+        bodies += batch_texts(
+            main, Loop(module.context, main in unit.may_trap, has_table, is_small, options.word < 8)
+        )
     if unit.needs_segments:
         bodies.append(IN_SEGMENT)
     metadata = ['!1 = !{!"branch_weights", i32 1048575, i32 1}']
     if options.lines:
         infos = (module.functions[name].info for name in unit.order)
         metadata += line_metadata([(info.name, info.start, info.slots) for info in infos])
-    text = "\n".join([*globals_, *declarations, *bodies, *metadata, ""])
+    flags = [
+        f'@{quote(f"{FLAG}{key}")} = global i32 0, section "{FLAGS}", align 4' for key in sorted(unit.flags)
+    ]
+    text = "\n".join([*globals_, *flags, *declarations, *bodies, *metadata, ""])
     externals = (*sorted(unit.declared), *sorted(unit.globals))
     return Lowered(text, externals, unit.checks, unit.fueled, frozenset(unit.large))

@@ -66,7 +66,7 @@ class Machine:
         self._machine = llvm.Target.from_triple(target.triple).create_target_machine(
             cpu=self.cpu,
             features=self.features,
-            opt=level.value.code_generation,
+            opt=max(level.value.code_generation, 0 if target.can_hurry else 1),
             reloc="pic",
             codemodel="small",
             abiname=target.abi,
@@ -102,7 +102,7 @@ class Machine:
         builder = llvm.create_pass_builder(self._machine, options)
         if self.level is Level.FAST:
             _fast_passes().run(module, builder)
-            for function in module.functions if large else ():
+            for function in module.functions if large and self.target.can_hurry else ():
                 if function.name in large:
                     _hurry(function)
         else:

@@ -42,7 +42,7 @@ _NUMBERS: Final = (ArgumentKind.ANYTHING, ArgumentKind.SIZE, ArgumentKind.ALLOC_
 class NativeHelpers:
     """The native helpers of one program's module; `overridden` helpers are left to the host.
 
-    `trusts`: the program was verified, so what it passes needs no check.
+    `trusts`: the program was verified, so what it passes needs no check. `word` is a pointer's size.
     """
 
     def __init__(
@@ -51,7 +51,9 @@ class NativeHelpers:
         program_type: ProgramType = ProgramType.UNSPEC,
         trusts: bool = False,
         has_xdp_buff: bool = False,
+        word: int = 8,
     ) -> None:
+        self._word = word
         self._overridden, self._type, self._trusts = overridden, program_type, trusts
         self._has_xdp_buff = has_xdp_buff
         self._found: dict[str, NativeHelper] = {}
@@ -82,7 +84,7 @@ class NativeHelpers:
             return None
         symbol = operation_symbol(operation, map)
         if symbol not in self._found:
-            emitted = emit_known(symbol, map, operation)
+            emitted = emit_known(symbol, map, operation, self._word)
             self._texts[symbol] = emitted.text
             self._declared.update(emitted.externals)
             self._add_parts(emitted.parts)
@@ -103,7 +105,9 @@ class NativeHelpers:
                 *(_parameter(n, argument) for n, argument in enumerate(helper.arguments)),
             ]
             inline = "alwaysinline" if row.is_small else "noinline"
-            writer = Writer(symbol, *params, returns=returns, attributes=f"internal {inline} nounwind")
+            writer = Writer(
+                symbol, *params, returns=returns, attributes=f"internal {inline} nounwind", word=self._word
+            )
             row.emit(writer, Site(self._type, map, self._trusts, self._has_xdp_buff))
             self._texts[symbol] = writer.text()
             self._declared.update(writer.externals)

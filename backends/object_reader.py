@@ -2,6 +2,7 @@
 
 .text .rodata .data ...               sections, with their relocations
 .llvm_stackmaps, .gcc_except_table    STATIC sites (backends/static_sites)
+.bpfc.flags                           STATIC sites of targets that test words in memory
 the entry NOP at a function's start   ENTRY sites
 .eh_frame, notes, groups, debug       dropped: nothing unwinds through this code
 """
@@ -24,11 +25,12 @@ from backends.elf_object import (
     WRITE,
     ElfObject,
     ElfSection,
+    ElfSymbol,
     read_object,
 )
 from backends.line_table import LINES, read_lines
 from backends.native_code import UNDEFINED, NativeCode, PatchSite, Relocation, Section, SiteKind, Symbol
-from backends.static_sites import FRAMES, static_sites
+from backends.static_sites import FLAGS, FRAMES, static_sites
 from backends.target import Target
 
 _CODE_ALIGNMENT: Final = 16  # patch sites are placed in words, LLVM asks for less in small code
@@ -38,9 +40,10 @@ _DROPPED: Final = (
     ".llvm_stackmaps",
     ".data.DW.ref.",
     ".data.rel.ro.DW.ref.",
+    ".ARM.",
 )
 
-_CONSTANT: Final = (".data.rel.ro", ".toc")
+_CONSTANT: Final = (".data.rel.ro", ".toc", FLAGS)
 
 
 def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) -> NativeCode:
@@ -69,7 +72,7 @@ def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) 
             offset + moved.get((position, offset & -4), 0),
             _name(target, type),
             numbers[symbol],
-            addend,
+            addend + _stored_addend(target, type, contents[index], offset),
         )
         for index, position in kept.items()
         for offset, type, symbol, addend in elf.sections[index].relocations
@@ -86,6 +89,14 @@ def _name(target: Target, number: int) -> str:
         f"LLVM emits relocation {number} for {target.name}, which has no row for it"
     )
     return target.numbers[number]
+
+
+def _stored_addend(target: Target, number: int, content: bytearray, offset: int) -> int:
+    """The addend in the word that is to be relocated, where objects keep them there."""
+    type = target.relocations[_name(target, number)]
+    if type.addend is None:
+        return 0
+    return type.addend(int.from_bytes(content[offset : offset + type.size], target.byte_order))
 
 
 def _all(elf: ElfObject) -> range:
@@ -134,7 +145,7 @@ def _symbols(elf: ElfObject, kept: dict[int, int]) -> tuple[list[Symbol], dict[i
     numbers: dict[int, int] = {}
     for index, symbol in enumerate(elf.symbols):
         is_defined = symbol.section in kept
-        if symbol.type == FILE or not (is_defined or index in used):
+        if symbol.type == FILE or not (is_defined or index in used) or _is_mark(symbol):
             continue
         numbers[index] = len(symbols)
         name = symbol.name or (elf.sections[symbol.section].name if symbol.type == SECTION else "")
@@ -150,6 +161,11 @@ def _symbols(elf: ElfObject, kept: dict[int, int]) -> tuple[list[Symbol], dict[i
             )
         )
     return symbols, numbers
+
+
+def _is_mark(symbol: ElfSymbol) -> bool:
+    """Whether a symbol only tells code from constants, for disassemblers (AAELF32, 5.5.5)."""
+    return symbol.name.startswith(("$a", "$d")) and not symbol.size and not symbol.info
 
 
 def _entry_sites(

@@ -15,12 +15,16 @@ _FILES: Final = {
     "riscv64": "RISCV64",
     "s390x": "S390X",
     "ppc64le": "PPC64LE",
+    "i386": "I386",
+    "armv7": "ARMV7",
 }
 _ALIASES: Final = {
     "amd64": "x86_64",
     "x86-64": "x86_64",
     "arm64": "aarch64",
     "powerpc64le": "ppc64le",
+    "i686": "i386",
+    "armv7l": "armv7",
 }
 
 NAMES: Final = tuple(_FILES)

@@ -6,6 +6,8 @@ Lowering writes a static branch as an `invoke` of a patchpoint, an edge that no 
     .eh_frame                   function -> its table in .gcc_except_table
     .gcc_except_table           call-site range that contains the NOPs -> landing pad = where the jump goes
 
+Where a target has `flags`, it is a test of the word `bpfc.flag.KEY` in .bpfc.flags, which is its site.
+
 A branch that LLVM copied by inlining or unrolling has several records of one key. Formats:
 llvm.org/docs/StackMaps, version 3; DWARF 5 section 6.4.1 and the LSB's exception frames; Itanium C++ ABI,
 exception handling tables.
@@ -22,11 +24,13 @@ from typing import Final, final
 from backends.elf_object import FUNCTION, ElfObject, ElfSection
 from backends.leb128 import read_unsigned
 from backends.native_code import Form, PatchSite, SiteKind
-from backends.target import Target
+from backends.target import Patching, Target
 
 _STACK_MAPS: Final = ".llvm_stackmaps"
 FRAMES: Final = ".eh_frame"
 _TABLES: Final = ".gcc_except_table"
+FLAGS: Final = ".bpfc.flags"
+FLAG: Final = "bpfc.flag."
 _OMITTED: Final = 0xFF
 _ULEB128: Final = 0x01
 _UDATA4: Final = 0x03
@@ -54,6 +58,8 @@ def static_sites(
 
     `numbers` gives the new number of each of the object's symbols, `kept` that of each section.
     """
+    if target.flags is not None:
+        return list(_flags(elf, target.flags, numbers, kept, jumps_first))
     found: list[StaticRegion] = []
     tables = _function_tables(elf)
     for symbol, records in _records(elf):
@@ -77,6 +83,26 @@ def static_sites(
             )
             found.append(StaticRegion(record, owner.section, region, code))
     return sorted(found, key=lambda site: (site.elf_section, site.region_offset))
+
+
+def _flags(
+    elf: ElfObject,
+    patching: Patching,
+    numbers: Mapping[int, int],
+    kept: Mapping[int, int],
+    jumps_first: Container[int],
+) -> Iterator[StaticRegion]:
+    for number, symbol in enumerate(elf.symbols):
+        if not symbol.name.startswith(FLAG) or symbol.section not in kept:
+            continue
+        key = int(symbol.name.removeprefix(FLAG))
+        form = Form.JUMP if key in jumps_first else Form.NOP
+        word = patching.jump(0) if form is Form.JUMP else patching.nop(0)
+        place = symbol.value
+        record = PatchSite(
+            SiteKind.STATIC, kept[symbol.section], place, len(word), numbers[number], key, place, form
+        )
+        yield StaticRegion(record, symbol.section, place, word)
 
 
 def _place(target: Target, region: int, pad: int, form: Form) -> tuple[int, bytes]:

@@ -26,6 +26,7 @@ class Base(Enum):
     GOT_PAGE = "page(G + A) - page(P)"
     GOT_LOW = "(G + A) mod 4096"
     TABLE = "S + A - B, B being the base of the table of contents"
+    GOT_TABLE = "G + A - B"
     PAIRED = "the low part of the value of the relocation at S"
     ADD = "what stands at P, plus S + A"
     SUBTRACT = "what stands at P, minus S + A"
@@ -38,7 +39,7 @@ class RelocationType:
     """How one kind of relocation is applied: `size` bytes at P become `encode(old word, value)`.
 
     The value must be in [`low`, `high`); `relax` may rewrite an access through the global offset table into a
-    direct one.
+    direct one. Where objects keep addends in the words to relocate, `addend` reads them.
     """
 
     base: Base
@@ -47,6 +48,7 @@ class RelocationType:
     high: int
     encode: Callable[[int, int], int]
     relax: Relaxation | None = None
+    addend: Callable[[int], int] | None = None
 
 
 @final
@@ -168,6 +170,29 @@ def uniform_sleds(nop: bytes, reach: int, pads: tuple[bytes, ...] = ()) -> Sleds
     return Sleds(lengths, quiet, pads)
 
 
+def flag_words(order: Literal["little", "big"]) -> Patching:
+    """Static branches as words in memory, 0 or 1, that code tests: for machines that LLVM leaves no NOPs on."""
+
+    def word(value: int) -> Callable[[int], bytes]:
+        return lambda _: value.to_bytes(4, order)
+
+    return Patching(
+        length=4,
+        unit=4,
+        unit_offset=0,
+        region=0,
+        nop=word(0),
+        jump=word(1),
+        fill=bytes,
+        near_low=-1,
+        near_high=1,
+        entry=b"",
+        canary=(b"", b""),
+        needs_cache_flush=False,
+        sleds=uniform_sleds(b"", 0),
+    )
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Calling:
@@ -177,6 +202,8 @@ class Calling:
     at the stack pointer to the callee; further arguments follow them. `ret` is the instruction that returns.
     LLVM makes a jump of a tail call with up to `tail_words` integer arguments. `passes_pairs`: a structure of two words
     travels in two registers, or as a whole in memory when fewer are left; on other machines it goes other ways.
+    On 32-bit machines `result_high` has the upper half of a 64-bit result; with `aligns_pairs` 64-bit arguments start at
+    even registers and multiples of 8.
     """
 
     arguments: tuple[str, ...]
@@ -187,6 +214,8 @@ class Calling:
     ret: bytes
     tail_words: int = 0
     passes_pairs: bool = False
+    result_high: str = ""
+    aligns_pairs: bool = False
 
 
 @final
@@ -194,7 +223,8 @@ class Calling:
 class Emulation:
     """How Unicorn calls the machine: architecture, mode, the prefix of its registers' names, registers to set.
 
-    `thread` are the registers that hold the thread pointer, each as many bits as `thread_bits`, high part first.
+    `thread` are the registers that hold the thread pointer, each as many bits as `thread_bits`, high part first; or it is
+    the base of the segment that the register `segment` selects.
     """
 
     architecture: str
@@ -203,6 +233,7 @@ class Emulation:
     thread: tuple[str, ...]
     thread_bits: int = 64
     state: tuple[tuple[str, int], ...] = ()
+    segment: str = ""
 
 
 @final
@@ -236,7 +267,9 @@ class Target:
     not run. `emulation` is None where Unicorn has no such machine, `user_mode` where qemu-user is not needed.
     `table_base` names the base of the table of contents, and `hooking` is for machines that have one. `numbers`
     gives relocations their official names, `relocations` says how each is applied. `most_programs` is how many may be
-    attached to one function (BPF_MAX_TRAMP_LINKS in linux/bpf.h).
+    attached to one function (BPF_MAX_TRAMP_LINKS in linux/bpf.h). `word` is the size of a pointer in bytes. `flags` is how
+    static branches are switched where they are words in memory that code tests. `can_hurry`: LLVM's quick way to allocate
+    registers finds enough of them. `tools` begins the names of its GNU tools where the triple does not say it.
     """
 
     name: str
@@ -258,6 +291,15 @@ class Target:
     hooking: Hooking | None = None
     user_mode: UserMode | None = None
     most_programs: int = 38
+    word: int = 8
+    flags: Patching | None = None
+    can_hurry: bool = True
+    tools: str = ""
+
+    @property
+    def branches(self) -> Patching:
+        """How static branches are switched."""
+        return self.flags or self.patching
 
     @property
     def entry_veneer(self) -> Veneer:

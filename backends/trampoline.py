@@ -56,7 +56,7 @@ class _Image:
         self.shape = shape
         self.lines: list[str] = []
         self.parameters, self.slots = parameters_of(shape)
-        self.result = type_of(shape.model.result)
+        self.result = shape.result
         self.words = 3 + len(self.slots) + 1 + max(shape.sessions, default=-1)
         self.needs_run = bool(shape.needs & (Needs.RUN | Needs.CPU))
         self.needs_header = Needs.HEADER in shape.needs
@@ -64,6 +64,7 @@ class _Image:
         self.frame = self.needs_context or shape.calls_original
         self.run = "%run" if self.needs_run else "null"
         self.ctx = "%ctx" if self.frame else "undef"
+        self.context = "ptr" if shape.word == SLOT else "i64"  # as programs take it
         self.kept: dict[int, str] = {}  # parameters that can be loaded again from the context
         self.label = "in"
 
@@ -95,7 +96,7 @@ class _Image:
         prototype = f"declare {self.result} @original({types})"
         signature = ", ".join(f"{type} %p{n}" for n, type in enumerate(self.parameters))
         head = f"define {self.result} @{SYMBOL}({signature}) nounwind {{"
-        programs = [f"declare i64 @program.{n}(ptr, ptr)" for n in range(shape.programs)]
+        programs = [f"declare i64 @program.{n}(ptr, {self.context})" for n in range(shape.programs)]
         shared = [DECLARE_BLOCKS, DECLARE_PARTS, *self._externals(), prototype, *programs]
         return "\n".join([*shared, head, *self.lines, "}", _PROFILE, ""])
 
@@ -135,6 +136,8 @@ class _Image:
                 "%array = getelementptr i64, ptr %frame, i64 2",
                 f"%ctx = getelementptr i8, ptr %array, i64 -{HEADER}",
             )
+            if self.context == "i64":
+                self._do("%ctx.wide = ptrtoint ptr %ctx to i64")
         if self.needs_header:
             self._do(
                 "store i64 ptrtoint (ptr @ip to i64), ptr %frame, align 8",
@@ -204,7 +207,13 @@ class _Image:
             self._do(f"%{name}.part = lshr i128 %p{parameter}, {64 * part}")
             self._do(f"%{name} = trunc i128 %{name}.part to i64")
             return f"%{name}"
+        if kind == "i32":
+            return self._normal(name, self._widened(name, f"%p{parameter}"), value, size)
         return self._normal(name, f"%p{parameter}", value, size)
+
+    def _widened(self, name: str, operand: str) -> str:
+        self._do(f"%{name}.wide = zext i32 {operand} to i64")
+        return f"%{name}.wide"
 
     def _normal(self, name: str, operand: str, value: Value, size: int) -> str:
         if value.is_float:
@@ -292,13 +301,17 @@ class _Image:
         if self.needs_run:
             self._do(*fill_run("%run", f"@record.{number}", f"@link.{number}", f"u{number}"))
         self._do(
-            f"%c{number} = call i64 @program.{number}(ptr {given}, ptr {self.ctx})",
+            f"%c{number} = call i64 @program.{number}(ptr {given}, {self.context} {self._given_context})",
             f"store volatile i8 0, ptr %g{number}.at, align 1",
             f"br label %after{number}",
             f"after{number}:",
             f"%r{number} = phi i64 [ %s{number}.result, %slow{number} ], [ %c{number}, %go{number} ]",
         )
         return f"%r{number}"
+
+    @property
+    def _given_context(self) -> str:
+        return "%ctx.wide" if self.frame and self.context == "i64" else self.ctx
 
     def _long_way(self, number: int) -> str:
         return (
@@ -329,6 +342,8 @@ class _Image:
             self._do(f"next{number}:")
         self._do("br label %original.way", "override:", f"%instead = phi i64 {', '.join(arms)}")
         self._level_down()
+        if self.result == "i32":
+            self._do("%instead.short = trunc i64 %instead to i32")
         self._do("br label %exits", "original.way:")
 
     def _around(self, arguments: list[str]) -> None:
@@ -343,10 +358,12 @@ class _Image:
             "returned:",
         )
         if shape.exits and self.needs_context:
-            seen = self._normal("seen", "%raw", shape.model.result, min(shape.model.result.size, SLOT))
+            raw = self._widened("raw", "%raw") if self.result == "i32" else "%raw"
+            seen = self._normal("seen", raw, shape.model.result, min(shape.model.result.size, SLOT))
             self._do(f"store i64 {seen}, ptr %result.at, align 8")
         self._do("br label %exits", "exits:")
-        override = ", [ %instead, %override ]" if shape.overrides else ""
+        instead = "%instead.short" if self.result == "i32" else "%instead"
+        override = f", [ {instead}, %override ]" if shape.overrides else ""
         self._do(f"%final = phi {self.result} [ %raw, %returned ]{override}")
         if shape.exits:
             self._level_up()

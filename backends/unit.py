@@ -51,6 +51,7 @@ class LowerOptions:
     """How to lower. `count_insns` adds up executed instructions; `site_bytes` is the target's static-branch region;
     `lines` gives LLVM's instructions the slots they are for. `proved`: a proof says that what cannot be right is never
     run, so that a trap will do for it. `has_batch`: with the loops over many packets.
+    With a `word` of 4, addresses are of 32 bits: what functions get behind the run, and pointers in memory, are 64 all the same.
 
     With a `prologue` (the target's entry NOP), main and global functions can be hooked and replaced while they run.
     """
@@ -63,6 +64,7 @@ class LowerOptions:
     prologue: str = ""
     proved: bool = False
     has_batch: bool = True
+    word: int = 8
 
 
 @final
@@ -81,6 +83,7 @@ class Unit:
         self.declared: dict[str, str] = {}
         self.globals: set[str] = set()
         self.problems: list[Diagnostic] = []
+        self.flags: set[int] = set()  # slots of static branches that are tests of a word
         self.may_trap: set[str] = set()
         self.large: set[str] = set()
         self.checks = 0

@@ -195,12 +195,18 @@ class Variable:
 class Writer:
     """One function being written.
 
-    `w["x"]` is parameter x; `externals` are the functions of other modules that it calls.
+    `w["x"]` is parameter x; `externals` are the functions of other modules that it calls; `word` is a pointer's size.
     """
 
     def __init__(
-        self, name: str, *params: tuple[str, str], returns: str = "i64", attributes: str = ""
+        self,
+        name: str,
+        *params: tuple[str, str],
+        returns: str = "i64",
+        attributes: str = "",
+        word: int = 8,
     ) -> None:
+        self.word = word
         self.name, self.returns, self.attributes = name, returns, attributes
         self.params = {word: Value(self, type, f"%{word}") for type, word in params}
         self.externals: dict[str, str] = {}

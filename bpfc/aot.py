@@ -129,6 +129,8 @@ def _link(code: bytes, target: Target) -> bytes:
         source, library = Path(name) / "programs.o", Path(name) / "programs.so"
         source.write_bytes(code)
         command = [*compiler, "-shared", "-nostdlib", "-o", str(library), str(source)]
+        if target.word < 8:
+            command.append("-lgcc")  # 64-bit divisions
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RejectedError([Diagnostic("link-failed", f"{compiler[0]} says: {done.stderr.strip()}")])
@@ -144,5 +146,5 @@ def find_compiler(target: Target) -> list[str] | None:
 
 def _compilers(target: Target) -> list[str]:
     machine, _, system, environment = target.triple.split("-")
-    cross = f"{machine}-{system}-{environment}-gcc"
-    return ["cc", "gcc", "clang"] if target == host() else [cross]
+    cross = target.tools or f"{machine}-{system}-{environment}"
+    return ["cc", "gcc", "clang"] if target == host() else [f"{cross}-gcc"]

@@ -115,7 +115,7 @@ def generate(
         machine.optimize(parsed, lowered.large)
     done("LLVM's passes")
     needs = Needs.ALL
-    if context is not None and context.entry is None:  # a program that hooks run
+    if context is not None and context.entry is None and target.word == 8:  # a program that hooks run
         needs = needs_of(str(parsed.get_function(program.name)))
     object = machine.emit_object(parsed)
     done("LLVM's code generation")
@@ -158,9 +158,7 @@ def build(
     """
     front = front or front_of(program, maps, options, context, done)
     can_prove = context is None
-    lowered, text = lowered_text(
-        front, maps, options, target.patching.region, overridden, can_prove, has_batch
-    )
+    lowered, text = lowered_text(front, maps, options, target, overridden, can_prove, has_batch)
     done("LLVM IR as text")
     machine = Machine(target, LEVELS[options.level], cpu)
     parsed = machine.parse(text.replace(_ANY_PROLOGUE, target.prologue))
@@ -172,12 +170,12 @@ def lowered_text(
     front: Front,
     maps: Mapping[str, Map],
     options: Options,
-    region: int,
+    target: Target,
     overridden: frozenset[int],
     can_prove: bool = True,
     has_batch: bool = True,
 ) -> tuple[Lowered, str]:
-    """What lowering has to say, and LLVM IR for all targets whose static branches are `region` bytes.
+    """What lowering has to say, and LLVM IR for `target` and others with static branches and pointers of the same size.
 
     `can_prove`: a proof may say that what cannot be right is never run. The entry slot is left to each target.
     """
@@ -185,11 +183,12 @@ def lowered_text(
     lower_options = LowerOptions(
         program.big_endian,
         options.count_insns,
-        region if _branches_of(program) else 0,
+        target.patching.region if _branches_of(program) else 0,
         _callx_helpers() if any(row.callee is Callee.INDIRECT for row in program.rows) else frozenset(),
         options.lines,
         prologue=_ANY_PROLOGUE if options.extensible else "",
         has_batch=has_batch,
+        word=target.word,
     )
     if lower_options not in front.texts:
         can_prove = can_prove and options.fold
@@ -208,7 +207,7 @@ def _lower(
     program, objects = front.program, front.module.context.objects.values()
 
     def lower_with(lower_options: LowerOptions) -> tuple[Lowered, _LateNatives]:
-        natives = _LateNatives(overridden, program.type, XDP_BUFF in objects)
+        natives = _LateNatives(overridden, program.type, XDP_BUFF in objects, lower_options.word)
         return lower(front.module, front.regions, front.facts, lower_options, natives), natives
 
     with _uncollected():
@@ -225,8 +224,9 @@ def _lower(
 class _LateNatives:
     """Native helpers, imported once one is asked for: they are a fifth of what compiling imports."""
 
-    def __init__(self, overridden: frozenset[int], type: ProgramType, has_xdp_buff: bool) -> None:
-        self._overridden, self._type, self._has_xdp_buff = overridden, type, has_xdp_buff
+    def __init__(self, overridden: frozenset[int], type: ProgramType, has_xdp_buff: bool, word: int) -> None:
+        self._overridden, self._type = overridden, type
+        self._has_xdp_buff, self._word = has_xdp_buff, word
         self._natives: NativeHelpers | None = None
 
     def find(self, helper: Helper, map: Map | None) -> NativeHelper | None:
@@ -234,7 +234,9 @@ class _LateNatives:
         if self._natives is None:
             from backends.natives import NativeHelpers
 
-            self._natives = NativeHelpers(self._overridden, self._type, has_xdp_buff=self._has_xdp_buff)
+            self._natives = NativeHelpers(
+                self._overridden, self._type, has_xdp_buff=self._has_xdp_buff, word=self._word
+            )
         return self._natives.find(helper, map)
 
     def text(self) -> str:

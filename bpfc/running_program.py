@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 _ENTERED_BY_HOOKS: Final = (ProgramType.EXT, ProgramType.TRACING)
-_RUN: Final = (ctypes.c_void_p, ctypes.c_void_p)
+_RUN: Final = (ctypes.c_void_p, ctypes.c_uint64)
 _RUN_RAW: Final = (*_RUN, ctypes.c_uint64)
 _BATCH: Final = (*[ctypes.c_void_p] * 4, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
 

@@ -23,7 +23,7 @@ from ir.btf import Btf
 from ir.context import XDP_MD, ContextLayout
 from ir.diagnostics import Diagnostic, Location, RejectedError
 from ir.fit_objects import fit_to_objects
-from ir.function_model import Model, model_of, points_to, prototype_of
+from ir.function_model import Model, Value, model_of, points_to, prototype_of
 from ir.hook_objects import XDP_BUFF
 from ir.kinds import ProgramType
 from ir.object import Map
@@ -115,9 +115,9 @@ def attach_native(program: Attachable, target: NativeFunction, kind: LinkKind, c
         if kind is not LinkKind.FENTRY and result.size > 8:
             said = f"'{target.name}' returns {result.size} bytes; only fentry can be attached to it"
             raise _refused("wide-result", said, EOPNOTSUPP)
-        has_pairs = any(value.is_struct and value.slots > 1 for value in target.model.arguments)
-        if has_pairs and not space.target.calling.passes_pairs:
-            said = f"'{target.name}' takes a structure of more than 8 bytes, whose way on {space.target.name} is not known"
+        word, passes_pairs = space.target.word, space.target.calling.passes_pairs
+        if not passes_pairs and any(_is_wide(value, word) for value in target.model.arguments):
+            said = f"'{target.name}' takes a structure of more than {word} bytes, whose way on {space.target.name} is not known"
             raise _refused("wide-argument", said, EOPNOTSUPP)
         if kind is LinkKind.FMOD_RET and not target.may_override:
             said = f"'{target.name}' does not say that its result may be replaced"
@@ -135,6 +135,11 @@ def attach_native(program: Attachable, target: NativeFunction, kind: LinkKind, c
         target.hook.trampoline = trampoline
         detach = _attach(trampoline, program, traced, kind, cookie)
         return Link(kind, program, target.name, target.name, detach, cookie)
+
+
+def _is_wide(value: Value, word: int) -> bool:
+    """Whether an argument takes several registers in a way that depends on more than its size."""
+    return value.size > word if value.is_struct else value.size > 8 > word
 
 
 def _attach(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, final
 
 from ir.diagnostics import Diagnostic, UnsupportedError
 from runtime.region import (
@@ -20,6 +21,21 @@ from runtime.region import (
 
 ARENA_SIZE: Final = 1 << 30
 CODE_SIZE: Final = 256 << 20
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How large an arena is, and the code at its start; machines with 32-bit addresses have room for small ones."""
+
+    size: int = ARENA_SIZE
+    code: int = CODE_SIZE
+
+
+WIDE: Final = Extent()
+NARROW: Final = Extent(512 << 20, 32 << 20)
+_NARROW_HIGHEST: Final = 0xC000_0000  # and from there down: processes have their programs low
+_NARROW_LOWEST: Final = 0x2000_0000
 _LOW: Final = 1 << 36
 _LOW_COUNT: Final = 1024
 _ARENA_STEP: Final = 2 << 20
@@ -52,17 +68,24 @@ def arena_near(address: int) -> int:
     return base
 
 
-def low_arena() -> int:
-    """An arena at an address that another process has free too: far below where systems put things themselves."""
-    for number in range(_LOW_COUNT):
+def low_arena(extent: Extent = WIDE) -> int:
+    """An arena at an address that another process has free too: far below where systems put things themselves.
+
+    A narrow one is in the low 4 GiB.
+    """
+    if extent is NARROW:
+        places = range(_NARROW_HIGHEST, _NARROW_LOWEST - 1, -extent.size)
+    else:
+        places = range(_LOW, _LOW + _LOW_COUNT * extent.size, extent.size)
+    for place in places:
         with suppress(UnsupportedError):
-            return _arena(_LOW + number * ARENA_SIZE)
+            return _arena(place, extent.size)
     raise out_of_memory("too many emulated machines at once")
 
 
-def _arena(at: int = 0) -> int:
+def _arena(at: int = 0, size: int = ARENA_SIZE) -> int:
     placement = FIXED_NO_REPLACE if at else 0
-    return map_memory(at, ARENA_SIZE, NONE, PRIVATE | ANONYMOUS | NO_RESERVE | placement)
+    return map_memory(at, size, NONE, PRIVATE | ANONYMOUS | NO_RESERVE | placement)
 
 
 def out_of_memory(message: str) -> UnsupportedError:

@@ -62,7 +62,7 @@ class HookSpace:
     @cached_property
     def parts(self) -> LinkedImage:
         """The functions that images call."""
-        text = parts_text(self.is_hosted)
+        text = parts_text(self.is_hosted, self.target.word)
         code = self._cached(text, lambda: self._compiler.text(text))
         found = self.threads.symbols
         made = link(code, lambda name: found.get(name) or self._external(name), self.pool)

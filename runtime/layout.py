@@ -21,7 +21,7 @@ WORD: Final = 8
 TABLE_BIAS: Final = 0x8000  # 16-bit displacements are signed (64-bit ELF V2 ABI, 3.3)
 LINE: Final = 64  # constants do not share a cache line with instructions
 
-_THROUGH_TABLE: Final = (Base.GOT, Base.GOT_PAGE, Base.GOT_LOW)
+_THROUGH_TABLE: Final = (Base.GOT, Base.GOT_PAGE, Base.GOT_LOW, Base.GOT_TABLE)
 
 
 @final

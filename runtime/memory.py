@@ -9,6 +9,7 @@ Freed code is poisoned (int3), so that a late execution traps. A closed pool's b
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import weakref
 from collections import deque
@@ -17,7 +18,8 @@ from functools import cache, partial
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, final
 
-from runtime.arena import ARENA_SIZE, CODE_SIZE, arena_near, low_arena, out_of_memory
+from ir.diagnostics import UnsupportedError
+from runtime.arena import WIDE, Extent, arena_near, low_arena, out_of_memory
 from runtime.free_list import FreeList
 from runtime.region import (
     ANONYMOUS,
@@ -206,20 +208,22 @@ class Pool:
         protection: Protection = Protection.WRITE_XOR_EXECUTE,
         shared: SharedData | None = None,
         near: int = 0,
+        extent: Extent = WIDE,
     ) -> None:
+        self.extent = extent
         self.poison = poison
         self.protection = protection
         self.shared = shared
         self.watcher: Watcher | None = None
         self.is_open = True
-        self.code = FreeList(CODE_SIZE, GRANULE)
-        self.data = FreeList(ARENA_SIZE - CODE_SIZE, PAGE)
+        self.code = FreeList(extent.code, GRANULE)
+        self.data = FreeList(extent.size - extent.code, PAGE)
         self._given_up: deque[tuple[int, int]] = deque()  # data blocks to unmap; finalizers only append
         self._in_use = 0  # data blocks
-        self._base = low_arena() if shared is not None else arena_near(near)
-        self._region = Region(self._base, CODE_SIZE, protection, poison, replace=True)
+        self._base = _low_arena(extent) if shared is not None else arena_near(near)
+        self._region = Region(self._base, extent.code, protection, poison, replace=True)
         if shared is not None:
-            shared.map(self._base + CODE_SIZE, ARENA_SIZE - CODE_SIZE)
+            shared.map(self._base + extent.code, extent.size - extent.code)
 
     @property
     def region(self) -> Region:
@@ -228,7 +232,7 @@ class Pool:
 
     @property
     def address(self) -> int:
-        """The start of the arena: code, then from CODE_SIZE on data."""
+        """The start of the arena: code, then from `extent.code` on data."""
         return self._base
 
     def allocate_code(self, size: int, at: int | None = None) -> CodeBlock:
@@ -250,7 +254,7 @@ class Pool:
             start = self.data.take(mapped) if at is None else None
             if start is not None:
                 self._in_use += 1
-                address = self._base + CODE_SIZE + start
+                address = self._base + self.extent.code + start
                 if self.shared is not None:
                     self.shared.clear(address, mapped)
                 else:
@@ -268,7 +272,8 @@ class Pool:
         """Unmap the arena with the code in it; data goes with its last view."""
         with CODE_LOCK:
             self._region.close()
-            self.is_open = False
+            self.is_open, self.watcher = False, None
+            _closing().add(self)
             self._unmap_given_up()
 
     def __enter__(self) -> Self:
@@ -284,12 +289,13 @@ class Pool:
             start, mapped = self._given_up.popleft()
             if self.shared is None:
                 hole = PRIVATE | ANONYMOUS | NO_RESERVE | FIXED
-                map_memory(self._base + CODE_SIZE + start, mapped, NONE, hole)
+                map_memory(self._base + self.extent.code + start, mapped, NONE, hole)
             self.data.give(start, mapped)
             self._in_use -= 1
         if not self.is_open and not self._in_use and self._base:
-            unmap_memory(self._base, ARENA_SIZE)
+            unmap_memory(self._base, self.extent.size)
             self._base = 0
+            _closing().discard(self)
             if self.shared is not None:
                 self.shared.close()
 
@@ -317,6 +323,29 @@ class Pool:
             unmap_memory(address, mapped)
 
         return DataBlock(address, size, unmap)
+
+
+@cache
+def _closing() -> set[Pool]:
+    """Closed pools whose data somebody may still have views of. Under `CODE_LOCK`."""
+    return set()
+
+
+def _low_arena(extent: Extent) -> int:
+    """A low arena, after those are unmapped that nobody has views of any more."""
+    _unmap_closing()
+    try:
+        return low_arena(extent)
+    except UnsupportedError:
+        gc.collect()
+        _unmap_closing()
+    return low_arena(extent)
+
+
+def _unmap_closing() -> None:
+    with CODE_LOCK:
+        for pool in tuple(_closing()):
+            pool._unmap_given_up()
 
 
 @cache

@@ -161,12 +161,12 @@ def patch_points(image: LinkedImage, kind: SiteKind) -> tuple[PatchPoint, ...]:
 
     Ask once an image: points remember what was stored, and two of one site would not know of each other.
     """
-    words = image.block.words(WORD_FORMATS[image.target.patching.unit])
-    return tuple(_point(image, site, words) for site in image.code.sites if site.kind is kind)
+    patching = image.target.branches if kind is SiteKind.STATIC else image.target.patching
+    words = image.block.words(WORD_FORMATS[patching.unit])
+    return tuple(_point(image, site, words, patching) for site in image.code.sites if site.kind is kind)
 
 
-def _point(image: LinkedImage, site: PatchSite, words: memoryview) -> PatchPoint:
-    patching = image.target.patching
+def _point(image: LinkedImage, site: PatchSite, words: memoryview, patching: Patching) -> PatchPoint:
     offset, target = image.offset_of_site(site), image.jump_target_of(site)
     distance = patching.length if target is None else target - offset
     forms = (patching.nop(distance), patching.jump(distance)) if patching.is_near(distance) else None

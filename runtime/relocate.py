@@ -159,7 +159,7 @@ class _Relocation:
                 self._store(block, offset, type, relocation, direct + place - base)
             case Base.PAGE:
                 self._store(block, offset, type, relocation, _page(direct + place) - _page(place))
-            case Base.GOT | Base.GOT_PAGE | Base.GOT_LOW:
+            case Base.GOT | Base.GOT_PAGE | Base.GOT_LOW | Base.GOT_TABLE:
                 self._through_table(offset, type, relocation, place, direct)
             case Base.PAIRED:
                 self.low_parts.append(relocation)
@@ -215,6 +215,7 @@ class _Relocation:
             Base.GOT: entry - place,
             Base.GOT_LOW: entry - _page(entry),
             Base.GOT_PAGE: _page(entry) - _page(place),
+            Base.GOT_TABLE: entry - self.placement.code - self.layout.table_base,
         }
         self._store(self.code, offset, type, relocation, values[type.base])
 

@@ -245,11 +245,12 @@ def _shape(trampoline: Trampoline, runs: list[list[Attachment]]) -> Shape:
         if attachment.when is When.SESSION:
             sessions.setdefault(attachment, len(sessions))
     numbers = tuple(sessions.get(attachment, -1) for attachment in chain(*runs)) if sessions else ()
-    calling = trampoline.space.target.calling
+    target = trampoline.space.target
+    calling = target.calling
     registers = len(calling.arguments)
     counts = entries, overrides, exits
     machine = Needs(needs), registers, calling.tail_words
-    return Shape(trampoline.model, trampoline.has_run, *counts, *machine, numbers)
+    return Shape(trampoline.model, trampoline.has_run, *counts, *machine, numbers, target.word)
 
 
 def _refused(name: str, why: str, number: int) -> RejectedError:

@@ -175,7 +175,7 @@ class World:
         with self.entered(execution):
             execution.arm(execution.run_address, 0)
             place = execution.push(key)
-            run = self.platform.function(callback, *[ctypes.c_void_p] * 4)
+            run = self.platform.function(callback, ctypes.c_void_p, *[ctypes.c_uint64] * 3)
             run(execution.run_address, live.address, place, value)
             trap = execution.trap()
             if trap is not None:

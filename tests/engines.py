@@ -45,7 +45,7 @@ from runtime.world import World
 
 __all__ = ["EMULATED", "ENGINES", "LITTLE_ENDIAN", "Engine"]
 
-EMULATED: Final = ("x86_64", "aarch64", "riscv64", "s390x", "ppc64le")
+EMULATED: Final = ("x86_64", "aarch64", "riscv64", "s390x", "ppc64le", "i386", "armv7")
 BIG_ENDIAN: Final = ("s390x",)
 HOST: Final = "host"
 INTERPRETER: Final = "interpreter"

@@ -137,6 +137,8 @@ def return_stack(w: Writer, top: Value) -> None:
 
 def call_back(w: Writer, callback: Value, *args: Value) -> Value:
     """Call a program's callback `i64 f(ptr run, ptr r1..)`; 1 (stop) when the run trapped in it."""
+    if w.word < 8:
+        args = tuple(arg if arg.type == "i64" else arg.to("i64") for arg in args)
     given = ", ".join(f"{arg.type} {arg.text}" for arg in (w["run"], *args))
     result = w.emit("i64", f"call i64 {callback.text}({given})")
     trapped = w["run"].load("i32", abi.TRAP_CODE).ne(0)

@@ -62,11 +62,11 @@ class Emitted:
     externals: Mapping[str, str]
 
 
-def emit_known(symbol: str, map: Map, name: str) -> Emitted:
-    """An operation on one map, for the program's own module."""
+def emit_known(symbol: str, map: Map, name: str, word: int = 8) -> Emitted:
+    """An operation on one map, for the program's own module on a machine with pointers of `word` bytes."""
     operation = operation_of(map.type, name) or _UNSUPPORTED
     inline = "alwaysinline" if operation.is_small else "noinline"
-    return _emit(symbol, Shape(map.type, map), operation, name, f"internal {inline} nounwind")
+    return _emit(symbol, Shape(map.type, map), operation, name, f"internal {inline} nounwind", word)
 
 
 def emit_any(symbol: str, type: MapType, name: str, attributes: str = "nounwind") -> Emitted:
@@ -84,8 +84,10 @@ def host_module(type: MapType) -> str:
     return "\n".join([*declared, *(one.text for one in found), *(elements.part(name) for name in parts)])
 
 
-def _emit(symbol: str, shape: Shape, operation: Operation, name: str, attributes: str) -> Emitted:
+def _emit(
+    symbol: str, shape: Shape, operation: Operation, name: str, attributes: str, word: int = 8
+) -> Emitted:
     returns, params = SIGNATURES[name]
-    writer = Writer(symbol, *params, returns=returns, attributes=attributes)
+    writer = Writer(symbol, *params, returns=returns, attributes=attributes, word=word)
     operation.emit(writer, shape)
     return Emitted(writer.text(), operation.parts, writer.externals)

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from backends.native_code import UNDEFINED, NativeCode, PatchSite, Relocation, SiteKind, Symbol
+from backends.native_code import UNDEFINED, Form, NativeCode, PatchSite, Relocation, SiteKind, Symbol
 from backends.registry import target_named
 from bpfc.cli.terminal import Json, dim
 
@@ -75,6 +75,7 @@ def code_json(program: Program, code: NativeCode) -> Json:
                 "function": code.symbols[one.function].name,
                 "form": one.first_form.name.lower(),
                 **({"insn": one.key, "target": one.target_offset} if one.kind is SiteKind.STATIC else {}),
+                **({} if code.sections[one.section].is_executable else {"flag": True}),
             }
             for one in code.sites
         ],
@@ -128,6 +129,18 @@ def disassemble(
             note = f"  ; {', '.join(said)}" if said else ""
             text = f"{insn.mnemonic} {insn.op_str}".rstrip()
             yield f"{insn.address:6x}: {dim(insn.bytes.hex(' ').ljust(30))} {text}{note}"
+    yield from _flags(code, keys or {})
+
+
+def _flags(code: NativeCode, keys: Mapping[int, str]) -> Iterator[str]:
+    """The words that stand for static branches."""
+    for site in code.sites:
+        section = code.sections[site.section]
+        if section.is_executable:
+            continue
+        word = section.data[site.offset : site.offset + site.length].hex(" ")
+        name = code.symbols[site.function].name
+        yield f"{name}: {dim(word)}  ; {_site(code, site, keys)}"
 
 
 def link_lines(image: LinkedImage) -> Iterator[str]:
@@ -195,17 +208,20 @@ def _notes(code: NativeCode, section: int, keys: Mapping[int, str]) -> dict[int,
             notes.setdefault(one.offset, []).append(_said(code, one))
     for site in code.sites:
         if site.section == section:
-            notes.setdefault(site.offset, []).append(_site(site, keys))
+            notes.setdefault(site.offset, []).append(_site(code, site, keys))
     return notes
 
 
-def _site(site: PatchSite, keys: Mapping[int, str]) -> str:
+def _site(code: NativeCode, site: PatchSite, keys: Mapping[int, str]) -> str:
     """A patch site in words: for static branches the instruction, the key, the form and where it can go."""
     if site.kind is not SiteKind.STATIC:
         return f"{site.kind.name.lower()} site, {site.length} bytes"
     key = f" of key {keys[site.key]}" if keys.get(site.key) else ""
     goes = f"{site.target_offset:#x}" if site.target_offset >= 0 else "nowhere: that side was deleted"
     form = site.first_form.name.lower()
+    if target_named(code.target).flags is not None:
+        value = int(site.first_form is Form.JUMP)
+        return f"static flag, {site.length} bytes, insn {site.key}{key}, {value}: code tests it in memory"
     return f"static site, {site.length} bytes, insn {site.key}{key}, {form}, jumps to {goes}"
 
 

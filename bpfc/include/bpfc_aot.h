@@ -24,6 +24,21 @@
 #define BPFC_MAX_SEGMENTS 64
 #define BPFC_CONTEXT_SIZE 4096
 
+/* Addresses have 64 bits for programs everywhere: pointers that they read, and what they are called with. */
+#if UINTPTR_MAX > 0xffffffffu
+#define BPFC_POINTER(type, name) type *name
+typedef void *bpfc_argument;
+#define BPFC_ARGUMENT(pointer) ((void *)(pointer))
+#else
+#define BPFC_POINTER(type, name)         \
+	union {                          \
+		type *name;              \
+		uint64_t name##_address; \
+	}
+typedef uint64_t bpfc_argument;
+#define BPFC_ARGUMENT(pointer) ((uint64_t)(uintptr_t)(pointer))
+#endif
+
 /* Why a run ended early: bpfc_run.trap_code. */
 enum bpfc_trap {
 	BPFC_TRAP_NONE = 0,
@@ -46,7 +61,7 @@ struct bpfc_run {
 	uint32_t cpu;                  /* whose values of per-cpu maps it sees: no two runs at a time the same */
 	uint32_t tail_calls;
 	uint64_t random;
-	struct bpfc_segment *segments;
+	BPFC_POINTER(struct bpfc_segment, segments);
 	uint64_t segment_count;
 	uint64_t depth;
 	uint64_t insns;
@@ -54,10 +69,10 @@ struct bpfc_run {
 		uint32_t kind, index;
 		uint64_t flags, map, reserved;
 	} redirect; /* what a redirect helper noted */
-	void *host; /* the host program's own */
-	uint8_t *stack;
+	BPFC_POINTER(void, host); /* the host program's own */
+	BPFC_POINTER(uint8_t, stack);
 	uint64_t cookie;
-	void *context;
+	BPFC_POINTER(void, context);
 	uint64_t retval;
 	uint64_t reserved[15];
 };
@@ -76,7 +91,7 @@ enum bpfc_context_kind {
 
 struct bpfc_program {
 	const char *name;
-	uint64_t (*entry)(struct bpfc_run *run, void *context, ...);
+	uint64_t (*entry)(struct bpfc_run *run, bpfc_argument context, ...);
 	uint64_t (*batch)(struct bpfc_run *run, struct bpfc_context *context, uint8_t *const *packets,
 			  const uint32_t *sizes, uint64_t first, uint64_t count, uint32_t *answers, uint64_t fuel);
 	uint32_t type; /* enum bpf_prog_type */
@@ -231,7 +246,7 @@ static inline uint64_t bpfc_run_in_room(struct bpfc_machine *machine, const stru
 	struct bpfc_context *context = &machine->context;
 	bpfc_arm(machine, packet, size);
 	if (program->kind == BPFC_RAW)
-		return program->entry(&machine->run, packet, (uint64_t)size);
+		return program->entry(&machine->run, BPFC_ARGUMENT(packet), (uint64_t)size);
 	if (program->kind == BPFC_PACKET) {
 		context->data = context->data_meta = (uint64_t)(uintptr_t)packet;
 		context->data_end = context->data + size;
@@ -240,7 +255,7 @@ static inline uint64_t bpfc_run_in_room(struct bpfc_machine *machine, const stru
 		if (program->length_offset >= 0)
 			memcpy(context->fields + program->length_offset, &size, sizeof(size));
 	}
-	return program->entry(&machine->run, context);
+	return program->entry(&machine->run, BPFC_ARGUMENT(context));
 }
 
 static inline uint64_t bpfc_run_packet(struct bpfc_machine *machine, const struct bpfc_program *program, uint8_t *packet,

@@ -56,7 +56,6 @@ body:
   %run = inttoptr i64 %run.word to ptr
   %a.at = getelementptr i64, ptr %row, i64 2
   %a.word = load i64, ptr %a.at
-  %a = inttoptr i64 %a.word to ptr
   %b.at = getelementptr i64, ptr %row, i64 3
   %b = load i64, ptr %b.at
   %before.at = getelementptr i64, ptr %row, i64 4
@@ -66,7 +65,7 @@ body:
   %random = load i64, ptr %random.from
   %random.to = getelementptr i8, ptr %run, i64 {abi.RNG}
   store i64 %random, ptr %random.to
-  %result = call i64 %function(ptr %run, ptr %a, i64 %b)
+  %result = call i64 %function(ptr %run, i64 %a.word, i64 %b)
   %result.at = getelementptr i64, ptr %row, i64 5
   store i64 %result, ptr %result.at
   %next = add i64 %i, 1
@@ -84,11 +83,19 @@ def observe(cases: Sequence[Case], level: str, targets: Sequence[str]) -> list[d
         names = [name for name in targets if target_named(name).byte_order == order]
         if not names:
             continue
-        company = _Company(cases, level, order == "big", target_named(names[0]))
-        for name in names:
-            for number, observed in _bench(name).run(company).items():
-                found[number][name] = observed
+        for group in _alike(names):
+            company = _Company(cases, level, order == "big", group[0])
+            for target in group:
+                for number, observed in _bench(target.name).run(company).items():
+                    found[number][target.name] = observed
     return found
+
+
+def _alike(names: Sequence[str]) -> list[list[Target]]:
+    """Targets by the size of their pointers, on which the text of a program depends."""
+    targets = [target_named(name) for name in names]
+    groups = [[each for each in targets if each.word == word] for word in (8, 4)]
+    return [group for group in groups if group]
 
 
 @final
@@ -106,7 +113,7 @@ class _Company:
             program = replace(case.program, big_endian=big_endian)
             try:
                 front = front_of(program, case.maps, options)
-                text = lowered_text(front, case.maps, options, 0, frozenset(), has_batch=False)[1]
+                text = lowered_text(front, case.maps, options, first, frozenset(), has_batch=False)[1]
             except RejectedError:
                 continue
             self._add(number, text)

@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterable, Mapping
 from errno import EFAULT
 from typing import Final, final
 
+from backends.divisions import DIVISIONS, divisions_text
 from backends.maps.operation import SIGNATURES
 from backends.maps.registry import host_symbol
 from backends.target import Target
 from ir.kinds import MapType
+from runtime.arena import NARROW, WIDE
 from runtime.cache import ObjectCache
+from runtime.emulate.arguments import sizes_of
 from runtime.emulate.machine import Machine
 from runtime.linker import LinkedImage, link
-from runtime.maps.host import HostOperations, NativeOperation, Operations, Room, operations_code
+from runtime.maps.host import HostOperations, NativeOperation, Operations, Room, operations_code, text_code
 from runtime.memory import GRANULE, CodeBlock, Pool, SharedData
 from runtime.patch import Patcher
 from runtime.platform import Bridge, Function, Platform
@@ -36,7 +39,8 @@ class EmulatedPlatform:
 
     def __init__(self, target: Target, limit: int = 0, counts: bool = False, is_shared: bool = False) -> None:
         self.target, self.is_shared = target, is_shared
-        self.pool = Pool(poison=target.poison, shared=SharedData())
+        extent = WIDE if target.word == 8 else NARROW
+        self.pool = Pool(poison=target.poison, shared=SharedData(), extent=extent)
         self.machine = Machine(target, self.pool, limit, counts)
         self.pool.watcher = self.machine
         self.space = emulated_space(self, self.machine.written)
@@ -44,6 +48,7 @@ class EmulatedPlatform:
         same = native.order == target.byte_order
         self.operations: Operations = native if same else EmulatedOperations(self)
         self._externals: dict[str, int] = {}
+        self._divisions: LinkedImage | None = None
         self._is_open = True
 
     def callback(self, bridge: Bridge) -> int:
@@ -56,12 +61,22 @@ class EmulatedPlatform:
         if symbol not in self._externals:
             found = c_library(self.target).get(symbol)
             if found is None:
-                return None
-            self._externals[symbol] = self.machine.bridge(found)
+                return self._division(symbol)
+            self._externals[symbol] = self.machine.bridge(found, _sizes(self.target, symbol))
         return self._externals[symbol]
 
+    def _division(self, symbol: str) -> int | None:
+        """A function that LLVM calls for what the machine lacks (backends/divisions)."""
+        if self.target.word == 8 or symbol not in DIVISIONS:
+            return None
+        if self._divisions is None:
+            code = text_code(divisions_text(), self.target, ObjectCache.default())
+            self._divisions = link(code, {}, self.pool)
+        return self._divisions.address_of(symbol)
+
     def function(self, address: int, *kinds: type) -> Function:
-        return lambda *arguments: self.machine.call(address, arguments)
+        sizes = sizes_of(self.target, kinds)
+        return lambda *arguments: self.machine.call(address, arguments, sizes)
 
     def allocate(self, size: int) -> ctypes.Array[ctypes.c_uint8]:
         return allocated(self.pool, size)
@@ -73,6 +88,8 @@ class EmulatedPlatform:
         if self._is_open:
             self._is_open = False
             self.operations.close()
+            if self._divisions is not None:
+                self._divisions.close()
             self.machine.close()
             self.pool.close()
 
@@ -172,6 +189,13 @@ class _Emulator:
 
     def settle(self, blocks: Iterable[CodeBlock]) -> None:
         pass
+
+
+def _sizes(target: Target, symbol: str) -> tuple[int, ...]:
+    """The sizes of the arguments of a function of the C library."""
+    word = target.word
+    known = {"memset": (word, 4, word), "clock_gettime": (4, word), "getpid": (), "process_vm_readv": ()}
+    return known.get(symbol, (word, word, word))
 
 
 def c_library(target: Target) -> Mapping[str, Callable[..., int]]:

@@ -25,7 +25,6 @@ from typing import Final, final
 from backends.native_code import NativeCode
 from backends.target import Target, UserMode
 from ir.diagnostics import Diagnostic, TrapError, UnsupportedError
-from runtime.arena import ARENA_SIZE, CODE_SIZE
 from runtime.cache import ObjectCache
 from runtime.emulate.platform import allocated, c_library, emulated_space
 from runtime.layout import layout_of
@@ -76,13 +75,13 @@ class QemuPlatform:
         self._process = subprocess.Popen(
             [program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=files
         )
-        data = self.pool.address + CODE_SIZE
-        self._map(data, ARENA_SIZE - CODE_SIZE, _READ_WRITE, self._shared.file, 0)
+        data = self.pool.address + self.pool.extent.code
+        self._map(data, self.pool.extent.size - self.pool.extent.code, _READ_WRITE, self._shared.file, 0)
         self._mirrored = 0
         self._stack = self.pool.allocate_data(_STACK_SIZE)
         self._ask(2, self._stack.address + _STACK_SIZE)
         self._changed = True
-        self._map_code(self.pool.address, CODE_SIZE)
+        self._map_code(self.pool.address, self.pool.extent.code)
         self.pool.watcher = self
         self.space = emulated_space(self, self._map_code)
 
@@ -176,7 +175,7 @@ class QemuPlatform:
         self._mirrored = len(self._shared.mirrors)
         if self._changed:
             self._changed = False
-            self._map_code(self.pool.address, CODE_SIZE)
+            self._map_code(self.pool.address, self.pool.extent.code)
 
     def _map_code(self, address: int, size: int) -> None:
         """Map code again, which makes qemu drop what it translated of it."""

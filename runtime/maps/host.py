@@ -121,7 +121,11 @@ class HostOperations:
 
 def operations_code(type: MapType, target: Target, cache: ObjectCache | None) -> NativeCode:
     """The operations on all maps of a type, compiled for `target`."""
-    text = host_module(type)
+    return text_code(host_module(type), target, cache)
+
+
+def text_code(text: str, target: Target, cache: ObjectCache | None) -> NativeCode:
+    """LLVM IR compiled for any processor of `target`, or from the cache."""
     key = hashlib.sha256("\0".join((*toolchain(), target.name, text)).encode()).digest()
     code = cache.get(key) if cache is not None else None
     if code is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bpfc.links import Link
+from runtime.arena import WIDE
 from runtime.epoch import epochs
 from runtime.linker import LinkedImage
 from runtime.memory import CodeBlock, DataBlock, Pool
@@ -25,7 +26,8 @@ CYCLES = int(os.environ.get("BPFC_FREPLACE_CYCLES", "3000"))  # the long form: 1
 EMULATED_CYCLES = 30
 THREADS = 4
 FAR_AWAY = 0x2000_0000_0000
-NEAR = 1 << 31
+FAR_AWAY_NARROW = 0xF000_0000  # where addresses are of 32 bits
+NEAR = {8: 1 << 31, 4: 1 << 25}  # by the size of a pointer
 
 
 @pytest.fixture
@@ -212,15 +214,15 @@ class FarPool:
         self._pool = pool
 
     def allocate_code(self, size: int, at: int | None = None) -> CodeBlock:
-        return self._pool.allocate_code(size, FAR_AWAY)
+        return self._pool.allocate_code(size, FAR_AWAY if self._pool.extent == WIDE else FAR_AWAY_NARROW)
 
     def allocate_data(self, size: int, at: int | None = None) -> DataBlock:
         return self._pool.allocate_data(size, at)
 
 
 @pytest.fixture
-def far() -> Iterator[tuple[RunningProgram, RunningProgram]]:
-    """A target, and an extension too far away for its entry to jump to."""
+def far(machine: Space) -> Iterator[tuple[RunningProgram, RunningProgram]]:
+    """A target, and an extension too far away for its entry to jump to, unless jumps reach everything."""
     with started("extended") as targets, started("extending") as extensions:
         extensions.world.pool = FarPool(extensions.world.pool)
         yield targets["calls_waits"], extensions["far_away"]
@@ -238,7 +240,7 @@ def test_fr_25_a_far_extension_is_reached_through_the_veneer(
     target, extension = far
     with extension.attach_freplace(target, "waits"):
         (form,) = extension.extension.forms.values()
-        assert abs(form.address - target.image.address) > NEAR
+        assert abs(form.address - target.image.address) > NEAR[target.image.target.word]
         veneer = veneer_of(target, "waits")
         assert target.image.address <= veneer < target.image.address + target.image.block.size
         assert target.hooks.hook("waits").entry.target == form.address

@@ -186,7 +186,10 @@ def test_sk_10_far_targets_in_native_code_and_in_bytecode(form: str, padding: in
     with bpfc.from_insns(insns, keys={"key": [1]}).start(Options(level="O1")) as runtime:
         program = runtime["main"]
         reach = [point.site.target_offset - point.site.offset for point in program.branches.points(1)]
-        assert max(reach) > 32_767
+        if runtime.world.platform.target.flags is None:
+            assert max(reach) > 32_767
+        else:  # the site is a word, and the branch that tests it reaches as far as it has to
+            assert reach == [0]
         assert distance > 32_767 or not padding
         off = program.run(b"").ret
         runtime.static_keys["key"].enable()

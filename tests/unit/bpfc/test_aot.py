@@ -24,6 +24,7 @@ from ir.object import Map
 ROOT = Path(__file__).parents[3]
 OBJECTS = ROOT / "tests" / "objects"
 SAMPLE = OBJECTS / "sample.pcap"
+QEMU = {"armv7": "qemu-arm"}
 FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-O2", f"-I{ROOT / 'bpfc' / 'include'}")
 
 
@@ -37,9 +38,10 @@ def compiler_of(target: str) -> list[str]:
 def emulator_of(target: str) -> list[str]:
     if target == platform.machine():
         return []
-    found = shutil.which(f"qemu-{target}") or shutil.which(f"qemu-{target}-static")
+    name = QEMU.get(target, f"qemu-{target}")
+    found = shutil.which(name) or shutil.which(f"{name}-static")
     if found is None:
-        pytest.skip(f"qemu-{target} is not installed")
+        pytest.skip(f"{name} is not installed")
     return [found]
 
 

@@ -160,9 +160,10 @@ def native(
     place = machine.allocate(8)
     word = word_type(machine.target.byte_order).from_buffer(place)
     word.value = image.address_of(name)
-    model = Model((U64,) * arguments, U64)
+    model = Model((U64, Value(machine.target.word))[:arguments], U64)
     function = function_at_pointer(name, ctypes.addressof(place), model, True, machine.space)
-    return function, lambda *given: machine.function(word.value)(*given)
+    kinds = (ctypes.c_uint64, ctypes.c_void_p)[:arguments]
+    return function, lambda *given: machine.function(word.value, *kinds)(*given)
 
 
 @pytest.mark.parametrize(("answer", "result", "effect"), [(0, 33, 1), (-22, 2**64 - 22, 0)])

@@ -31,6 +31,17 @@ def test_jited_marks_the_sites_of_a_key() -> None:
     assert "static site, 5 bytes, insn 1 of key debug, jump, jumps to 0x" in result.stdout
 
 
+@pytest.mark.parametrize("arch", ["i386", "armv7"])
+def test_jited_says_that_a_branch_is_a_test_of_memory(arch: str) -> None:
+    pytest.importorskip("capstone")
+    result = CliRunner().invoke(root, ["dump", "jited", "--arch", arch, OBJECT, "likely"])
+    assert result.exit_code == 0
+    assert (
+        "bpfc.flag.1: 01 00 00 00  ; static flag, 4 bytes, insn 1 of key debug, 1: code tests it in memory"
+        in (result.stdout)
+    )
+
+
 def test_xlated_shows_calls_with_symbols() -> None:
     result = CliRunner().invoke(root, ["dump", "xlated", "--symbols", OBJECT, "with_callee"])
     assert "call pc+4#bpf_prog_8cbf6ec89584130a_callee" in result.stdout
