@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tracing
+from benchmarks import agreement, tracing
 from benchmarks.calls import measure_calls
 from benchmarks.native import compile_library, find_compiler
 from benchmarks.peers.raw import measure
@@ -96,3 +96,26 @@ def test_an_adapter_without_its_library_says_so_as_an_answer(tmp_path: Path) -> 
     program = str(ROOT / "benchmarks" / "programs" / "jhash.o")
     answer = measure(str(tmp_path / "none.so"), program, "bench", str(packet), 7)
     assert "none.so" in str(answer["error"])
+
+
+def _report(path: Path, ratio: float, cost: float) -> str:
+    program = {"name": "jhash", "ratios": {"native": 1.0, "bpfc": ratio, "kernel": None}}
+    costs = [{"name": "a far call", "value": cost, "unit": "x"}, {"name": "link", "value": 1.0, "unit": "ms"}]
+    path.write_text(json.dumps({"schema": "bpfc.bench/1", "programs": [program], "costs": costs}))
+    return str(path)
+
+
+def test_two_runs_agree_when_no_ratio_is_far_from_the_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = _report(tmp_path / "bench-1.json", 1.0, 1.3)
+    near, far = _report(tmp_path / "bench-2.json", 1.1, 1.25), _report(tmp_path / "far.json", 1.0, 1.6)
+    assert agreement.main([one, near]) == 0
+    assert agreement.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("2 of 2 ratios agree within 15 %") == 2
+    assert agreement.main([one, far]) == 1
+    assert "a far call" in capsys.readouterr().out.splitlines()[0]
+    assert agreement.main([one, far, "--within", "25"]) == 0
+    (tmp_path / "other.json").write_text("[]")
+    assert agreement.main([one, str(tmp_path / "other.json")]) == 2
+    assert agreement.main([one]) == 2
