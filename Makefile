@@ -73,8 +73,9 @@ maps: $(DEV) ## a million operations of each type of map: as in the kernel, from
 	BPFC_MAP_OPERATIONS=1000000 $(BIN)/python -m pytest -q tests/property/test_map_programs.py tests/property/test_map_views.py \
 		tests/property/test_map_histories.py
 
-plants: $(DEV) ## plant every bug that campaigns must find, and look for it
-	BPFC_PLANTS=all $(BIN)/python -m pytest -n $(JOBS) tests/unit/bpfc/testing/test_plants.py
+plants: $(DEV) ## plant every bug that campaigns must find, and look for it; then by campaigns on a cluster of two workers
+	BPFC_PLANTS=all $(BIN)/python -m pytest -n $(JOBS) --durations=0 --durations-min=1 tests/unit/bpfc/testing/test_plants.py
+	BPFC_PLANTS=all $(BIN)/python -m pytest --durations=0 --durations-min=1 tests/unit/bpfc/testing/test_cluster.py
 
 clean: ## remove everything that git does not keep, the .venv included
 	rm -rf .venv build dist *.egg-info .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -35,9 +35,13 @@ def reduce(
     surroundings: Surroundings,
     seconds: float = SECONDS,
     isolated: bool = False,
+    tell: Callable[[], None] = lambda: None,
 ) -> tuple[Case, Finding]:
-    """The smallest case found in `seconds` that shows what `finding` says, and what it shows."""
-    return _Reducer(oracle, case, finding, surroundings, seconds, isolated).run()
+    """The smallest case found in `seconds` that shows what `finding` says, and what it shows.
+
+    Seconds of CPU, unless `isolated`: children do the work then. `tell` is called before each attempt.
+    """
+    return _Reducer(oracle, case, finding, surroundings, seconds, isolated, tell).run()
 
 
 def judge_apart(oracle: Oracle, case: Case, surroundings: Surroundings) -> Finding | None:
@@ -76,10 +80,12 @@ class _Reducer:
         surroundings: Surroundings,
         seconds: float,
         isolated: bool,
+        tell: Callable[[], None],
     ) -> None:
         self.oracle, self.case, self.finding = oracle, case, finding
-        self.surroundings, self.isolated = surroundings, isolated
-        self.end = time.monotonic() + seconds
+        self.surroundings, self.isolated, self.tell = surroundings, isolated, tell
+        self.clock = time.monotonic if isolated else time.process_time
+        self.end = self.clock() + seconds
 
     def run(self) -> tuple[Case, Finding]:
         """Go round until nothing gets smaller."""
@@ -95,7 +101,7 @@ class _Reducer:
         return self.case, self.finding
 
     def _has_time(self) -> bool:
-        return time.monotonic() < self.end
+        return self.clock() < self.end
 
     def _drop(
         self, count: Callable[[], int], without: Callable[[int, int], Case | None], least: int = 0
@@ -121,6 +127,7 @@ class _Reducer:
     def _shows(self, candidate: Case) -> bool:
         if candidate is self.case or candidate == self.case:
             return False
+        self.tell()
         try:
             if self.isolated:
                 found = judge_apart(self.oracle, candidate, self.surroundings)

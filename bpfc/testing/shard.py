@@ -5,6 +5,7 @@ done is told on stdout as it goes, a JSON object a line:
 
     {"next": seed, "tally": {...}}     everything before `next` is done, this is what it came to since the last line
     {"find": {...}}                    a find, reduced
+    {"reducing": true}                 while that takes long
     {"done": true}
 """
 
@@ -31,6 +32,7 @@ from bpfc.testing.registry import ORACLES
 
 MOST_REDUCED: Final = 4  # finds of one signature that a shard reduces; later ones are counted
 COVERED_EVERY: Final = 64  # one of how many cases is traced for coverage
+TELL_EVERY: Final = 10.0  # seconds
 TOGETHER: Final = 48  # cases that are prepared at once, by oracles that can
 
 
@@ -125,6 +127,7 @@ class _Finds:
     def __init__(self, order: Order, out: TextIO, surroundings: Surroundings) -> None:
         self._order, self._out, self._surroundings = order, out, surroundings
         self._times: dict[str, int] = {}
+        self._told = time.monotonic()
         self.repeated: dict[str, int] = {}
 
     def add(self, oracle: Oracle, case: Any, finding: Any) -> None:
@@ -134,12 +137,18 @@ class _Finds:
         if self._times[coarse] > MOST_REDUCED:
             self.repeated[coarse] = self.repeated.get(coarse, 0) + 1
             return
-        small, finding = reduce(oracle, case, finding, self._surroundings)
+        small, finding = reduce(oracle, case, finding, self._surroundings, tell=self._tell)
         if finding.signature in self._order.known:
             self.repeated[finding.signature] = self.repeated.get(finding.signature, 0) + 1
             return
         find = Find.of(finding, small, case.seed, self._surroundings.archs)
         _say(self._out, {"find": find.to_json()})
+
+    def _tell(self) -> None:
+        """Say that this process lives, every now and then."""
+        if time.monotonic() - self._told > TELL_EVERY:
+            self._told = time.monotonic()
+            _say(self._out, {"reducing": True})
 
 
 def _tell(out: TextIO, seed: int, oracle: str, tally: Tally, finds: _Finds, coverage: Coverage) -> None:

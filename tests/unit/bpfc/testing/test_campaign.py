@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -173,62 +169,3 @@ def test_a_store_that_is_damaged_or_in_the_way_is_said_so(tmp_path: Path) -> Non
 def test_an_executor_that_is_none_is_refused(spec: str) -> None:
     with pytest.raises(RejectedError, match="executor"):
         executor_of(spec, 1)
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """The address of a dask scheduler on loopback, and its two workers."""
-    pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
-    said = tmp_path / "scheduler.json"
-    base = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "ignore"}
-
-    def start(*command: str) -> subprocess.Popen[bytes]:
-        out = (tmp_path / "dask.log").open("ab")
-        return subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=os.getcwd())
-
-    processes = [
-        start(*base, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(said))
-    ]
-    try:
-        while not said.exists():
-            assert processes[0].poll() is None, (tmp_path / "dask.log").read_text()
-            time.sleep(0.1)
-        address = json.loads(said.read_text())["address"]
-        worker = [
-            sys.executable,
-            "-m",
-            "distributed.cli.dask_worker",
-            address,
-            "--no-dashboard",
-            "--no-nanny",
-        ]
-        processes += [start(*worker, "--nthreads", "1") for _ in range(2)]
-        yield address, processes[1:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_a_cluster_loses_nothing_when_a_worker_is_killed(
-    tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address, workers = cluster
-    monkeypatch.setattr("bpfc.testing.campaign.SHARD_SEEDS", 20)
-    killed = []
-
-    def kill_one(store: Store, elapsed: float) -> None:
-        if not killed and store.totals().get("cases", 0) >= 20:
-            workers[0].send_signal(signal.SIGKILL)
-            killed.append(workers[0].wait())
-
-    plan = Plan("claims", HOUR, cases=120, plant="transfer-xor")
-    with Store(tmp_path / "campaign") as store, executor_of(f"dask:{address}", 2) as pool:
-        store.begin({"campaign": plan.campaign, "archs": (), "seed": 0})
-        run(plan, store, pool, 2, kill_one)
-        assert killed == [-signal.SIGKILL]
-        assert store.totals()["cases"] == 120
-        assert "claims:claim:xor64 reg" in {find.finding.signature for find, _, _ in store.finds()}
