@@ -84,6 +84,12 @@ def load_object(
     if found is None:
         return plain
     area = pointer.area
+    if found.tag == "user":
+        return start_of(subject.area(("user", inst), AreaKind.UNKNOWN, "memory of a process"))
+    if found.tag == "percpu":
+        variable = subject.area(("percpu", inst), AreaKind.PERCPU, btf.name(found.target), writable=False)
+        variable.type_id = found.target
+        return start_of(variable)
     trust, is_nullable = trust_of(found, area.trust, area.is_held, in_rcu(subject, state))
     return start_of(object_area(subject, inst, found.target, trust), is_nullable)
 

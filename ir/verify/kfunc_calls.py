@@ -35,6 +35,7 @@ from ir.verify.values import ANY, ZERO, Area, AreaKind, Known, Pointer, Trust, s
 
 _OBJECT_KINDS: Final = {"object": AreaKind.OBJECT, "percpuobject": AreaKind.PERCPU_OBJECT}
 _OWNED: Final = frozenset(("type", "counted", "root", "linked", "unlinked", "func", *_OBJECT_KINDS))
+_NEW: Final = "___init"  # of a type that no program may take for another
 _MEMORY: Final = frozenset(("mem", "out", "rw", "opt"))
 _OBJECTS: Final = frozenset((*(AreaKind.BTF, AreaKind.SOCKET, AreaKind.SOCKET_COMMON, AreaKind.TCP_SOCKET),))
 
@@ -198,6 +199,9 @@ def _check_object(
     if area.kind not in _OBJECTS:
         raise Refused("bad-argument", f"{area} pointer where struct {parameter.of} is wanted", value)
     if parameter.of and area.type_id and not is_struct(subject, known, parameter.of):
+        raise Refused("bad-argument", f"struct {area.name} where struct {parameter.of} is wanted", value)
+    is_new = area.name.endswith(_NEW)
+    if parameter.of and area.type_id and is_new != parameter.of.endswith(_NEW):
         raise Refused("bad-argument", f"struct {area.name} where struct {parameter.of} is wanted", value)
     if parameter.releases:
         if area not in state.held.references:

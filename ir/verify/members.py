@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 from ir.btf import Btf
@@ -16,12 +16,16 @@ _WORD: Final = 8
 @final
 @dataclass(frozen=True, slots=True)
 class PointerMember:
-    """A member that points to structure `target`; `tag` is the pointer's type tag (rcu, user, percpu), '' if none."""
+    """A member that points to structure `target`; `tag` is the pointer's type tag (rcu, user, percpu), '' if none.
+
+    `in_union`: some other member may be meant by the same bytes.
+    """
 
     target: int
     struct: str
     name: str
     tag: str
+    in_union: bool = False
 
 
 def size_of(btf: Btf, type_id: int) -> int:
@@ -56,7 +60,7 @@ def _find_pointer(
             start = member.bit_offset // 8
             found = _find_pointer(btf, member.type_id, offset - start, holder, member.name, depth - 1)
             if found is not None:
-                return found
+                return replace(found, in_union=True) if type.is_union and len(type.members) > 1 else found
     elif isinstance(type, Array):
         size = btf.size_of(type.element_id)
         return _find_pointer(btf, type.element_id, offset % size if size else offset, struct, name, depth - 1)

@@ -13,6 +13,7 @@ from typing import Final, final
 from ir.btf import Btf
 from ir.core import Function, Module
 from ir.diagnostics import Diagnostic
+from ir.kinds import ProgramType
 from ir.stack_depth import check_stack
 from ir.verify.abrupt import exception_callback
 from ir.verify.explain import explain, explain_structure
@@ -23,6 +24,7 @@ from ir.verify.refusal import Refused
 from ir.verify.scalar import between
 from ir.verify.state import State
 from ir.verify.subject import KernelTypes, Subject
+from ir.verify.targets import unsupported_operation
 from ir.verify.unprivileged import check_structure
 from ir.verify.values import MAX_LENGTH, Area, AreaKind, start_of
 
@@ -31,7 +33,7 @@ EACCES: Final = 13
 _PLAIN: Final = frozenset(
     (
         *("unknown-helper", "helper-unavailable", "gpl-only", "map-type", "unknown-kfunc", "may-sleep"),
-        *("no-kernel-btf", "call-depth", "unprivileged"),
+        *("no-kernel-btf", "call-depth", "unprivileged", "unsupported-operation"),
     )
 )
 _UNDECIDED: Final = frozenset(("too-complex", "unbounded-loop"))
@@ -113,6 +115,8 @@ def prove_main(explorer: Explorer) -> None:
     try:
         if subject.unprivileged:
             check_structure(subject, explorer.outline(main))
+        if subject.type is ProgramType.STRUCT_OPS:
+            _check_operation(subject)
         explorer.walk(main, entry_state(subject), ())
         for function in explorer.called:  # grows meanwhile
             arguments = arguments_of(subject, function)
@@ -123,6 +127,15 @@ def prove_main(explorer: Explorer) -> None:
         if not refused.function:
             refused.function = main.name
         raise
+
+
+def _check_operation(subject: Subject) -> None:
+    """Refuse what no struct of operations takes."""
+    if not subject.is_gpl:
+        raise Refused("gpl-only", "structs of operations are for programs with a GPL-compatible license")
+    said = unsupported_operation(subject.program, subject.maps, subject.btf)
+    if said:
+        raise Refused("unsupported-operation", said)
 
 
 def _prove_exception_callback(explorer: Explorer) -> None:

@@ -82,6 +82,7 @@ _PROOF: Final[Mapping[str, Reason]] = {
     "gpl-only": Reason("permission", 'set the license to "GPL" if that is what it is', EINVAL),
     "helper-unavailable": Reason("permission", "call it from a program of another type", EINVAL),
     "no-kernel-btf": Reason("permission", "give the kernel's types: --btf kernel, or a BTF file"),
+    "unsupported-operation": Reason("permission", "leave this member to the kernel", EINVAL),
     "unprivileged": Reason("permission", "do without, or load it with CAP_BPF and CAP_PERFMON", EPERM),
     "return-range": Reason("result", "return one of the numbers allowed", EINVAL),
     "too-complex": Reason("termination", "split the program, or bound its values earlier", E2BIG),

@@ -17,6 +17,7 @@ from ir.btf import Btf
 from ir.btf_types import BtfKind, Function, Pointer, Prototype, Struct
 from ir.kinds import AttachType, MapType, ProgramType
 from ir.object import Map, Program
+from ir.verify.nullable_arguments import NULLABLE_ARGUMENTS
 
 _PREFIXES: Final[Mapping[AttachType, str]] = {
     AttachType.LSM_MAC: "bpf_lsm_",
@@ -24,6 +25,12 @@ _PREFIXES: Final[Mapping[AttachType, str]] = {
     AttachType.TRACE_ITER: "bpf_iter_",
 }
 _MAX_ERRNO: Final = 4095
+# Operations that take no program (their stubs in the kernel are empty), and those that may sleep where others may not.
+_UNSUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {"tcp_congestion_ops": ("get_info",)}
+_SLEEPABLE: Final[Mapping[str, tuple[str, ...]]] = {
+    "tcp_congestion_ops": (),
+    "bpf_dummy_ops": ("test_sleepable",),
+}
 _CONGESTION: Final = "tcp_congestion_ops"
 # Hooks whose result is a truth value (kernel/bpf/bpf_lsm.c, bool_lsm_hooks).
 _BOOLEAN_HOOKS: Final = frozenset(("audit_rule_known", "inode_xattr_skipcap", "xfrm_state_pol_flow_match"))
@@ -78,9 +85,8 @@ def _tracepoint(kernel: Btf, name: str) -> Target | None:
         pointer = kernel.type(kernel.strip(id))
         found = kernel.type(kernel.strip(pointer.type_id)) if isinstance(pointer, Pointer) else None
         if isinstance(found, Prototype):
-            return Target(
-                tuple(parameter.type_id for parameter in found.parameters[1:]), frozenset(), found.returns
-            )
+            arguments = tuple(parameter.type_id for parameter in found.parameters[1:])
+            return Target(arguments, NULLABLE_ARGUMENTS.get(name, frozenset()), found.returns)
     return None
 
 
@@ -91,6 +97,19 @@ def _function(kernel: Btf, name: str) -> Prototype | None:
         if isinstance(found, Prototype):
             return found
     return None
+
+
+def unsupported_operation(program: Program, maps: Mapping[str, Map], types: Btf | None) -> str:
+    """Why no program stands for the member of a struct of operations that `program` is for, '' when one may."""
+    named = _named_operation(program, maps, types)
+    if named is None:
+        return ""
+    struct, member = named
+    if member in _UNSUPPORTED.get(struct, ()):
+        return f"no program stands for {member} of struct {struct}"
+    if program.is_sleepable and struct in _SLEEPABLE and member not in _SLEEPABLE[struct]:
+        return f"no program that sleeps stands for {member} of struct {struct}"
+    return ""
 
 
 def _operation(program: Program, maps: Mapping[str, Map], types: Btf | None, kernel: Btf) -> Target | None:

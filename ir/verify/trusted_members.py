@@ -52,4 +52,6 @@ def trust_of(member: PointerMember, holder: Trust, is_held: bool, in_rcu: bool) 
         return Trust.UNTRUSTED, False
     if trust is Trust.RCU:
         return trust, nullable
-    return (Trust.RCU, True) if member.tag == "rcu" else (Trust.PLAIN, False)
+    if member.tag == "rcu":
+        return Trust.RCU, True
+    return Trust.UNTRUSTED if member.in_union else Trust.PLAIN, False
