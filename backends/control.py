@@ -113,6 +113,7 @@ def _static_branch(lowering: FunctionLowering, block: Block, terminator: StaticB
     other, taken = lowering.text.name("off"), lowering.text.name("on")
     call = f"invoke anyregcc void (i64, i32, ptr, i32, ...) {patchpoint}"
     key, size = terminator.at, lowering.unit.options.site_bytes
+    assert size, "a module with static branches is lowered for one region"
     arguments = f"(i64 {key}, i32 {size}, ptr null, i32 0) memory(inaccessiblemem: readwrite)"
     lowering.text.do(f"{call}{arguments} to label %{other} unwind label %{taken}")
     lowering.start_block(other)

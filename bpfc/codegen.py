@@ -19,11 +19,11 @@ from backends.registry import host
 from backends.target import Target
 from backends.unit import LowerOptions
 from ir.context import ContextLayout
-from ir.core import Module
+from ir.core import Module, StaticBranch
 from ir.diagnostics import RejectedError
 from ir.helpers import HELPER_IDS, Helper
 from ir.hook_objects import XDP_BUFF
-from ir.isa import NOP_FIRST, Callee, Insn, Kind
+from ir.isa import NOP_FIRST, Callee, Kind
 from ir.kinds import ProgramType
 from ir.lift import lift
 from ir.object import Map, Program
@@ -183,7 +183,7 @@ def lowered_text(
     lower_options = LowerOptions(
         program.big_endian,
         options.count_insns,
-        target.patching.region if _branches_of(program) else 0,
+        target.patching.region if _has_static_branches(front.module) else 0,
         _callx_helpers() if any(row.callee is Callee.INDIRECT for row in program.rows) else frozenset(),
         options.lines,
         prologue=_ANY_PROLOGUE if options.extensible else "",
@@ -290,18 +290,22 @@ def front_of(
     return Front(program, module, regions, facts)
 
 
-def _branches_of(program: Program) -> dict[int, Insn]:
-    """The static branches by their slots, which are the keys of their sites."""
-    return {
-        slot: insn
-        for slot, insn, row in zip(program.starts, program.insns, program.rows, strict=False)
-        if row.kind is Kind.STATIC_BRANCH
-    }
+def _has_static_branches(module: Module) -> bool:
+    """Whether code for the module has sites, which no two targets make alike."""
+    return any(
+        isinstance(block.terminator, StaticBranch)
+        for function in module.functions.values()
+        for block in function.blocks
+    )
 
 
 def _jumps_first(program: Program) -> frozenset[int]:
-    """The slots of static branches that start as jumps."""
-    return frozenset(slot for slot, insn in _branches_of(program).items() if not insn.src & NOP_FIRST)
+    """The slots of static branches that start as jumps: the keys of their sites."""
+    return frozenset(
+        slot
+        for slot, insn, row in zip(program.starts, program.insns, program.rows, strict=False)
+        if row.kind is Kind.STATIC_BRANCH and not insn.src & NOP_FIRST
+    )
 
 
 @contextmanager
