@@ -162,7 +162,12 @@ def _measure(
     except DiagnosticError as error:
         loaded, refusal = None, error.diagnostics[0]
     for name in names:
-        row = known[name] if known is not None else _asked(replace(first, program=name), judged(data, name))
+        type = loaded.programs[name].type if loaded is not None and name in loaded.programs else 0
+        row = (
+            known[name]
+            if known is not None
+            else _asked(replace(first, program=name), judged(data, name, type))
+        )
         if loaded is None or name not in loaded.programs:
             code, reason = (refusal.code, str(refusal)) if refusal else ("no-such-program", "")
             sink.send(replace(row, code=code, reason=reason))

@@ -27,6 +27,7 @@ RING_SIZE: Final = 1 << 16
 STACK_SIZE: Final = 8 * 127
 _COUNTED: Final = frozenset({MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH})
 _RINGS: Final = frozenset({MapType.RINGBUF, MapType.USER_RINGBUF})
+_OF_DESCRIPTORS: Final = frozenset({MapType.PROG_ARRAY, MapType.PERF_EVENT_ARRAY, MapType.CGROUP_ARRAY})
 _COUNTLESS: Final = frozenset(
     {
         MapType.PERF_EVENT_ARRAY,
@@ -64,9 +65,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A map as it was made: with as many entries, and a value of as many bytes, as an application would have set."""
+    """A map as it was made: with as many entries, and a key and a value of as many bytes, as an application would set."""
 
     max_entries: int
+    key_size: int
     value_size: int
 
 
@@ -80,7 +82,7 @@ def libbpf() -> ctypes.CDLL:
     for call in ("bpf_program__name", "bpf_program__section_name", "bpf_map__name"):
         getattr(library, call).restype = ctypes.c_char_p
     library.bpf_program__insn_cnt.restype = ctypes.c_size_t
-    for call in ("bpf_map__max_entries", "bpf_map__value_size"):
+    for call in ("bpf_map__max_entries", "bpf_map__key_size", "bpf_map__value_size"):
         getattr(library, call).restype = ctypes.c_uint32
     return library
 
@@ -124,15 +126,21 @@ def loaded(data: bytes, name: str) -> Iterator[int | None]:
         yield None if library.bpf_object__load(handle) else library.bpf_program__fd(chosen)
 
 
-def judged(data: bytes, name: str) -> Verdict:
-    """What the running kernel says to one program of an object, whose maps are made as `sized_maps` says."""
+def judged(data: bytes, name: str, type: int = 0) -> Verdict:
+    """What the running kernel says to one program of an object, whose maps are made as `sized_maps` says.
+
+    `type` is that of the program where libbpf cannot tell it from the section's name.
+    """
     library = libbpf()
     log = ctypes.create_string_buffer(LOG_SIZE)
     with _opened(data) as handle:
         chosen = _choose(handle, name)
+        if not library.bpf_program__type(chosen):
+            library.bpf_program__set_type(chosen, type)
         for _, map_, said, size in _sizes(handle):
             if said != size:
                 library.bpf_map__set_max_entries(map_, size.max_entries)
+                library.bpf_map__set_key_size(map_, size.key_size)
                 library.bpf_map__set_value_size(map_, size.value_size)
         library.bpf_program__set_log_level(chosen, STATISTICS)
         library.bpf_program__set_log_buf(chosen, log, ctypes.c_size_t(len(log)))
@@ -172,9 +180,10 @@ def _sizes(handle: ctypes.c_void_p) -> Iterator[tuple[str, ctypes.c_void_p, Size
     """Each map by its name: its sizes as the object says them, and as it is made."""
     library = libbpf()
     for map_ in _following(library.bpf_object__next_map, handle):
-        said = Size(library.bpf_map__max_entries(map_), library.bpf_map__value_size(map_))
+        sizes = (library.bpf_map__max_entries, library.bpf_map__key_size, library.bpf_map__value_size)
+        said = Size(*(size(map_) for size in sizes))
         kind = library.bpf_map__type(map_)
-        entries, value = said.max_entries, said.value_size
+        entries, key, value = said.max_entries, said.key_size, said.value_size
         if kind in _RINGS:
             entries = RING_SIZE
         elif kind in _COUNTED:
@@ -183,7 +192,9 @@ def _sizes(handle: ctypes.c_void_p) -> Iterator[tuple[str, ctypes.c_void_p, Size
             entries = FEW_ENTRIES
         if kind == MapType.STACK_TRACE and not value:
             value = STACK_SIZE
-        yield library.bpf_map__name(map_).decode(), map_, said, Size(entries, value)
+        if kind in _OF_DESCRIPTORS:
+            key = value = 4
+        yield library.bpf_map__name(map_).decode(), map_, said, Size(entries, key, value)
 
 
 @contextmanager

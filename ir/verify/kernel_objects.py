@@ -18,6 +18,7 @@ from ir.verify.refusal import Refused
 from ir.verify.scalar import between, between_signed
 from ir.verify.state import State
 from ir.verify.subject import Subject
+from ir.verify.targets import results_of
 from ir.verify.trusted_members import trust_of
 from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, Trust, start_of
 
@@ -178,6 +179,10 @@ def _argument(subject: Subject, offset: int, size: int, inst: Value, plain: Know
     if target is None or btf is None or size != _WORD or offset % _WORD:
         return plain
     type_id = target.arguments[offset // _WORD]
+    if subject.attach_type is AttachType.LSM_MAC and offset // _WORD == len(target.arguments) - 1:
+        results = results_of(subject.program, target)
+        if results is not None:
+            return between_signed(64, *results)  # what the hooks before this one said
     type = btf.type(btf.strip(type_id)) if type_id else None
     if not isinstance(type, PointerType):
         return plain

@@ -17,7 +17,7 @@ exact    whether it is that of one path: nothing was lost by joining
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from typing import NamedTuple, final
 
 from ir.core import Alu, Branch, Const, Edge, Param, Value
@@ -36,6 +36,8 @@ from ir.verify.values import (
 )
 
 Slot = Callable[[int], Param]
+# Areas, symbols, difference of the offsets -> value, its offset: of the pointers that two ways bring.
+Leaders = dict[tuple[Area, Area, Value | None, Value | None, int], tuple[Value, int]]
 
 _CHAIN = 16
 # What is added to stack offsets of a caller, so that they have symbols of their own.
@@ -339,12 +341,18 @@ def enter(state: State, edge: Edge, live: Set[Value], own: set[Value], slot: Slo
             if value in known:
                 keep[value] = known[value]
     named: list[Value] = []
+    leaders: dict[tuple[Area, Value], tuple[Value, int]] = {}
     for value, fact in keep.items():
         if type(fact) is Pointer and fact.symbol is not None:
-            if fact.symbol in own:
+            if fact.symbol not in own:
+                named.append(fact.symbol)
+            elif value in own:
                 keep[value] = ANY
             else:
-                named.append(fact.symbol)
+                keep[value] = _renamed(fact, value, leaders)
+                room = pointer_room(state, fact)
+                if room is not None and fact.area.length in limits:
+                    new.rooms[value, fact.area.length] = room
     for key, room in state.rooms.items():
         symbol = key[0]
         if (symbol in keep or symbol in named) and symbol not in own and (key[1] in limits or key[1] in live):
@@ -354,14 +362,29 @@ def enter(state: State, edge: Edge, live: Set[Value], own: set[Value], slot: Slo
             new.alias[value] = place
     new.known = keep
     for offset, value in renamed:
-        _pass(state, new, slot(offset), value, own)
+        _pass(state, new, slot(offset), value, own, leaders)
     if edge.args:
         for param, arg in zip(edge.block.params, edge.args, strict=True):
-            _pass(state, new, param, arg, own)
+            _pass(state, new, param, arg, own, leaders)
     return new
 
 
-def _pass(state: State, new: State, symbol: Value, arg: Value, own: set[Value]) -> None:
+def _renamed(fact: Pointer, symbol: Value, leaders: dict[tuple[Area, Value], tuple[Value, int]]) -> Pointer:
+    """`fact` said of `symbol`, or of the one that was first to be at a constant distance from it."""
+    leader, offset = symbol, fact.offset
+    if fact.symbol is not None and not fact.is_nullable:
+        leader, offset = leaders.setdefault((fact.area, fact.symbol), (symbol, fact.offset))
+    return Pointer(fact.area, leader, fact.offset - offset, fact.span, fact.is_nullable)
+
+
+def _pass(
+    state: State,
+    new: State,
+    symbol: Value,
+    arg: Value,
+    own: set[Value],
+    leaders: dict[tuple[Area, Value], tuple[Value, int]],
+) -> None:
     """`symbol` takes the value of `arg`, and its room below each length."""
     fact = state.of(arg)
     if type(fact) is Pointer:
@@ -372,7 +395,7 @@ def _pass(state: State, new: State, symbol: Value, arg: Value, own: set[Value]) 
             if fact.symbol is not None and fact.symbol not in own:
                 new.note_room(fact.symbol, fact.area.length, room + fact.offset)
         if fact.symbol in own:
-            fact = Pointer(fact.area, symbol, 0, fact.span, fact.is_nullable)
+            fact = _renamed(fact, symbol, leaders)
     elif fact is not ANY:
         for limit in state.limits:
             root, offset = state.symbol(arg)
@@ -403,10 +426,11 @@ def join_states(a: State, b: State, slot: Slot) -> State:
     new.lent = {symbol: value for symbol, value in a.lent.items() if b.lent.get(symbol) is value}
     known, other = new.known, b.known
     merged: list[tuple[Value, Value, Value]] = []
+    leaders: Leaders = {}
     for value, fact in a.known.items():
         found = other.get(value)
         if found is not None:
-            both = fact if found is fact else join_known(fact, found, value)
+            both = fact if found is fact else _join(fact, found, value, leaders)
             if both is not ANY:
                 known[value] = both
     for offset, (size, value) in a.stack.items():
@@ -418,7 +442,7 @@ def join_states(a: State, b: State, slot: Slot) -> State:
             continue
         symbol = slot(offset)
         new.stack[offset] = (size, symbol)
-        known[symbol] = join_known(a.of(value), b.of(there[1]), symbol)
+        known[symbol] = _join(a.of(value), b.of(there[1]), symbol, leaders)
         merged.append((symbol, value, there[1]))
     for key, room in a.rooms.items():
         there_room = b.rooms.get(key)
@@ -430,6 +454,20 @@ def join_states(a: State, b: State, slot: Slot) -> State:
         if b.alias.get(value) == place:
             new.alias[value] = place
     return new
+
+
+def _join(a: Known, b: Known, symbol: Value, leaders: Leaders) -> Known:
+    """As `join_known`; pointers that are equally far apart on both ways have the first one's symbol."""
+    both = join_known(a, b, symbol)
+    if type(both) is not Pointer or both.symbol is not symbol or both.is_nullable:
+        return both
+    if type(a) is not Pointer or type(b) is not Pointer:
+        return both
+    key = a.area, b.area, a.symbol, b.symbol, a.offset - b.offset
+    leader, offset = leaders.setdefault(key, (symbol, a.offset))
+    if leader is symbol:
+        return both
+    return Pointer(both.area, leader, a.offset - offset, both.span)
 
 
 def _join_outer(a: State | None, b: State | None, slot: Slot) -> State | None:
@@ -474,7 +512,7 @@ def covers_state(a: State, b: State, own: Collection[Value] = ()) -> bool:
     for value, fact in a.known.items():
         if fact is not ANY and value not in slots:
             other = known.get(value, ANY)
-            if other is not fact and not _covers(value, fact, other):
+            if other is not fact and not _covers(value, fact, other, known):
                 return False
     for key, room in a.rooms.items():
         if key[0] not in slots and b.rooms.get(key, room - 1) < room:
@@ -492,16 +530,30 @@ def covers_state(a: State, b: State, own: Collection[Value] = ()) -> bool:
     return (a.packet is b.packet or a.packet is None) and set(a.limits) <= set(b.limits)
 
 
-def _covers(value: Value, fact: Known, other: Known) -> bool:
-    """As `covers_known`; a pointer whose offset is the symbol `value` itself may have any."""
-    if type(fact) is Pointer and fact.symbol is value and not fact.offset and type(other) is Pointer:
-        other = Pointer(other.area, value, 0, other.span, other.is_nullable)
+def _covers(value: Value, fact: Known, other: Known, known: Mapping[Value, Known]) -> bool:
+    """As `covers_known`; a pointer whose offset is the symbol `value` itself may have any.
+
+    One that is as far from another as `known` says has that one's symbol.
+    """
+    if type(fact) is Pointer and type(other) is Pointer and fact.symbol is not None:
+        if fact.symbol is value and not fact.offset:
+            other = Pointer(other.area, value, 0, other.span, other.is_nullable)
+        elif fact.symbol is not other.symbol:
+            leader = known.get(fact.symbol)
+            if (
+                type(leader) is Pointer
+                and leader.area is other.area
+                and leader.symbol is other.symbol
+                and other.offset - leader.offset == fact.offset
+                and not leader.is_nullable
+            ):
+                other = Pointer(other.area, fact.symbol, fact.offset, other.span, other.is_nullable)
     return covers_known(fact, other)
 
 
 def _covers_slot(a: State, b: State, symbol: Value, value: Value) -> bool:
     """Whether what `a` says of the symbol of a stack slot holds of the `value` that `b` has there."""
-    if not _covers(symbol, a.of(symbol), b.of(value)):
+    if not _covers(symbol, a.of(symbol), b.of(value), b.known):
         return False
     other = b.of(value)
     for key, room in a.rooms.items():

@@ -24,6 +24,8 @@ _PREFIXES: Final[Mapping[AttachType, str]] = {
     AttachType.LSM_CGROUP: "bpf_lsm_",
     AttachType.TRACE_ITER: "bpf_iter_",
 }
+_SEES_RESULT: Final = (AttachType.TRACE_FEXIT, AttachType.MODIFY_RETURN)
+_LSM: Final = (AttachType.LSM_MAC, AttachType.LSM_CGROUP)
 _MAX_ERRNO: Final = 4095
 # Operations that take no program (their stubs in the kernel are empty), and those that may sleep where others may not.
 _UNSUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {"tcp_congestion_ops": ("get_info",)}
@@ -66,7 +68,7 @@ def find_target(program: Program, maps: Mapping[str, Map], types: Btf | None, ke
         # The map gone through is always there; a map, a program or a link that is gone through may be the end.
         given = {"meta"} if name == "bpf_map" else {"meta", "map"}
         nullable = frozenset(n for n, each in enumerate(found.parameters) if each.name not in given)
-    if attach in (AttachType.TRACE_FEXIT, AttachType.MODIFY_RETURN):
+    if attach in _SEES_RESULT or (attach in _LSM and found.returns):
         arguments = (*arguments, found.returns)
     return Target(arguments, nullable, found.returns)
 
