@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 from ir.btf_types import Enum, Int, Prototype
 from ir.btf_types import Function as FunctionType
 from ir.callees import callees_of, functions_taken
-from ir.core import Call, Const, Function, Module, Param
+from ir.core import Call, Const, Function, Inst, Module, Param
+from ir.helpers import helper_by_id
 from ir.isa import Callee
 from ir.verify.exits import check_result
+from ir.verify.kfuncs import kfunc_named
 from ir.verify.refusal import Refused
 from ir.verify.state import State
 from ir.verify.subject import Subject
@@ -78,8 +80,8 @@ def check_throw(walk: Walk, state: State, call: Call) -> None:
         check_result(subject, state, call.args[0], "the exception's cookie")
 
 
-def check_throwing_call(subject: Subject, state: State, function: Function) -> None:
-    """Refuse to call a global function that may throw while something is held, and the exception callback at all."""
+def check_global_call(subject: Subject, state: State, function: Function) -> None:
+    """Refuse to call a global function that may throw or sleep where that is not allowed, and the exception callback at all."""
     if function.name == exception_callback(subject):
         raise Refused("bad-exception", f"'{function.name}' is the exception callback, which nobody calls")
     held = state.held
@@ -87,6 +89,9 @@ def check_throwing_call(subject: Subject, state: State, function: Function) -> N
     if is_holding and _may_throw(subject.module, function):
         said = f"call of global function '{function.name}', which may throw, while something is held"
         raise Refused("reference-leak", said)
+    if held.may_not_sleep and _may_sleep(subject.module, function):
+        said = f"call of global function '{function.name}', which may sleep, in a section that may not"
+        raise Refused("may-sleep", said)
 
 
 def exception_callback(subject: Subject) -> str:
@@ -106,6 +111,25 @@ def is_exception_callback(subject: Subject, function: Function) -> bool:
 
 def _may_throw(module: Module, function: Function) -> bool:
     return any(_throws(module.functions[name]) for name in _reached(module, [function.name]))
+
+
+def _may_sleep(module: Module, function: Function) -> bool:
+    return any(
+        _sleeps(module, call)
+        for name in _reached(module, [function.name])
+        for call in module.functions[name].of_types(Call)
+    )
+
+
+def _sleeps(module: Module, call: Inst) -> bool:
+    if not isinstance(call, Call):
+        return False
+    if call.callee is Callee.KFUNC:
+        kfunc = kfunc_named(call.target)
+        return kfunc is not None and "sleeps" in kfunc.flags
+    is_helper = call.callee is Callee.HELPER and isinstance(call.target, int)
+    helper = helper_by_id(call.target, module.program.type) if is_helper else None  # type: ignore[arg-type]  # an int
+    return helper is not None and helper.may_sleep
 
 
 def _throws(function: Function) -> bool:

@@ -76,6 +76,7 @@ class Passed:
     place: Pointer | None = None
     root: SpecialField | None = None
     given: Area | None = None
+    locked: Area | None = None
     type_id: int = 0
     dynptr: Area | None = None
     new_dynptr: Value | None = None
@@ -197,7 +198,7 @@ def _check_pointer(
     elif kind is _K.FUNCTION:
         passed.function = area.name
     elif kind is _K.CONST_STRING:
-        _check_string(steps.subject, known, value)
+        check_string(steps.subject, known, value)
     elif kind in (_K.SPIN_LOCK, _K.TIMER, _K.KPTR):
         _check_field(steps.subject, state, kind, known, value)
         passed.map = passed.map or area.map
@@ -351,7 +352,8 @@ def _constant_key(steps: Steps, state: State, known: Pointer, size: int) -> int 
     return found[0].value
 
 
-def _check_string(subject: Subject, known: Pointer, value: Value) -> None:
+def check_string(subject: Subject, known: Pointer, value: Value) -> None:
+    """Refuse what is no NUL-ended string in a read-only map."""
     map_ = known.area.map
     if map_ is None or not subject.is_frozen(map_) or known.span.mask:
         raise Refused("bad-argument", "string is not in a read-only map at a constant offset", value)

@@ -10,6 +10,7 @@ from ir.core import Call, Function, Param, Value
 from ir.helpers import Helper
 from ir.object import Map
 from ir.verify.arguments import Passed
+from ir.verify.held import NOTHING_HELD
 from ir.verify.helper_calls import fresh_value
 from ir.verify.owned import element
 from ir.verify.refusal import Refused
@@ -29,7 +30,7 @@ def call_back(walk: Walk, state: State, call: Call, helper: Helper, passed: Pass
     subject = walk.explorer.subject
     function = subject.module.functions[passed.function]
     if helper.name == "timer_set_callback":
-        _walk_later(walk, state, function, passed)
+        _walk_later(walk, function, passed)
         return [state]
     if state.held.locked is not None:
         raise Refused("lock-held", f"{helper.full_name} while a spin lock is held")
@@ -85,19 +86,27 @@ def compare(walk: Walk, state: State, call: Call, passed: Passed) -> None:
     subject, root, held = walk.explorer.subject, passed.root, state.held
     assert root is not None
     function = subject.module.functions[passed.function]
-    inside = state.copy()
-    inside.held = replace(held, comparing=True)
+    inside, during = state.copy(), replace(held, comparing=True)
+    inside.held = during
     nodes: list[Value | Known] = [element(subject, inside, call, root, owned=False, nullable=False)] * 2
     for done in walk.enter_function(inside, function, nodes):
         _check_result(done, function, 1)
-        if done.held != inside.held:
+        if done.held != during:
             said = (
                 f"'{function.name}', which orders a tree, ends with other references or locks than it starts"
             )
             raise Refused("reference-leak", said)
 
 
-def _walk_later(walk: Walk, state: State, function: Function, passed: Passed) -> None:
+def call_later(walk: Walk, state: State, call: Call, passed: Passed) -> None:
+    """A function that a kernel function runs some time, with the map whose value it was given."""
+    assert passed.place is not None
+    passed.map = passed.place.area.map
+    returns_zero = "task_work" not in str(call.target)
+    _walk_later(walk, walk.explorer.subject.module.functions[passed.function], passed, returns_zero)
+
+
+def _walk_later(walk: Walk, function: Function, passed: Passed, returns_zero: bool = True) -> None:
     """A function that runs by itself some time: with a map, a key and a value, and nothing held."""
     subject = walk.explorer.subject
     map_ = passed.map
@@ -111,7 +120,11 @@ def _walk_later(walk: Walk, state: State, function: Function, passed: Passed) ->
     for param in function.params:
         entry.known[param] = args[param.register - 1] if param.register <= len(args) else ANY
     for done in walk.explorer.walk(function, entry, ()):
-        _check_result(done, function, 0)
+        if returns_zero:
+            _check_result(done, function, 0)
+        if done.held != NOTHING_HELD:
+            said = f"'{function.name}', which runs by itself, ends with something held"
+            raise Refused("reference-leak", said)
 
 
 def _check_result(done: State, function: Function, most: int) -> None:

@@ -53,7 +53,7 @@ def check_result(subject: Subject, state: State, value: Value, what: str) -> Non
 def check_global_exit(state: State, value: Value) -> None:
     """Refuse an exit of a global function while it holds something, or with a pointer as result."""
     held = state.held
-    if held.references or held.locked is not None or held.rcu or held.preempt:
+    if held.references or held.may_not_sleep:
         raise Refused("reference-leak", "exit of a global function while something is held", value)
     if type(state.of(value)) is Pointer:
         raise Refused("global-function", "a global function returns a pointer", value)

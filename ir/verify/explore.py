@@ -33,14 +33,14 @@ from ir.core import (
 from ir.isa import Callee
 from ir.object import POISON_HELPER
 from ir.verify.abrupt import (
+    check_global_call,
     check_throw,
-    check_throwing_call,
     is_exception_callback,
     leave_packet_load,
     leave_tail_call,
 )
 from ir.verify.branch import fork
-from ir.verify.callbacks import call_back, compare
+from ir.verify.callbacks import call_back, call_later, compare
 from ir.verify.effects import functions_that_move_packets
 from ir.verify.exits import check_exit, check_global_exit
 from ir.verify.global_functions import arguments_of, check_call
@@ -48,7 +48,8 @@ from ir.verify.held import NOTHING_HELD
 from ir.verify.helper_calls import call_helper, check_poison, find_helper
 from ir.verify.indirect import asked_with_tables, call_any
 from ir.verify.induction import Group
-from ir.verify.kfunc_calls import call_kfunc, find_kfunc
+from ir.verify.kernel_locks import SAVED_BY_LOCK, save_interrupts, take_lock
+from ir.verify.kfunc_calls import call_kfunc, find_kfunc, lock_kind
 from ir.verify.outline import Outline
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, join, meet, widen
@@ -422,7 +423,12 @@ class Walk:
             kfunc = find_kfunc(subject, call)
             passed = call_kfunc(self.steps, state, call, kfunc)
             if passed.function:
-                compare(self, state, call, passed)
+                (compare if passed.root is not None else call_later)(self, state, call, passed)
+            if "trylock" in kfunc.flags and passed.locked is not None:
+                refused, locked = take_lock(state, call, passed.locked, lock_kind(kfunc))
+                if len(kfunc.parameters) > 1:
+                    save_interrupts(self.steps, locked, call, call.args[1], SAVED_BY_LOCK)
+                return [refused, locked]
             if "throws" in kfunc.flags:
                 check_throw(self, state, call)
                 return []
@@ -432,7 +438,7 @@ class Walk:
     def _call_subprogram(self, state: State, call: Call, function: Function) -> list[State]:
         arguments = arguments_of(self.explorer.subject, function)
         if arguments is not None:
-            check_throwing_call(self.explorer.subject, state, function)
+            check_global_call(self.explorer.subject, state, function)
             check_call(self.steps, state, call, function.name, arguments)
             if function not in self.explorer.called:
                 self.explorer.called.append(function)

@@ -31,7 +31,8 @@ class Held:
     """Everything held.
 
     `locked`: the area whose spin lock is held; sections count how deeply they are nested. `comparing`: within a
-    function that orders a tree, which runs under the lock of its caller.
+    function that orders a tree, which runs under the lock of its caller. `lock_kind`: how the lock was taken,
+    `outer_locks` those before it with theirs. `interrupts`: the states of interrupts that were saved, latest last.
     """
 
     references: frozenset[Area] = field(default_factory=frozenset)
@@ -40,6 +41,9 @@ class Held:
     preempt: int = 0
     objects: frozenset[StackObject] = field(default_factory=frozenset)
     comparing: bool = False
+    lock_kind: str = ""
+    outer_locks: tuple[tuple[Area, str], ...] = ()
+    interrupts: tuple[Area, ...] = ()
 
     def with_reference(self, area: Area) -> Held:
         """And a reference to `area`."""
@@ -56,6 +60,16 @@ class Held:
     def with_objects(self, objects: frozenset[StackObject]) -> Held:
         """With these stack objects and no others."""
         return replace(self, objects=objects)
+
+    @property
+    def locks(self) -> tuple[Area | None, ...]:
+        """What the locks that are held are in."""
+        return (self.locked, *(area for area, _ in self.outer_locks))
+
+    @property
+    def may_not_sleep(self) -> bool:
+        """Whether it is a section in which nothing may sleep."""
+        return bool(self.rcu or self.preempt or self.interrupts or self.locked is not None)
 
     @property
     def objects_in_use(self) -> bool:

@@ -127,9 +127,9 @@ def _check_sections(state: State, helper: Helper) -> None:
     if held.locked is not None and helper.name not in ("spin_unlock", "kptr_xchg"):
         said = f"{helper.full_name} is called while a spin lock is held"
         raise Refused("lock-held", said, None, "call bpf_spin_unlock first")
-    if helper.may_sleep and (held.rcu or held.preempt):
+    if helper.may_sleep and held.may_not_sleep:
         raise Refused("may-sleep", f"{helper.full_name} may sleep, in a section that may not")
-    if helper.name == "tail_call" and (held.references or held.rcu or held.preempt):
+    if helper.name == "tail_call" and (held.references or held.may_not_sleep or held.objects_in_use):
         raise Refused("reference-leak", "bpf_tail_call would leave while something is held")
 
 
@@ -258,7 +258,7 @@ def fresh_value(subject: Subject, state: State, key: Hashable, map_: Map) -> Are
     """
     area = subject.value_area(key, map_)
     number = 0
-    while area.has_lock and (area is state.held.locked or state.points_into(area)):
+    while area.has_lock and (area in state.held.locks or state.points_into(area)):
         number += 1
         area = subject.value_area((key, number), map_)
     return area

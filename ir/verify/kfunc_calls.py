@@ -9,10 +9,19 @@ from ir.btf_types import Struct
 from ir.core import Call, Value
 from ir.kinds import AttachType, ProgramType
 from ir.verify.access import UNSIGNED, may_write_packets
-from ir.verify.arguments import Passed, check_memory, note_writes
+from ir.verify.arguments import Passed, check_memory, check_string, note_writes
 from ir.verify.dynptrs import find_dynptr, start_dynptr
+from ir.verify.held import Held
+from ir.verify.kernel_locks import (
+    SAVED,
+    SAVED_BY_LOCK,
+    find_lock,
+    give_back_lock,
+    restore_interrupts,
+    save_interrupts,
+)
 from ir.verify.kernel_objects import find_struct, in_rcu, is_struct, object_area
-from ir.verify.kfuncs import ITERATOR_SIZES, KFUNCS, Kfunc, Parameter
+from ir.verify.kfuncs import ITERATOR_SIZES, Kfunc, Parameter, kfunc_named
 from ir.verify.owned import (
     acquire_object,
     allocated_type,
@@ -31,10 +40,14 @@ from ir.verify.stack_objects import end_object, find_object, start_object
 from ir.verify.state import State
 from ir.verify.steps import Steps
 from ir.verify.subject import Subject
-from ir.verify.values import ANY, ZERO, Area, AreaKind, Known, Pointer, Trust, start_of
+from ir.verify.values import ANY, ZERO, AreaKind, Known, Pointer, Trust, start_of
 
 _OBJECT_KINDS: Final = {"object": AreaKind.OBJECT, "percpuobject": AreaKind.PERCPU_OBJECT}
-_OWNED: Final = frozenset(("type", "counted", "root", "linked", "unlinked", "func", *_OBJECT_KINDS))
+_OWNED: Final = frozenset(
+    ("reslock", "field", "type", "counted", "root", "linked", "unlinked", "func", *_OBJECT_KINDS)
+)
+_PROTECTED: Final = ("task iterator", "css iterator")
+_LEFT: Final = ", whose section has ended"
 _NEW: Final = "___init"  # of a type that no program may take for another
 _MEMORY: Final = frozenset(("mem", "out", "rw", "opt"))
 _OBJECTS: Final = frozenset((*(AreaKind.BTF, AreaKind.SOCKET, AreaKind.SOCKET_COMMON, AreaKind.TCP_SOCKET),))
@@ -42,7 +55,7 @@ _OBJECTS: Final = frozenset((*(AreaKind.BTF, AreaKind.SOCKET, AreaKind.SOCKET_CO
 
 def find_kfunc(subject: Subject, call: Call) -> Kfunc:
     """The kernel function that `call` names. Raises Refused when it is not known or not for this program."""
-    found = KFUNCS.get(str(call.target).split("___")[0])
+    found = kfunc_named(call.target)
     if found is None:
         raise Refused("unknown-kfunc", f"kernel function {call.target} is not known here")
     if subject.type not in found.types:
@@ -61,6 +74,10 @@ def call_kfunc(steps: Steps, state: State, call: Call, kfunc: Kfunc) -> Passed:
     """Check a call and bring the state to after it, but for a callback."""
     if state.held.locked is not None and "locked" not in kfunc.flags:
         raise Refused("lock-held", f"{kfunc.name} is called while a spin lock is held")
+    if "sleeps" in kfunc.flags and state.held.may_not_sleep:
+        raise Refused("may-sleep", f"{kfunc.name} may sleep, in a section that may not")
+    if "protected" in kfunc.flags and not in_rcu(steps.subject, state):
+        raise Refused("section-not-open", f"{kfunc.name} outside of an RCU section")
     passed = Passed()
     for number, parameter in enumerate(kfunc.parameters):
         if number >= len(call.args):
@@ -76,6 +93,8 @@ def call_kfunc(steps: Steps, state: State, call: Call, kfunc: Kfunc) -> Passed:
         release(state, passed.released)
     if "packet" in kfunc.flags:
         state.forget_packets()
+    if passed.locked is not None and "unlock" in kfunc.flags:
+        give_back_lock(steps.subject, state, passed.locked, lock_kind(kfunc))
     if passed.given is not None:
         give_away(steps.subject, state, passed.given)
     _enter_or_leave(steps.subject, state, kfunc)
@@ -97,24 +116,26 @@ def _check(
     if kind in ("size", "size0"):
         _check_size(steps, state, call, kfunc, number, passed)
     elif kind == "newiter":
-        area = Area(AreaKind.UNKNOWN, f"{parameter.of} iterator")
         size = ITERATOR_SIZES[parameter.of]
         key = ("iterator", call)
         area = steps.subject.area(key, AreaKind.UNKNOWN, f"{parameter.of} iterator")
         start_object(steps, state, value, size, f"{parameter.of} iterator", area, is_owned=True)
     elif kind == "iter":
-        found = find_object(state, value, f"{parameter.of} iterator")
+        kind = f"{parameter.of} iterator"
         if "stop" in kfunc.flags:
-            end_object(steps, state, found)
+            end_object(steps, state, find_object(state, value, kind, kind + _LEFT))
+        else:
+            find_object(state, value, kind)
     elif kind == "newdynptr":
         _start_dynptr(steps, state, call, kfunc, value, passed)
     elif kind == "dynptr":
         passed.dynptr = find_dynptr(state, value)
     elif kind == "newirq":
-        area = steps.subject.area(("irq", call), AreaKind.UNKNOWN, "saved interrupt state")
-        start_object(steps, state, value, 8, "saved interrupt state", area, is_owned=True)
+        # What a lock saves is saved where it is held only, by the explorer.
+        if "trylock" not in kfunc.flags:
+            save_interrupts(steps, state, call, value, SAVED)
     elif kind == "irq":
-        end_object(steps, state, find_object(state, value, "saved interrupt state"))
+        restore_interrupts(steps, state, value, SAVED_BY_LOCK if "unlock" in kfunc.flags else SAVED)
     elif kind in _OWNED:
         _check_owned(steps.subject, state, kfunc, value, parameter, passed)
     else:
@@ -136,6 +157,10 @@ def _check_owned(
     elif kind == "root":
         changes = "acquire" in kfunc.flags or any(each.kind == "unlinked" for each in kfunc.parameters)
         passed.root = find_root(subject, state, value, parameter.of, changes)
+    elif kind == "reslock":
+        passed.locked = find_lock(subject, state, value)
+    elif kind == "field":
+        passed.place = _find_field(subject, state, value, parameter.of)
     elif kind == "func":
         known_function = state.of(value)
         if type(known_function) is not Pointer or known_function.area.kind is not AreaKind.FUNCTION:
@@ -145,6 +170,26 @@ def _check_owned(
         assert passed.root is not None, "roots come before nodes"
         node = check_node(subject, state, value, passed.root, kind == "unlinked")
         passed.given = node.area if kind == "unlinked" else None
+
+
+def lock_kind(kfunc: Kfunc) -> str:
+    """How the function takes or gives back a lock."""
+    return "with interrupts off" if len(kfunc.parameters) > 1 else "resilient"
+
+
+def _find_field(subject: Subject, state: State, value: Value, kind: str) -> Pointer:
+    """The field of a map's value that `value` points at. Raises Refused when it is no such."""
+    known = state.of(value)
+    if (
+        type(known) is Pointer
+        and known.area.map is not None
+        and not known.is_nullable
+        and not known.span.mask
+    ):
+        for field in subject.special_fields(known.area.map):
+            if field.kind == kind and field.offset == known.span.value:
+                return known
+    raise Refused("bad-argument", f"no {kind} of a map's value there", value)
 
 
 def _start_dynptr(steps: Steps, state: State, call: Call, kfunc: Kfunc, value: Value, passed: Passed) -> None:
@@ -184,6 +229,10 @@ def _check_pointer(
             _check_object(steps.subject, state, known, value, replace(parameter, of="bpf_map"), passed)
         elif known.area.kind is not AreaKind.MAP:
             raise Refused("bad-argument", f"{known.area} pointer where a map is wanted", value)
+        elif passed.place is not None and passed.place.area.map is not known.area.map:
+            raise Refused("bad-argument", f"another map than that of the {passed.place.area}", value)
+    elif kind == "rom":
+        check_string(steps.subject, known, value)
     elif kind in _MEMORY:
         if parameter.size:
             writes = kind in ("out", "rw")
@@ -244,8 +293,9 @@ def _enter_or_leave(subject: Subject, state: State, kfunc: Kfunc) -> None:
         if not depth:
             raise Refused("section-not-open", f"{kfunc.name} without the call that opens the section")
         held = replace(held, **{which: depth - 1})
-        if which == "rcu" and depth == 1:
+        if which == "rcu" and depth == 1 and subject.program.is_sleepable:
             _leave_rcu(subject, state)
+            held = _leave_iterators(held)
     state.held = held
 
 
@@ -262,6 +312,15 @@ def _leave_rcu(subject: Subject, state: State) -> None:
     if state.outer is not None:
         state.outer = state.outer.copy()
         _leave_rcu(subject, state.outer)
+
+
+def _leave_iterators(held: Held) -> Held:
+    """Iterators over what RCU protects give nothing more after their section."""
+    left = {
+        replace(found, kind=found.kind + _LEFT) if found.kind in _PROTECTED else found
+        for found in held.objects
+    }
+    return held.with_objects(frozenset(left))
 
 
 _KERNEL_CONTEXTS: Final = {

@@ -31,14 +31,14 @@ def start_object(
     state.held = state.held.with_objects(state.held.objects | {made})
 
 
-def find_object(state: State, value: Value, kind: str) -> StackObject:
-    """The object of that sort that `value` points at. Raises Refused when there is none."""
+def find_object(state: State, value: Value, *kinds: str) -> StackObject:
+    """The object of one of these sorts that `value` points at. Raises Refused when there is none."""
     pointer = state.of(value)
     if type(pointer) is Pointer and pointer.area.kind is AreaKind.FRAME and not pointer.span.mask:
         found = state.held.object_at(pointer.area, pointer.span.value)
-        if found is not None and found.kind == kind:
+        if found is not None and found.kind in kinds:
             return found
-    raise Refused("bad-argument", f"no {kind} that was started is there", value)
+    raise Refused("bad-argument", f"no {kinds[0]} that was started is there", value)
 
 
 def end_object(steps: Steps, state: State, found: StackObject) -> None:

@@ -224,7 +224,7 @@ class Steps:
         if type(context) is not Pointer or context.area.kind is not AreaKind.CONTEXT or context.span.umax:
             raise Refused("packet-access", "legacy packet load without the context in r6", inst.context)
         held = state.held
-        if held.references or held.locked is not None or held.rcu or held.preempt:
+        if held.references or held.may_not_sleep or held.objects_in_use:
             said = "legacy packet load, which may end the program, while something is held"
             raise Refused("reference-leak", said, inst.context)
         if inst.index is not None and type(state.of(inst.index)) is Pointer:

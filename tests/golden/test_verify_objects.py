@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import bpfc
+from bpfc.kernel_types import running_kernel
 from bpfc.loaded import Loaded
 from bpfc.testing.libbpf import Said, judged
 from ir.btf_types import BtfKind, DeclTag, Function
@@ -59,6 +60,7 @@ def read_cases() -> Iterator[Case]:
 
 
 CASES = list(read_cases())
+pytestmark = pytest.mark.skipif(running_kernel() is None, reason="the running kernel does not give its types")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -23,6 +23,11 @@ struct bpf_rb_root { __u64 opaque[2]; } __attribute__((aligned(8)));
 struct bpf_rb_node { __u64 opaque[4]; } __attribute__((aligned(8)));
 struct bpf_refcount { __u32 opaque[1]; } __attribute__((aligned(4)));
 
+struct bpf_res_spin_lock { __u32 val; } __attribute__((aligned(4)));
+struct bpf_wq { __u64 opaque[2]; } __attribute__((aligned(8)));
+struct bpf_iter_num { __u64 opaque; } __attribute__((aligned(8)));
+struct bpf_iter_task { __u64 opaque[3]; } __attribute__((aligned(8)));
+
 #define __contains(type, node) __attribute__((btf_decl_tag("contains:" #type ":" #node)))
 #define __kptr __attribute__((btf_type_tag("kptr")))
 #define __percpu_kptr __attribute__((btf_type_tag("percpu_kptr")))
