@@ -96,7 +96,7 @@ class Checker:
         """Trap unless `address` is a multiple of `size` (atomic accesses must be)."""
         if known >= size:
             return
-        low = self.text.and_(64, self.text.emit(f"ptrtoint ptr {address} to i64"), str(size - 1))
+        low = self.text.and_(64, self.text.to_int(address), str(size - 1))
         self.lowering.trap_unless(self.text.eq(64, low, "0"), abi.Trap.MEMORY, at)
 
     def require_readable(self, region: Region, at: int) -> bool:
@@ -143,10 +143,19 @@ class Checker:
             alive = self.text.emit(f"icmp ne ptr {self.lowering.operands[root]}, null")
             self.lowering.trap_unless(alive, abi.Trap.MEMORY, inst.at)
             return align
-        number = self.text.emit(f"ptrtoint ptr {address} to i64")
+        if total >= 0 and self._is_memory(region, root):
+            fits = self.text.emit(f"icmp ule i64 {total + size}, %a1")
+            self.lowering.trap_unless(fits, abi.Trap.MEMORY, inst.at)
+            return align
+        number = self.text.to_int(address)
         ok = self._general(region, number, str(size), size, writes)
         self.lowering.trap_unless(ok, abi.Trap.MEMORY, inst.at)
         return align
+
+    def _is_memory(self, region: Region, root: Value) -> bool:
+        """Whether `root` is the start of the raw memory, %a0; %a1 is its length."""
+        lowering = self.lowering
+        return region.kind is RegionKind.MEMORY and lowering.is_main and root is lowering.function.params[0]
 
     def _static(self, region: Region, base: Value, total: int, size: int, writes: bool, at: int) -> bool:
         """Whether an access at a constant place is right; a problem is noted when it is certainly wrong."""
@@ -261,7 +270,7 @@ class Checker:
         text, lowering = self.text, self.lowering
         match region.kind:
             case RegionKind.FRAME if region.name == lowering.function.name and not lowering.uses_run_stack:
-                return text.emit("ptrtoint ptr %stack to i64"), self.frame_size, ""
+                return text.to_int("%stack"), self.frame_size, ""
             case RegionKind.PACKET | RegionKind.PACKET_END | RegionKind.PACKET_META if (
                 self.context() is not None
             ):
@@ -269,17 +278,17 @@ class Checker:
                 end = text.emit(f"ptrtoint ptr {self._context_pointer(Field.DATA_END)} to i64")
                 return start, text.sub(64, end, start), ""
             case RegionKind.MAP_VALUE if isinstance(region.origin, Call):
-                start = text.emit(f"ptrtoint ptr {lowering.operands[region.origin]} to i64")
+                start = text.to_int(lowering.operands[region.origin])
                 return start, self._map_value_size(region), text.emit(f"icmp ne i64 {start}, 0")
             case RegionKind.MAP_VALUE if self._is_global_data(region):
                 symbol = lowering.unit.symbol(f"value.{region.name}")
                 return (
-                    text.emit(f"ptrtoint ptr {symbol} to i64"),
+                    text.to_int(symbol),
                     self._map_value_size(region),
                     "",
                 )
             case RegionKind.MEMORY if lowering.is_main:
-                return text.emit("ptrtoint ptr %a0 to i64"), "%a1", ""
+                return text.to_int("%a0"), "%a1", ""
             case _:
                 return None
 
@@ -295,7 +304,7 @@ class Checker:
         first, stride, count = strides
         base = self.lowering.unit.symbol(f"map.{region.name}")
         place = text.step(base, first)
-        offset = text.sub(64, address, text.emit(f"ptrtoint ptr {place} to i64"))
+        offset = text.sub(64, address, text.to_int(place))
         limit = str(stride * count)
         if is_per_cpu(map_.type):
             cpu_stride = str(layout_of(map_).cpu_stride)

@@ -21,18 +21,18 @@ def lower_terminator(lowering: FunctionLowering, block: Block) -> None:
     match terminator:
         case Jump(edge):
             _spend_fuel(lowering, block, (edge,), terminator.at)
-            lowering.text.do(f"br label %{_enter(lowering, edge)}")
+            lowering.text.do(f"br label %{_enter(lowering, block, edge)}")
         case Branch(row, x, y, taken, other):
             _spend_fuel(lowering, block, (taken, other), terminator.at)
             condition = compute(row, lowering.text, lowering.as_int(x), lowering.as_int(y))
-            _branch(lowering, condition, taken, other)
+            _branch(lowering, block, condition, taken, other)
         case StaticBranch():
             _static_branch(lowering, block, terminator)
         case MayGoto(taken, other):
             _spend_fuel(lowering, block, (taken, other), terminator.at)
             left = lowering.text.emit("load i64, ptr %budget")
             lowering.text.do(f"store i64 {lowering.text.sub(64, left, '1')}, ptr %budget")
-            _branch(lowering, lowering.text.eq(64, left, "0"), taken, other)
+            _branch(lowering, block, lowering.text.eq(64, left, "0"), taken, other)
         case Return(value):
             lowering.spill_fuel()
             lowering.leave_frame()
@@ -64,32 +64,39 @@ def _spend_fuel(lowering: FunctionLowering, block: Block, edges: tuple[Edge, ...
     lowering.trap_unless(lowering.text.emit(f"icmp ne i64 {less}, 0"), abi.Trap.FUEL, at)
 
 
-def _arguments(lowering: FunctionLowering, edge: Edge) -> list[str]:
-    return [
+def _arguments(lowering: FunctionLowering, block: Block, edge: Edge) -> list[str]:
+    given = [
         lowering.as_own(arg, lowering.type_of(param))
         for param, arg in zip(edge.block.params, edge.args, strict=True)
     ]
+    if not lowering.is_large or not lowering.is_back(block, edge):
+        return given
+    # What is frozen on its way around a loop is no number that LLVM can follow from loop to loop: all that it would
+    # find out of a thousand loops in a row takes seconds, and a function in a hurry makes no use of it.
+    return [
+        lowering.text.emit(f"freeze {lowering.type_of(param)} {value}") if value.startswith("%") else value
+        for param, value in zip(edge.block.params, given, strict=True)
+    ]
 
 
-def _enter(lowering: FunctionLowering, edge: Edge) -> str:
-    """The label to branch to for `edge`, having noted what it passes."""
-    lowering.incoming[edge.block].append((lowering.label, _arguments(lowering, edge)))
+def _enter(lowering: FunctionLowering, block: Block, edge: Edge) -> str:
+    """The label to branch to for `edge` from `block`, having noted what it passes."""
+    lowering.incoming[edge.block].append((lowering.label, _arguments(lowering, block, edge)))
     return lowering.labels[edge.block]
 
 
-def _branch(lowering: FunctionLowering, condition: str, taken: Edge, other: Edge) -> None:
+def _branch(lowering: FunctionLowering, block: Block, condition: str, taken: Edge, other: Edge) -> None:
     if taken.block is other.block:
-        _same_target(lowering, condition, taken, other)
+        _same_target(lowering, block, condition, taken, other)
         return
-    first, second = _enter(lowering, taken), _enter(lowering, other)
+    first, second = _enter(lowering, block, taken), _enter(lowering, block, other)
     lowering.text.do(f"br i1 {condition}, label %{first}, label %{second}")
 
 
-def _same_target(lowering: FunctionLowering, condition: str, taken: Edge, other: Edge) -> None:
+def _same_target(lowering: FunctionLowering, block: Block, condition: str, taken: Edge, other: Edge) -> None:
     chosen = []
-    for param, a, b in zip(
-        taken.block.params, _arguments(lowering, taken), _arguments(lowering, other), strict=True
-    ):
+    first, second = (_arguments(lowering, block, edge) for edge in (taken, other))
+    for param, a, b in zip(taken.block.params, first, second, strict=True):
         kind = lowering.type_of(param)
         chosen.append(lowering.text.emit(f"select i1 {condition}, {kind} {a}, {kind} {b}"))
     lowering.incoming[taken.block].append((lowering.label, chosen))
@@ -107,7 +114,8 @@ def _static_branch(lowering: FunctionLowering, block: Block, terminator: StaticB
         flag = lowering.text.emit(
             f"load volatile i32, ptr @{lowering.quoted(f'{FLAG}{terminator.at}')}, align 4"
         )
-        _branch(lowering, lowering.text.emit(f"icmp ne i32 {flag}, 0"), terminator.taken, terminator.other)
+        is_on = lowering.text.emit(f"icmp ne i32 {flag}, 0")
+        _branch(lowering, block, is_on, terminator.taken, terminator.other)
         return
     patchpoint = lowering.unit.declare(PATCHPOINT, "void", "i64, i32, ptr, i32, ...")
     other, taken = lowering.text.name("off"), lowering.text.name("on")
@@ -117,7 +125,7 @@ def _static_branch(lowering: FunctionLowering, block: Block, terminator: StaticB
     arguments = f"(i64 {key}, i32 {size}, ptr null, i32 0) memory(inaccessiblemem: readwrite)"
     lowering.text.do(f"{call}{arguments} to label %{other} unwind label %{taken}")
     lowering.start_block(other)
-    lowering.text.do(f"br label %{_enter(lowering, terminator.other)}")
+    lowering.text.do(f"br label %{_enter(lowering, block, terminator.other)}")
     lowering.start_block(taken)
     lowering.text.emit("landingpad { ptr, i32 } cleanup")
-    lowering.text.do(f"br label %{_enter(lowering, terminator.taken)}")
+    lowering.text.do(f"br label %{_enter(lowering, block, terminator.taken)}")

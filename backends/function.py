@@ -44,6 +44,7 @@ FRAME_SIZE: Final = 512
 MAY_GOTO_BUDGET: Final = 8_388_608
 FUEL_BOUND: Final = 1 << 32
 LARGE: Final = 1500  # instructions from which on a function is better compiled in a hurry
+TRAP_ARMS: Final = 64  # ways into one trap block; the time that LLVM takes grows with their square
 _DIVISIONS: Final = {
     row.name for row in ROWS if row.meaning in (meaning.div, meaning.mod, meaning.sdiv, meaning.smod)
 }
@@ -77,7 +78,8 @@ class FunctionLowering:
         self.is_narrow = unit.options.word < 8
         self.reads: Counter[Value] = Counter()
         # A static branch has its cost in where blocks stand, which is not decided in a hurry.
-        if not self.static and sum(len(block.insts) for block in function.blocks) >= LARGE:
+        self.is_large = not self.static and sum(len(block.insts) for block in function.blocks) >= LARGE
+        if self.is_large:
             unit.large.add(function.name)
             self.reads.update(chain.from_iterable(map(operands, function.insts())))
             self.reads.update(chain.from_iterable(operands(block.terminator) for block in function.blocks))
@@ -119,7 +121,7 @@ class FunctionLowering:
         lines = [self._header(), "entry:", *entry_lines, f"  br label %{self.labels[function.entry]}"]
         for block, body in blocks:
             lines += [f"{self.labels[block]}:", *self._phis(block), *body]
-        lines += [*self._trap_block(), "}"]
+        lines += [*self._trap_blocks(), "}"]
         if self.unit.options.lines:
             mark_lines(lines, function.info.start)
         return "\n".join(lines)
@@ -217,21 +219,23 @@ class FunctionLowering:
             lines.append(f"  {self.operands[param]} = phi {self.type_of(param)} {arms}")
         return lines
 
-    def _trap_block(self) -> list[str]:
-        if not self.trap_arms:
-            return []
-        codes = ", ".join(f"[ {code}, %{label} ]" for label, _, code in self.trap_arms)
-        slots = ", ".join(f"[ {slot}, %{label} ]" for label, slot, _ in self.trap_arms)
-        return [
-            "trap:",
-            f"  %trap.slot = phi i32 {slots}",
-            f"  %trap.code = phi i32 {codes}",
-            f"  %trap.p0 = getelementptr i8, ptr %run, i64 {abi.TRAP_INSN}",
-            "  store i32 %trap.slot, ptr %trap.p0, align 4",
-            f"  %trap.p1 = getelementptr i8, ptr %run, i64 {abi.TRAP_CODE}",
-            "  store i32 %trap.code, ptr %trap.p1, align 4",
-            "  ret i64 0",
-        ]
+    def _trap_blocks(self) -> list[str]:
+        lines = []
+        for number, start in enumerate(range(0, len(self.trap_arms), TRAP_ARMS)):
+            trap, arms = _trap_label(number), self.trap_arms[start : start + TRAP_ARMS]
+            codes = ", ".join(f"[ {code}, %{label} ]" for label, _, code in arms)
+            slots = ", ".join(f"[ {slot}, %{label} ]" for label, slot, _ in arms)
+            lines += [
+                f"{trap}:",
+                f"  %{trap}.slot = phi i32 {slots}",
+                f"  %{trap}.code = phi i32 {codes}",
+                f"  %{trap}.p0 = getelementptr i8, ptr %run, i64 {abi.TRAP_INSN}",
+                f"  store i32 %{trap}.slot, ptr %{trap}.p0, align 4",
+                f"  %{trap}.p1 = getelementptr i8, ptr %run, i64 {abi.TRAP_CODE}",
+                f"  store i32 %{trap}.code, ptr %{trap}.p1, align 4",
+                "  ret i64 0",
+            ]
+        return lines
 
     # pieces that instructions are made of
 
@@ -244,7 +248,7 @@ class FunctionLowering:
         if type(value) is Const:
             return self.text.const(64, value.value)
         operand = self.operands[value]
-        return self.text.emit(f"ptrtoint ptr {operand} to i64") if self.regions.is_pointer(value) else operand
+        return self.text.to_int(operand) if self.regions.is_pointer(value) else operand
 
     def as_ptr(self, value: Value) -> str:
         """`value` as a ptr operand."""
@@ -274,10 +278,7 @@ class FunctionLowering:
 
     def trap_unless(self, condition: str, code: abi.Trap, slot: int) -> None:
         """Leave through the trap block unless the i1 `condition` holds."""
-        following = self.text.name(self.label.split(".")[0] + ".")
-        self.text.do(f"br i1 {condition}, label %{following}, label %trap, !prof !1")
-        self.trap_arms.append((self.label, slot, str(int(code))))
-        self.start_block(following)
+        self._leave_unless(condition, slot, str(int(code)))
         self.unit.checks += 1
 
     def propagate_trap(self) -> None:
@@ -285,10 +286,15 @@ class FunctionLowering:
         code = self.text.emit(f"load i32, ptr {self.run_field(abi.TRAP_CODE)}, align 4")
         slot = self.text.emit(f"load i32, ptr {self.run_field(abi.TRAP_INSN)}, align 4")
         ok = self.text.emit(f"icmp eq i32 {code}, 0")
+        self._leave_unless(ok, slot, code)
+
+    def _leave_unless(self, condition: str, slot: int | str, code: str) -> None:
         following = self.text.name(self.label.split(".")[0] + ".")
-        self.text.do(f"br i1 {ok}, label %{following}, label %trap, !prof !1")
+        trap = _trap_label(len(self.trap_arms) // TRAP_ARMS)
+        self.text.do(f"br i1 {condition}, label %{following}, label %{trap}, !prof !1")
         self.trap_arms.append((self.label, slot, code))
-        self.start_block(following)
+        self.text.lines.append(f"{following}:")
+        self.label = following
 
     def spill_fuel(self) -> None:
         """Before a call or return: give the fuel left back to the run."""
@@ -302,10 +308,13 @@ class FunctionLowering:
             given = self.text.emit(f"load i64, ptr {self.run_field(abi.FUEL)}, align 8")
             self.text.do(f"store i64 {given}, ptr %fuel")
 
+    def is_back(self, block: Block, edge: Edge) -> bool:
+        """Whether `edge` of `block` is a back-edge."""
+        return self.order[edge.block] <= self.order[block]
+
     def is_fueled(self, block: Block, edge: Edge) -> bool:
         """Whether going along `edge` spends fuel: a back-edge of a loop without a proved bound."""
-        back = self.order[edge.block] <= self.order[block]
-        if not back:
+        if not self.is_back(block, edge):
             return False
         bound = self.facts.trip_bound(edge.block)
         return bound is None or bound > FUEL_BOUND
@@ -386,3 +395,7 @@ class FunctionLowering:
             return self.text.emit(f"getelementptr i8, ptr {self.operands[pointer]}, i64 {negated}")
         number: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
         return self.text.emit(f"inttoptr i64 {number} to ptr")
+
+
+def _trap_label(number: int) -> str:
+    return f"trap{number}" if number else "trap"

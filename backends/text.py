@@ -6,7 +6,7 @@ it at once. Values are operand texts ("%v12", "7"); their types are known where 
 32-bit operations on 64-bit values would double what LLVM has to read, so what undoes itself is not written:
 
     v1 = zext i32 v0 to i64;  trunc i64 v1 to i32   ->  v0
-    trunc i64 v1 to i32, again in the same block    ->  the one that is there
+    trunc i64 v1 to i32, again in the same block    ->  the one that is there; ptrtoint, too
     v2 = and i64 v1, 63;  and i64 v2, 63            ->  v2
     v4 = icmp eq i64 v3, 0;  select i1 v4, x, y     ->  y, where v3 is known not to be 0
     v4 = icmp eq i64 v3, 0;  xor i1 v4, true        ->  icmp ne i64 v3, 0
@@ -31,12 +31,16 @@ class Text:
         self._count = 0
         self._extended: dict[str, tuple[int, str, bool]] = {}  # wide operand: (bits, narrow operand, signed)
         self._ones: dict[str, int] = {}  # operand: the bits that may be 1
-        self._truncated: dict[tuple[str, int], str] = {}  # of this LLVM block
+        self._truncated: dict[
+            tuple[str, int], str
+        ] = {}  # of this LLVM block, and those that lead to it alone
+        self._numbers: dict[str, str] = {}  # pointer: the address as an integer; as above
         self._nonzero: set[str] = set()
 
     def start_block(self) -> None:
         """What follows is another LLVM block: only what dominates it may be used there."""
         self._truncated.clear()
+        self._numbers.clear()
 
     def note_nonzero(self, operand: str) -> None:
         """`operand` is never 0, wherever it is used."""
@@ -61,6 +65,13 @@ class Text:
     def step(self, pointer: str, offset: int) -> str:
         """The address `offset` bytes after `pointer`."""
         return self.emit(f"getelementptr i8, ptr {pointer}, i64 {offset}") if offset else pointer
+
+    def to_int(self, pointer: str) -> str:
+        """An address as an i64."""
+        number = self._numbers.get(pointer)
+        if number is None:
+            number = self._numbers[pointer] = self.emit(f"ptrtoint ptr {pointer} to i64")
+        return number
 
     def const(self, bits: int, value: int) -> str:
         return str(signed(bits, value))

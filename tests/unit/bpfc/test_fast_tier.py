@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
+import pytest
+
 import bpfc
+from backends.function import TRAP_ARMS
 from backends.registry import host
 from bpfc.codegen import Form, emit
 from bpfc.compile import effective_level
@@ -78,3 +82,44 @@ def test_only_large_functions_of_the_fast_tier_are_compiled_in_a_hurry() -> None
         return b"optnone" in emit(program, maps, options, host(), Form.LLVM)
 
     assert [optnone(2500, "auto"), optnone(2500, "O2"), optnone(300, "O1")] == [True, False, False]
+
+
+def many_loops(count: int) -> str:
+    """Loops one after the other, over numbers and the memory at r1; leaving its bounds traps."""
+    lines = ["r6 = r1", "r8 = *(u8 *)(r1 + 16)", "r7 = *(u64 *)(r1 + 0)", "r0 = 0"]
+    for number in range(count):
+        lines += ["r2 = 0", f"again{number}:", "r0 += r7", "r0 ^= r2", "r7 += 3", "r3 = r6", "r3 += r2"]
+        lines += ["r4 = *(u8 *)(r3 + 0)", f"*(u16 *)(r6 + {number % 31}) = r4", "r0 *= 5", "r2 += 1"]
+        lines.append(f"if r2 < {'r8' if number % 3 else number % 7 + 1} goto again{number}")
+    return "\n".join([*lines, "exit"])
+
+
+def test_many_loops_do_what_the_interpreter_says() -> None:
+    loaded = bpfc.assemble(many_loops(300))
+    insns = loaded.program("main").insns
+    with loaded.start(bpfc.Options(cache=False)) as runtime:
+        assert runtime["main"].compiled.level == "O1"
+        for seed in range(3):
+            memory = bytearray(Random(seed).randbytes(32))
+            memory[16] %= 16
+            expected = bytearray(memory)
+            ret = interpret(insns, expected)
+            result = runtime["main"].run(bytes(memory))
+            assert (result.ret, result.data) == (ret, bytes(expected))
+        with pytest.raises(bpfc.TrapError):
+            runtime["main"].run(bytes(17))
+
+
+def test_llvm_is_given_nothing_that_it_takes_the_square_of_time_for() -> None:
+    loaded = bpfc.assemble(many_loops(300))
+    program = loaded.program("main")
+    options = bpfc.Options(level=effective_level(program, bpfc.Options()))
+    text = emit(program, loaded.maps, options, host(), Form.LOWERED).decode()
+    headers = re.findall(r"^b\d+:.*\n((?:  %\S+ = phi .*\n)+)", text, re.MULTILINE)
+    assert len(headers) >= 300
+    frozen = set(re.findall(r"(%\S+) = freeze ", text))
+    around = re.findall(r"\[ (%\S+), %b\d+", "".join(headers))
+    assert len(frozen & set(around)) >= 600  # two values or three go around each loop
+    traps = re.findall(r"^  %trap\d*\.slot = phi (.*)", text, re.MULTILINE)
+    assert max(arms.count("[") for arms in traps) == TRAP_ARMS
+    assert sum(arms.count("[") for arms in traps) > 300
