@@ -112,7 +112,8 @@ def _own_offsets(running: RunningProgram) -> dict[int, int]:
         for info in running.program.functions
         if any(symbol.name == info.name for symbol in image.functions)
     }
-    for slot in running.branches.insns:
+    are_words = image.target.flags is not None  # then code tests them, and lines tell where
+    for slot in () if are_words else running.branches.insns:
         places = [point.address - image.address for point in running.branches.points(slot)]
         if places:
             found[slot] = min(places)

@@ -16,16 +16,22 @@ from tests.engines import BIG_ENDIAN, EMULATED, HOST, INTERPRETER, on_machine
 
 INTERPRETED = ("test_gd_direct_values.py",)
 CASES = (
+    "test_fc_calls.py",
     "test_fc_programs.py",
     "test_fc_stack.py",
+    "test_fc_tables.py",
     "test_fr_extensions.py",
     "test_fr_libxdp.py",
     "test_fr_threads.py",
     "test_fr_verification.py",
     *INTERPRETED,
     "test_sk_attached.py",
+    "test_sk_insn_arrays.py",
     "test_sk_static_keys.py",
     "test_sk_threads.py",
+    "test_tr_far.py",
+    "test_tr_lifetime.py",
+    "test_tr_packets.py",
     "test_tr_sessions.py",
     "test_tr_trampolines.py",
 )

@@ -41,12 +41,14 @@ def test_entries_are_filled_in_when_the_program_is_loaded() -> None:
         program = runtime["main"]
         assert [entry.xlated_off for entry in view.values()] == [0, DELETED, 3, 5]
         (site,) = program.branches.points(4)
-        assert view[2].jitted_off == site.address - program.image.address
+        if program.image.target.flags is None:
+            assert view[2].jitted_off == site.address - program.image.address
         assert view[0].jitted_off == program.image.address_of("main") - program.image.address
         assert view[3].jitted_off > view[2].jitted_off
         live = view.live
         start = live.layout.values_offset
-        shown = struct.unpack_from("=16I", live.block.view, start)
+        order = ">" if live.host.order == "big" else "<"
+        shown = struct.unpack_from(f"{order}16I", live.block.view, start)
         assert shown[8:12] == (4, 3, view[2].jitted_off, 0)
         assert program.run(b"").ret == 3
 

@@ -19,10 +19,10 @@ import bpfc
 from ir.diagnostics import Diagnostic
 from ir.function_model import U64, Model
 from runtime.epoch import epochs
-from runtime.memory import Pool, near_pool
+from runtime.memory import Pool
 from runtime.native_entry import NativeFunction, function_at_pointer
 from runtime.records import Records
-from runtime.space import host_space
+from runtime.space import Space, host_space
 from runtime.threads import Threads
 from tests.native import load_text
 
@@ -35,7 +35,7 @@ OBJECTS = Path(__file__).parent.parent / "objects"
 SECONDS = float(os.environ.get("BPFC_STORM_SECONDS", "3"))  # the long form: 10
 CYCLES = int(os.environ.get("BPFC_ATTACH_CYCLES", "1000"))  # the long form: 10000
 PACKET = bytes(64)
-NOP = bytes.fromhex("0f1f440000")
+EMULATED_SECONDS = 0.5
 
 CODE = """
 define i64 @f(i64 %a, i64 %b) noinline {
@@ -95,15 +95,17 @@ def number(runtime: Runtime, name: str) -> int:
 
 
 def entry_bytes(program: RunningProgram, function: str) -> bytes:
-    return program.image.block.read(program.image.address_of(function) - program.image.address, 5)
+    point = program.hooks.hook(function).entry.point
+    return program.image.block.read(point.address - program.image.address, point.site.length)
 
 
-def memory_in_use() -> tuple[int, ...]:
+def memory_in_use(space: Space | None = None) -> tuple[int, ...]:
     """Bytes of code and data, records, guards and counts that are taken, once all that was retired is freed."""
     epochs().drain(20)
-    near_pool().allocate_data(1).close()  # data blocks are unmapped when the next one is mapped
-    hooks = host_space().hooks
-    return (near_pool().code.left, near_pool().data.left, hooks.records.in_use, *hooks.threads.left)
+    space = space or host_space()
+    space.pool.allocate_data(1).close()  # data blocks are unmapped when the next one is mapped
+    hooks = space.hooks
+    return (space.pool.code.left, space.pool.data.left, hooks.records.in_use, *hooks.threads.left)
 
 
 @dataclass(slots=True)
@@ -144,15 +146,16 @@ def faults(at: int) -> Iterator[Faults]:
         yield injected
 
 
-def test_tr_18_attaching_without_memory_changes_nothing(targets: Runtime) -> None:
+def test_tr_18_attaching_without_memory_changes_nothing(targets: Runtime, machine: Space) -> None:
     """Each allocation that attaching makes fails once; the image that was there goes on, and nothing is kept."""
     target = targets["calls_f"]
+    nop = entry_bytes(target, "f")
     source = bpfc.load(OBJECTS / "tracers.o")
     with source.start() as before:
         old = before["on_entry"].attach_fentry(target, "f")
         with source.start() as warm, warm["on_exit"].attach_fexit(target, "f"):
             assert run(target) == 5
-        baseline, failed, runs = memory_in_use(), [], 1
+        baseline, failed, runs = memory_in_use(machine), [], 1
         for at in range(1, 100):
             with source.start() as runtime:
                 program = runtime["on_exit"]
@@ -168,16 +171,17 @@ def test_tr_18_attaching_without_memory_changes_nothing(targets: Runtime) -> Non
                 assert run(target) == 5
                 assert number(before, "entries") == runs
                 assert number(runtime, "exits") == 0
-            assert memory_in_use() == baseline
+            assert memory_in_use(machine) == baseline
             failed += injected.failed
         assert {"allocate_code", "allocate_data", "take", "take_count", "take_guard"} <= set(failed)
         old.close()
-    assert entry_bytes(target, "f") == NOP
+    assert entry_bytes(target, "f") == nop
 
 
-def test_tr_18_detaching_succeeds_without_memory(targets: Runtime) -> None:
+def test_tr_18_detaching_succeeds_without_memory(targets: Runtime, machine: Space) -> None:
     """Each allocation that detaching makes fails once, and then all: the program does not run any more."""
     target = targets["calls_f"]
+    nop = entry_bytes(target, "f")
     source = bpfc.load(OBJECTS / "tracers.o")
     with source.start() as one, source.start() as two, source.start() as three:
         for runtime, name in ((one, "on_entry"), (two, "entry_a")):
@@ -185,7 +189,7 @@ def test_tr_18_detaching_succeeds_without_memory(targets: Runtime) -> None:
                 assert run(target) == 5
         with three["on_exit"].attach_fexit(target, "f"):
             assert run(target) == 5
-        baseline = memory_in_use()
+        baseline = memory_in_use(machine)
         for at in (*range(1, 12), 0):
             links = [
                 rt[name].attach_fentry(target, "f") for rt, name in ((one, "on_entry"), (two, "entry_a"))
@@ -199,34 +203,40 @@ def test_tr_18_detaching_succeeds_without_memory(targets: Runtime) -> None:
                     after = [number(one, "entries"), number(two, "order"), number(three, "exits")]
                     running = sum(new != old for new, old in zip(after, before, strict=True))
                     assert running == len(links)
-            assert entry_bytes(target, "f") == NOP
-            assert memory_in_use() == baseline
+            assert entry_bytes(target, "f") == nop
+            assert memory_in_use(machine) == baseline
             assert injected.failed or at == 0 or injected.seen < at
 
 
 @pytest.mark.slow
+@pytest.mark.host_only("about a C function of this process")
 def test_tr_22_a_storm_of_attaching_under_threads_that_call_a_native_function(code: LinkedImage) -> None:
     pointer = ctypes.c_uint64(code.address_of("f"))
     target = function_at_pointer("f", ctypes.addressof(pointer), Model((U64, U64), U64))
     # Safe because the loop is code of the fixture, and the pointer outlives it.
     loops = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(code.address_of("loops"))
-    _storm(target, lambda: loops(ctypes.addressof(pointer), 50_000))
+    _storm(target, lambda: loops(ctypes.addressof(pointer), 50_000), host_space())
     assert pointer.value == code.address_of("f")
 
 
 @pytest.mark.slow
-def test_tr_22_a_storm_of_attaching_under_threads_that_call_a_bpf_function(targets: Runtime) -> None:
+def test_tr_22_a_storm_of_attaching_under_threads_that_call_a_bpf_function(
+    targets: Runtime, machine: Space
+) -> None:
     target = targets["calls_f"]
+    nop = entry_bytes(target, "f")
 
     def call() -> int:
-        rets = target.run_batch([PACKET] * 64, ctx={"ingress_ifindex": 2, "rx_queue_index": 3})
+        rets = target.run_batch(
+            [PACKET] * (64 if machine.is_native else 4), ctx={"ingress_ifindex": 2, "rx_queue_index": 3}
+        )
         return sum(ret != 5 for ret in rets)
 
-    _storm(target, call)
-    assert entry_bytes(target, "f") == NOP
+    _storm(target, call, machine)
+    assert entry_bytes(target, "f") == nop
 
 
-def _storm(target: RunningProgram | NativeFunction, call: object) -> None:
+def _storm(target: RunningProgram | NativeFunction, call: object, machine: Space) -> None:
     """4 threads call, 2 attach and detach an entry and an exit program each; then all memory is back."""
     assert callable(call)
     source = bpfc.load(OBJECTS / "tracers.o")
@@ -262,8 +272,8 @@ def _storm(target: RunningProgram | NativeFunction, call: object) -> None:
                 tracers["on_exit"].attach_fexit(target, function),
             ):
                 call()
-        baseline = memory_in_use()
-        end = time.monotonic() + SECONDS
+        baseline = memory_in_use(machine)
+        end = time.monotonic() + (SECONDS if machine.is_native else EMULATED_SECONDS)
         workers = [threading.Thread(target=work) for _ in range(4)]
         workers += [threading.Thread(target=hook, args=(tracers,)) for tracers in (one, two)]
         for thread in workers:
@@ -272,13 +282,14 @@ def _storm(target: RunningProgram | NativeFunction, call: object) -> None:
             thread.join()
         assert failed == []
         assert sum(wrong) == 0
-        assert memory_in_use() == baseline
+        assert memory_in_use(machine) == baseline
         for tracers in (one, two):
             assert number(tracers, "entries") >= number(tracers, "exits") > 0
         assert len(cycles) >= 12
 
 
 @pytest.mark.slow
+@pytest.mark.host_only("about a C function of this process")
 def test_tr_23_sleepers_return_through_images_of_long_ago(code: LinkedImage) -> None:
     """Again and again, 4 threads sleep in the function under an exit program; that goes and is freed, 50 others come
     and go; then they wake.
@@ -329,6 +340,7 @@ def _sleep_and_wake(waits: Callable[..., int], source: bpfc.Loaded, others: Runt
 
 
 @pytest.mark.slow
+@pytest.mark.host_only("about a C function of this process")
 def test_attaching_and_detaching_again_and_again_leaves_nothing_behind(
     code: LinkedImage, targets: Runtime
 ) -> None:

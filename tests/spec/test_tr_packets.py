@@ -15,6 +15,7 @@ import bpfc
 if TYPE_CHECKING:
     from bpfc.running import Runtime
     from bpfc.running_program import RunningProgram
+    from runtime.space import Space
 
 OBJECTS = Path(__file__).parent.parent / "objects"
 PACKETS = [bytes(range(64)), bytes(range(100, 142)), b"\xff" * 1500]
@@ -44,11 +45,11 @@ def test_a_tracer_sees_packet_queue_and_device(target: RunningProgram, tracers: 
         assert [seen[name] for name in ("seen", "length", "ifindex", "queue")] == [6, 1500, 9, 0]
 
 
-def test_a_tracer_sends_packets_to_python(target: RunningProgram, tracers: Runtime) -> None:
+def test_a_tracer_sends_packets_to_python(target: RunningProgram, tracers: Runtime, machine: Space) -> None:
     with tracers["sends"].attach_fentry(target):
         for packet in PACKETS:
             target.run(packet)
-    mark = struct.pack("=I", 0xABCD)
+    mark = (0xABCD).to_bytes(4, machine.target.byte_order)
     expected = [mark + packet[: len(packet) & 0xFF] for packet in PACKETS]
     events = [bytes(event) for event in tracers.maps["events"]]
     assert [event[: len(wanted)] for event, wanted in zip(events, expected, strict=True)] == expected
@@ -70,6 +71,7 @@ def test_what_is_not_there_is_refused(
     assert (caught.value.diagnostics[0].code, caught.value.errno) == (code, number)
 
 
+@pytest.mark.little_endian("Debian builds it so")
 def test_xdpdump_reports_the_packets_of_a_running_program(
     debian_objects: Path, target: RunningProgram
 ) -> None:
