@@ -41,6 +41,18 @@ WIDE_EDGES: Final = tuple(
 )
 
 
+_EDGE_BYTES: Final = [edge.to_bytes(8, "little") for edge in WIDE_EDGES]
+_FRESH: Final = 4  # random words that bytes are made of, beside the edges
+_OFTEN: Final = 4  # times as likely as an edge each: three words of ten, in all
+
+
+def draw_bytes(random: Random, size: int) -> bytes:
+    """Bytes that make words where operations change, mostly."""
+    fresh = random.randbytes(8 * _FRESH)
+    words = _EDGE_BYTES + [fresh[at : at + 8] for at in range(0, len(fresh), 8)] * _OFTEN
+    return b"".join(random.choices(words, k=-(-size // 8)))[:size]
+
+
 def rows_of(kind: Kind) -> tuple[Row, ...]:
     """The rows of one kind that any program may use."""
     return tuple(row for row in ROWS if row.kind is kind and row.name != "addr_space_cast")
@@ -86,15 +98,24 @@ class Repertoire:
 
 @final
 class Author:
-    """One program being written. `daring`: how likely a statement does what may be unsafe."""
+    """One program being written. `daring`: how likely a statement does what may be unsafe.
+
+    `filled`: how likely each slot of the stack is written before it may be read.
+    """
 
     def __init__(
-        self, random: Random, type: ProgramType, repertoire: Repertoire, daring: float = 0.0
+        self,
+        random: Random,
+        type: ProgramType,
+        repertoire: Repertoire,
+        daring: float = 0.0,
+        filled: float = 1.0,
     ) -> None:
         self.random = random
         self.type = type
         self.repertoire = repertoire
         self.daring = daring
+        self.filled = filled
         self.insns: list[Insn] = []
         self.references: dict[int, Reference] = {}
         self.aims: list[tuple[int, str]] = []  # instructions that name a function, by its name

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, final
 
-from bpfc.testing.author import COMMON, EDGES, NUMBERS, STACK_SIZE, WIDE_EDGES, Author, Repertoire
+from bpfc.testing.author import COMMON, EDGES, NUMBERS, STACK_SIZE, WIDE_EDGES, Author, Repertoire, draw_bytes
 from bpfc.testing.case import Case
 from bpfc.testing.shapes.helpers import HASH, TABLE
 from bpfc.testing.shapes.pointers import DATA_SIZE, ENOUGH, place_of
@@ -33,9 +33,6 @@ TYPES: Final = (
 )
 PRANDOM: Final = 7
 SECTIONS: Final = {ProgramType.UNSPEC: "", ProgramType.XDP: "xdp", ProgramType.SCHED_CLS: "tc"}
-_EDGES: Final = [edge.to_bytes(8, "little") for edge in WIDE_EDGES]
-_FRESH: Final = 4  # random words that an input is made of, beside the edges
-_OFTEN: Final = 4  # times as likely as an edge each: three words of ten, in all
 
 
 @final
@@ -46,6 +43,7 @@ class Style:
     size: int = 8
     inputs: int = 8
     daring: float = 0.0
+    filled: float = 1.0
     repertoire: Repertoire = PLAIN
     types: tuple[ProgramType, ...] = TYPES
 
@@ -67,15 +65,13 @@ def case_of(seed: int, style: Style) -> Case:
 def draw_input(random: Random) -> bytes:
     """A packet or memory: mostly long enough, mostly made of words where operations change."""
     size = random.choice((ENOUGH, ENOUGH, ENOUGH + 1, ENOUGH + 14, 80, 96, 100, 128, 200, 14, 40, ENOUGH - 1))
-    fresh = random.randbytes(8 * _FRESH)
-    words = _EDGES + [fresh[at : at + 8] for at in range(0, len(fresh), 8)] * _OFTEN
-    return b"".join(random.choices(words, k=-(-size // 8)))[:size]
+    return draw_bytes(random, size)
 
 
 def draw_program(random: Random, style: Style) -> Program:
     """A program of one to three functions."""
     type = random.choice(style.types)
-    author = Author(random, type, style.repertoire, style.daring)
+    author = Author(random, type, style.repertoire, style.daring, style.filled)
     _start_main(author)
     author.statements(random.randint(max(style.size // 2, 1), style.size), 0)
     _end_main(author)
@@ -179,6 +175,8 @@ def _start_callee(author: Author) -> None:
 
 def _write_stack(author: Author) -> None:
     for offset in range(-STACK_SIZE, 0, 8):
+        if author.filled < 1 and author.random.random() >= author.filled:
+            continue
         if author.random.random() < 0.5:
             author.put("stx64", R10, author.number(), offset)
         else:

@@ -8,12 +8,11 @@ nothing, for programs that nobody proved safe.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, Literal, Protocol, final
 
-from bpfc.testing.author import WIDE_EDGES
+from bpfc.testing.author import WIDE_EDGES, draw_bytes
 from ir.algebra import Integers, signed
 from ir.context import Pointer as PacketField
 from ir.core import (
@@ -38,10 +37,11 @@ from ir.core import (
     Store,
     Value,
 )
-from ir.isa import Callee, compute
+from ir.isa import Callee
 from ir.kinds import MapType
 from ir.object import Map, ReferenceKind
 from ir.region import RegionKind
+from ir.row_functions import row_functions
 
 U64: Final = (1 << 64) - 1
 FRAME_SIZE: Final = 512
@@ -79,6 +79,9 @@ class Thing:
     writable: bool = True
 
 
+_NOTHING: Final = Thing(0, bytearray(), RegionKind.UNKNOWN)
+
+
 @final
 @dataclass(eq=False, slots=True)
 class Activation:
@@ -106,7 +109,10 @@ class Watcher(Protocol):
 
 @final
 class Run:
-    """One run of a module over `packet`, which is the raw memory if the module has no context."""
+    """One run of a module over `packet`, which is the raw memory if the module has no context.
+
+    `written`: the object that an instruction wrote into last, and which bytes of it, from and up to.
+    """
 
     def __init__(
         self,
@@ -122,7 +128,9 @@ class Run:
         self.order: Literal["big", "little"] = "big" if module.program.big_endian else "little"
         self.steps = 0
         self.things: list[Thing] = []
+        self.written: tuple[Thing, int, int] = (_NOTHING, 0, 0)
         self._algebra = Integers(module.program.big_endian)
+        self._functions = row_functions(module.program.big_endian)
         self._maps = list(module.maps)
         self._values: dict[str, Thing] = {}
         self._elements: dict[str, list[Thing]] = {}
@@ -160,13 +168,8 @@ class Run:
         return self.module.maps[self._maps[number - 1]]
 
     def content(self, size: int) -> bytes:
-        """Bytes that make words where operations change."""
-        random = self.random
-        words = [
-            random.choice(WIDE_EDGES) if random.random() < 0.6 else random.getrandbits(64)
-            for _ in range(-(-size // 8))
-        ]
-        return struct.pack(f"<{len(words)}Q", *words)[:size]
+        """Bytes that nobody decides."""
+        return draw_bytes(self.random, size)
 
     def _call(self, function: Function, arguments: list[int], caller: Activation | None) -> int:
         if self._depth == _DEPTH:
@@ -181,12 +184,19 @@ class Run:
 
     def _run(self, here: Activation) -> int:
         block, values, watchers = here.function.entry, here.values, self.watchers
+        functions = self._functions
         while True:
             for watcher in watchers:
                 watcher.enter(self, here, block)
             for inst in block.insts:
-                result = self._step(inst, here)
-                if result is not None:
+                if type(inst) is Const:
+                    continue
+                if type(inst) is Alu:
+                    x, y = inst.x, inst.y
+                    values[inst] = functions[inst.row.name](
+                        x.value if type(x) is Const else values[x], y.value if type(y) is Const else values[y]
+                    )
+                elif (result := self._step(inst, here)) is not None:
                     values[inst] = result
                 for watcher in watchers:
                     watcher.after(self, here, inst)
@@ -208,7 +218,7 @@ class Run:
         terminator = block.terminator
         if type(terminator) is Branch:
             x, y = self.number(here, terminator.x), self.number(here, terminator.y)
-            return terminator.taken if compute(terminator.row, self._algebra, x, y) else terminator.other
+            return terminator.taken if self._functions[terminator.row.name](x, y) else terminator.other
         if type(terminator) is Jump:
             return terminator.edge
         assert isinstance(terminator, StaticBranch | MayGoto)
@@ -220,15 +230,7 @@ class Run:
 
     def _step(self, inst: Inst, here: Activation) -> int | None:
         """Execute an instruction; its result, None when it has none."""
-        if type(inst) is Alu:
-            values = here.values
-            x = inst.x.value if type(inst.x) is Const else values[inst.x]
-            y = inst.y.value if type(inst.y) is Const else values[inst.y]
-            number: int = compute(inst.row, self._algebra, x, y)
-            return number
         match inst:
-            case Const(value):
-                return value
             case Frame():
                 return here.frame.base + FRAME_SIZE
             case Load():
@@ -238,7 +240,7 @@ class Run:
                 if place is not None:
                     thing, at = place
                     stored = self.number(here, value) & ((1 << 8 * row.size) - 1)
-                    thing.data[at : at + row.size] = stored.to_bytes(row.size, self.order)
+                    self._write(thing, at, stored.to_bytes(row.size, self.order))
                 return None
             case Address():
                 return self._address(inst)
@@ -250,6 +252,11 @@ class Run:
                 return self.random.getrandbits(8 * inst.row.size)
             case _:
                 raise AssertionError(inst)
+
+    def _write(self, thing: Thing, at: int, data: bytes) -> None:
+        end = at + len(data)
+        thing.data[at:end] = data
+        self.written = thing, at, end
 
     def _place(self, inst: Load | Store | Atomic, here: Activation) -> tuple[Thing, int] | None:
         """The object and byte that an access touches, None when there is none."""
@@ -297,7 +304,7 @@ class Run:
         else:
             assert row.meaning is not None
             new = row.meaning(self._algebra, row.bits, old, value)
-        thing.data[at : at + row.size] = new.to_bytes(row.size, self.order)
+        self._write(thing, at, new.to_bytes(row.size, self.order))
         return old
 
     def _address(self, inst: Address) -> int:
