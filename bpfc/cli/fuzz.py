@@ -224,7 +224,8 @@ def _json(store: Store) -> Json:
     from ir.isa import ROWS
 
     totals = store.totals()
-    named = {kind: [n for n in totals if n.startswith(f"{kind}:")] for kind in ("row", "branch", "outcome")}
+    kinds = ("row", "branch", "outcome", "trait")
+    named = {kind: [n for n in totals if n.startswith(f"{kind}:")] for kind in kinds}
     ways = {name.split(":")[1] + name.split(":")[2]: 0 for name in named["branch"]}
     return {
         "campaign": (store.campaign() or {}).get("campaign"),
@@ -233,11 +234,13 @@ def _json(store: Store) -> Json:
         "native_programs": store.distinct(),
         "steps": int(totals.get("steps", 0)),
         "accepted": int(totals.get("accepted", 0)),
+        "proved_programs": store.distinct_proved(),
         "crashes": int(totals.get("crashes", 0)),
         "oracles": _oracles(totals),
         "rows": [len(named["row"]), len(ROWS)],
         "verifier_branches": [len(ways), branches(), len(named["branch"])],
         "outcomes": {name.partition(":")[2]: int(totals[name]) for name in sorted(named["outcome"])},
+        "traits": {name.partition(":")[2]: int(totals[name]) for name in sorted(named["trait"])},
         "finds": [
             {
                 "signature": find.finding.signature,
@@ -270,6 +273,7 @@ def _text(store: Store) -> list[str]:
         ("native executions", said["native_executions"]),
         ("of different programs", said["native_programs"]),
         ("accepted programs", said["accepted"]),
+        ("different ones, every claim compared", said["proved_programs"]),
         ("steps compared", said["steps"]),
         ("crashed processes", said["crashes"]),
     ]
@@ -283,6 +287,13 @@ def _text(store: Store) -> list[str]:
     lines += ["", *indent(table(rows, ("oracle", "cases", "native runs", "CPU s")))]
     outcomes = sorted(said["outcomes"].items(), key=lambda item: -item[1])
     lines += ["", bold("outcomes"), *indent(table([(times, name) for name, times in outcomes[:_SHOWN]]))]
+    if said["traits"]:
+        traits = sorted(said["traits"].items(), key=lambda item: -item[1])
+        lines += [
+            "",
+            bold("of those compared have"),
+            *indent(table([(times, name) for name, times in traits])),
+        ]
     finds = said["finds"]
     lines += ["", bold(f"{sum(not find['known'] for find in finds)} open finds")]
     lines += indent(

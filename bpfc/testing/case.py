@@ -37,6 +37,13 @@ class Case:
         return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
+    def code_digest(self) -> str:
+        """Tells the instructions of programs apart, quickly; one that only refers to other things of a map is the same."""
+        assert self.program is not None, "a case of instructions"
+        code = encode(self.program.insns) + bytes((self.program.type,))
+        return hashlib.blake2b(code, digest_size=8).hexdigest()
+
+    @property
     def size(self) -> int:
         """What a reduction makes smaller: instructions and bytes."""
         insns = len(self.program.insns) if self.program is not None else 0

@@ -39,16 +39,20 @@ class Finding:
 @final
 @dataclass(slots=True)
 class Tally:
-    """What was done. `programs` are digests of those that ran natively; `rows` the rows of all; `seconds` of CPU."""
+    """What was done. `programs` are digests of those that ran natively, `proved` of those that ran as they were proved;
+    `traits` how many of these have what; `rows` the rows of all; `seconds` of CPU.
+    """
 
     cases: int = 0
     seconds: float = 0.0
     native: int = 0
     steps: int = 0
     programs: set[str] = field(default_factory=set)
+    proved: set[str] = field(default_factory=set)
     accepted: int = 0
     rows: set[str] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
+    traits: Counter[str] = field(default_factory=Counter)
 
     def saw(self, program: Program) -> None:
         """Note the rows of a program."""
@@ -77,6 +81,7 @@ class Oracle:
     """`share`: how many of a campaign's cases it gets, beside the others. `lacks` says what is missing here, '' when nothing.
 
     `company` prepares many cases at once, for which that costs less, and gives what judges each of them then.
+    `is_python`: judged in Python alone, where no case kills the process.
     """
 
     name: str
@@ -86,6 +91,7 @@ class Oracle:
     share: int = 1
     lacks: Callable[[Surroundings], str] = lambda surroundings: ""
     company: Callable[[Sequence[Case], Surroundings], Judge] | None = None
+    is_python: bool = False
 
 
 def judge(oracle: Oracle, case: Case, tally: Tally, surroundings: Surroundings) -> Finding | None:

@@ -31,7 +31,8 @@ from bpfc.testing.reduce import reduce
 from bpfc.testing.registry import ORACLES
 
 MOST_REDUCED: Final = 4  # finds of one signature that a shard reduces; later ones are counted
-COVERED_EVERY: Final = 64  # one of how many cases is traced for coverage
+COVERED_EVERY: Final = 256  # one of how many cases is traced for coverage
+TOLD_TOGETHER: Final = 64  # cases in a row of an oracle in Python that are told as one
 TELL_EVERY: Final = 10.0  # seconds
 TOGETHER: Final = 48  # cases that are prepared at once, by oracles that can
 
@@ -70,29 +71,43 @@ def run(order: Order, out: TextIO) -> None:
     coverage = Coverage()
     rows: set[str] = set()
     prepared: dict[int, Oracle] = {}
+    told = order.first
+    tally = Tally()
     end = time.monotonic() + order.seconds
     current = os.open(order.place, os.O_RDWR | os.O_CREAT, 0o600)
     seed = order.first
     while seed < order.first + order.count and time.monotonic() < end:
         oracle = taking_turns[seed % len(taking_turns)]
-        before, tally = time.process_time(), Tally()
+        before = time.process_time()
         case = oracle.draw(seed)
         if oracle.company is not None and seed >= order.alone and seed not in prepared:
             cases = _company(oracle, taking_turns, seed, order.first + order.count)
             _write_down(current, oracle.name, to_json(case), cases[-1].seed)
             judge_one = oracle.company(cases, surroundings)
             prepared = {each.seed: replace(oracle, judge=judge_one) for each in cases}
-        _write_down(current, oracle.name, to_json(case))
+        if oracle.is_python and seed >= order.alone:
+            if seed == told:
+                _write_down(current, oracle.name, to_json(case), seed + TOLD_TOGETHER - 1)
+        else:
+            _write_down(current, oracle.name, to_json(case))
         oracle = prepared.get(seed, oracle)
         with coverage if seed % COVERED_EVERY == 0 and oracle.name == "claims" else nullcontext():
             finding = judge(oracle, case, tally, surroundings)
-        tally.seconds = time.process_time() - before
+        tally.seconds += time.process_time() - before
         if finding is not None:
             finds.add(ORACLES[oracle.name], case, finding)
         seed += 1
+        is_last = (
+            seed == order.first + order.count or taking_turns[seed % len(taking_turns)].name != oracle.name
+        )
+        if oracle.is_python and finding is None and seed - told < TOLD_TOGETHER and not is_last:
+            continue
         tally.rows -= rows
         rows |= tally.rows
-        # After every case, so that nothing is lost when the next one kills the process.
+        # After every case that could have killed the process, so that nothing is lost when the next one does.
+        _tell(out, seed, oracle.name, tally, finds, coverage)
+        told, tally = seed, Tally()
+    if seed > told:
         _tell(out, seed, oracle.name, tally, finds, coverage)
     _say(out, {"done": True})
     os.close(current)
@@ -160,7 +175,9 @@ def _tell(out: TextIO, seed: int, oracle: str, tally: Tally, finds: _Finds, cove
         "steps": tally.steps,
         "accepted": tally.accepted,
         "outcomes": dict(tally.outcomes),
+        "traits": dict(tally.traits),
         "programs": sorted(tally.programs),
+        "proved": sorted(tally.proved),
         "rows": sorted(tally.rows),
         "repeated": finds.repeated,
         "branches": coverage.taken(),

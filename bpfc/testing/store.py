@@ -4,6 +4,7 @@ campaign   one row: oracles, archs, shard size, when it began
 shards     first seed, count, how far it is (next), whether done
 totals     one number by name; outcomes and rows too (outcome:..., row:..., branch:...)
 programs   digests of programs that ran natively
+proved     digests of programs that ran as they were proved, every claim compared
 finds      by signature: the smallest case, how often it was seen, whether it is known
 """
 
@@ -29,6 +30,7 @@ create table if not exists shards (
     first integer primary key, count integer not null, next integer not null, done integer not null default 0);
 create table if not exists totals (name text primary key, value real not null);
 create table if not exists programs (digest integer primary key);
+create table if not exists proved (digest integer primary key);
 create table if not exists finds (signature text primary key, times integer not null, size integer not null,
     known integer not null default 0, find text not null);
 """
@@ -125,9 +127,9 @@ class Store:
                 (result["next"], result["done"], shard[0]),
             )
         self._count(result["totals"])
-        self._db.executemany(
-            "insert or ignore into programs values (?)", ((_number(each),) for each in result["programs"])
-        )
+        for table in ("programs", "proved"):
+            digests = ((_number(each),) for each in result[table])
+            self._db.executemany(f"insert or ignore into {table} values (?)", digests)
         for find in result["finds"]:
             self._find(Find.from_json(find))
         for signature, times in result["repeated"].items():
@@ -181,7 +183,14 @@ class Store:
 
     def distinct(self) -> int:
         """How many different programs ran natively."""
-        count: int = self._db.execute("select count(*) from programs").fetchone()[0]
+        return self._number_of("programs")
+
+    def distinct_proved(self) -> int:
+        """How many different programs ran with every claim of their proof compared."""
+        return self._number_of("proved")
+
+    def _number_of(self, table: str) -> int:
+        count: int = self._db.execute(f"select count(*) from {table}").fetchone()[0]
         return count
 
 

@@ -43,7 +43,8 @@ class NotStartedError(RuntimeError):
 def supervise(order: Mapping[str, Any]) -> dict[str, Any]:
     """Do an order (the fields of shard.Order but `place` and `alone`) to its end; what it came to:
 
-    {first, next, done, totals: {name: number}, programs: [digest], finds: [find], repeated: {signature: times}}
+    {first, next, done, totals: {name: number}, programs: [digest], proved: [digest], finds: [find],
+    repeated: {signature: times}}
     """
     return _Supervisor(order).run()
 
@@ -68,6 +69,7 @@ class _Supervisor:
         self.next = self.first
         self.totals: dict[str, float] = defaultdict(int)
         self.programs: set[str] = set()
+        self.proved: set[str] = set()
         self.finds: list[dict[str, Any]] = []
         self.repeated: Counter[str] = Counter()
         self.signatures: set[str] = set()  # of deaths
@@ -90,6 +92,7 @@ class _Supervisor:
             "done": self.next >= self.last,
             "totals": dict(self.totals),
             "programs": sorted(self.programs),
+            "proved": sorted(self.proved),
             "finds": self.finds,
             "repeated": dict(self.repeated),
         }
@@ -167,11 +170,14 @@ class _Supervisor:
             self.totals[f"{name}:{tally['oracle']}"] += tally[name]
         for name, times in tally["outcomes"].items():
             self.totals[f"outcome:{name}"] += times
+        for name, times in tally["traits"].items():
+            self.totals[f"trait:{name}"] += times
         for row in tally["rows"]:
             self.totals[f"row:{row}"] += 1
         for way in tally["branches"]:
             self.totals[f"branch:{way}"] += 1
         self.programs.update(tally["programs"])
+        self.proved.update(tally["proved"])
         self.repeated.update(tally["repeated"])
 
     def _died(self, place: Path, status: int, errors: str) -> None:
@@ -184,13 +190,13 @@ class _Supervisor:
                 return
             raise NotStartedError(f"a shard did not start (status {status}): {errors[-2000:].strip()}")
         oracle, said, last = current
-        if last is not None:
-            self.order["alone"] = last + 1  # which of them it was comes out when each is judged alone
-            return
         case = from_json(said)
         if is_killed and case.seed not in self.killed:
             self.killed.add(case.seed)
             self.totals["outcome:killed from outside"] += 1
+            return
+        if last is not None:
+            self.order["alone"] = last + 1  # which of them it was comes out when each is judged alone
             return
         number = signal.SIGALRM if self.hangs else -status
         finding = death(oracle, number) if status < 0 else _broken(oracle, status, errors)

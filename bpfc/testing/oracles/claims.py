@@ -10,17 +10,19 @@ from bpfc.testing.case import LICENSE, Case
 from bpfc.testing.claims import Claims
 from bpfc.testing.oracle import Finding, Oracle, Surroundings, Tally, row_at
 from bpfc.testing.spread import Contradiction, Left, Run
+from bpfc.testing.traits import traits_of
 from ir.core import Module
 from ir.lift import lift
 from ir.verify.prove import EFFORTS, verify
 
-SAFE: Final = Style(size=4, inputs=6)
-DARING: Final = Style(size=4, inputs=6, daring=0.12)
+# Little of the stack is written at first, for what is not, holds anything in a run.
+SAFE: Final = Style(size=3, inputs=4, filled=0.3)
+DARING: Final = Style(size=3, inputs=4, daring=0.12, filled=0.3)
 
 
 def draw(seed: int) -> Case:
-    """Every other program does now and then what may be unsafe."""
-    return case_of(seed, Random(seed + 1).choice((DARING, SAFE)))
+    """Every third program does now and then what may be unsafe."""
+    return case_of(seed, SAFE if seed % 3 else DARING)
 
 
 def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | None:
@@ -41,6 +43,8 @@ def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | Non
         tally.outcomes[f"refused {report.diagnostics[0].code}"] += 1
         return None
     tally.accepted += 1
+    tally.proved.add(case.code_digest)
+    tally.traits.update(traits_of(module, attempts[-1]))
     return _run(case, module, attempts[-1], tally)
 
 
@@ -62,5 +66,5 @@ def _run(case: Case, module: Module, claims: Claims, tally: Tally) -> Finding | 
 
 
 ORACLE: Final = Oracle(
-    "claims", "what *prove* claims holds at every instruction of a run", draw, judge, share=12
+    "claims", "what *prove* claims holds at every instruction of a run", draw, judge, share=12, is_python=True
 )

@@ -42,4 +42,6 @@ def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | Non
     return None
 
 
-ORACLE: Final = Oracle("facts", "what lowering is told was proved is so", draw, judge, share=4)
+ORACLE: Final = Oracle(
+    "facts", "what lowering is told was proved is so", draw, judge, share=4, is_python=True
+)
