@@ -245,15 +245,20 @@ class _Flow:
     def _forbid(self, span: Span) -> None:
         """Forbid each insn of `span` that reads a register which some path to it leaves uninitialised."""
         structure, known = self.structure, span.initialized
+        taken: dict[int, int] = {}  # register -> the slot of the call that it was lost in
         for i in range(span.first, span.last + 1):
             reads, killed, made = self.effects[i]
             missing = reads & ~known
             if missing:
                 register = (missing & -missing).bit_length() - 1
                 said = f"register r{register} is read before it is written"
+                if register in taken:
+                    said = f"register r{register} is read after the call at insn {taken[register]}, which keeps r6 to r9 only"
                 at = structure.program.location(structure.starts[i])
                 problem = Diagnostic("uninitialized-register", said, at, errno=EACCES)
                 structure.forbidden[i] = missing, problem
+            if killed:
+                taken = dict.fromkeys(ARGUMENT_REGISTERS, structure.starts[i])
             known = (known | reads) & ~killed | made
 
     def _flow_live(self, summaries: list[Summary]) -> None:

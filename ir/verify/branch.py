@@ -108,6 +108,12 @@ def _learn(state: State, value: Value, old: Scalar, now: Scalar) -> None:
         if both is None or both is found:
             return
         state.known[root] = both
+        now, offset = both, 0
+    for other, (symbol, distance) in state.alias.items():
+        fact = state.known.get(other, ANY)
+        if symbol is root and other is not value and type(fact) is Scalar:
+            far = SCALARS.add(64, now, SCALARS.const(64, distance - offset))
+            state.known[other] = meet(fact, far) or fact
     for other, fact in state.known.items():
         if type(other) is not Alu or other.x is not root or other is value or type(fact) is not Scalar:
             continue

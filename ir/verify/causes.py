@@ -20,7 +20,7 @@ from ir.functions import called_slot
 from ir.helpers import helper_by_id
 from ir.isa import Callee, Insn, Kind, jump_distance, row_of
 from ir.object import Program
-from ir.register_flow import fixed_effects
+from ir.register_flow import fixed_effects, is_poison
 from ir.verify.held import Held
 from ir.verify.refusal import Refused
 from ir.verify.state import Trail
@@ -30,6 +30,7 @@ MOST: Final = 10
 _MOST_VALUES: Final = 40
 _MOST_BRANCHES: Final = 400  # looked at, latest first
 _LOCKS: Final = frozenset(("bpf_spin_lock", "bpf_rcu_read_lock", "bpf_preempt_disable"))
+_NO_POINTERS: Final = frozenset(("not-a-pointer", "bad-argument"))
 _RESOURCES: Final = frozenset(("reference-leak", "lock-held", "section-open"))
 
 
@@ -46,8 +47,17 @@ def causal_path(subject: Subject, refused: Refused) -> tuple[Cause, ...]:
         found |= branches(trail, lambda _: True)
     else:
         found |= branches(trail, lambda branch: slicer.is_about(branch, values))
+    if (loser := loser_of(subject, refused)) is not None:
+        found[loser] = "made invalid here"
     found.pop(refused.at, None)
     return tuple(Cause(program.location(at), text_at(program, at), found[at]) for at in sorted(found)[-MOST:])
+
+
+def loser_of(subject: Subject, refused: Refused) -> int | None:
+    """The slot of the call that made invalid what was taken for a pointer; None where it never was one."""
+    if refused.state is None or refused.culprit is None or refused.code not in _NO_POINTERS:
+        return None
+    return subject.loser(refused.state.of(refused.culprit))
 
 
 def text_at(program: Program, slot: int) -> str:
@@ -57,6 +67,8 @@ def text_at(program: Program, slot: int) -> str:
         return ""
     insn = program.insns[number]
     name = callee_name(program, slot, insn)
+    if name and row_of(insn).callee is Callee.KFUNC:
+        return f"call {name}"
     comment = reference_comment(program.references.get(slot)) if not name else ""
     return format_insn(insn, name) + comment
 
@@ -172,6 +184,8 @@ def acquisitions(subject: Subject, held: Held) -> dict[int, str]:
 def callee_name(program: Program, slot: int, insn: Insn) -> str:
     """The name of the helper, kernel function or subprogram that `insn` calls or takes the address of; else ''."""
     reference, target = program.references.get(slot), called_slot(insn, slot)
+    if is_poison(row_of(insn), insn):
+        return "(unresolved)"
     if target is not None:
         function = program.function_at(target)
         return function.name if function is not None and function.start == target else ""

@@ -443,7 +443,7 @@ class Walk:
             if function not in self.explorer.called:
                 self.explorer.called.append(function)
             if function.name in self.explorer.moving:
-                state.forget_packets()
+                state.forget_packets(self.explorer.subject.lost(call.at))
             return [state]
         return [self.resume(call, done) for done in self.enter_function(state, function, list(call.args))]
 
@@ -457,6 +457,8 @@ class Walk:
             arg: Value | Known = args[position] if position < len(args) else ANY
             known = arg if isinstance(arg, Scalar | Pointer) else state.of(arg)
             inner.known[param] = known
+            if type(known) is Scalar and arg is not known and arg in args[:position]:
+                inner.alias[param] = function.params[args.index(arg)], 0  # one value, twice
             if type(known) is Pointer and known.symbol is not None and known.area.length is not None:
                 room = state.rooms.get((known.symbol, known.area.length))
                 if room is not None:

@@ -138,6 +138,8 @@ def check_call(steps: Steps, state: State, call: Call, name: str, arguments: Seq
         except Refused as refused:
             refused.message = f"{name}: argument {position + 1}: {refused.message}"
             refused.culprit = refused.culprit or value
+            if refused.code == "bad-argument":
+                refused.hint = refused.hint or "pass what the function's type says"
             raise
     note_writes(steps, state, passed)
     state.known[call] = ANY

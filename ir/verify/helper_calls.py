@@ -93,13 +93,13 @@ def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passe
     field = _check_exchange(subject, state, call, passed) if helper.name == "kptr_xchg" else None
     note_writes(steps, state, passed)
     if passed.released is not None:
-        release(state, passed.released, GONE if subject.unprivileged else ANY)
+        release(state, passed.released, GONE if subject.unprivileged else subject.lost(call.at))
     if passed.released_dynptr is not None:
         release_dynptr(state, passed.released_dynptr)
     if passed.new_dynptr is not None:
         _start_dynptr(steps, state, call, helper, passed)
     if helper.changes_packet or (helper.name == "dynptr_write" and passed.views_skb):
-        state.forget_packets()
+        state.forget_packets(subject.lost(call.at))
     _lock(subject, state, helper, passed)
     if field is not None:
         state.known[call] = _exchanged(subject, state, call, field)

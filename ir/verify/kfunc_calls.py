@@ -87,12 +87,14 @@ def call_kfunc(steps: Steps, state: State, call: Call, kfunc: Kfunc) -> Passed:
         except Refused as refused:
             refused.message = f"{kfunc.name}: argument {number + 1}: {refused.message}"
             refused.culprit = refused.culprit or call.args[number]
+            if refused.code == "bad-argument":
+                refused.hint = refused.hint or "pass what the kernel function's type says"
             raise
     note_writes(steps, state, passed)
     if passed.released is not None:
-        release(state, passed.released)
+        release(state, passed.released, steps.subject.lost(call.at))
     if "packet" in kfunc.flags:
-        state.forget_packets()
+        state.forget_packets(steps.subject.lost(call.at))
     if passed.locked is not None and "unlock" in kfunc.flags:
         give_back_lock(steps.subject, state, passed.locked, lock_kind(kfunc))
     if passed.given is not None:

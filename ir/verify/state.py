@@ -222,11 +222,11 @@ class State:
                     break
                 holder = holder.outer
 
-    def forget_packets(self) -> None:
-        """The packet may have moved: nothing is known of pointers into it, here and in the callers."""
+    def forget_packets(self, gone: Known = ANY) -> None:
+        """The packet may have moved: pointers into it are `gone`, here and in the callers."""
         for value, known in self.known.items():
             if type(known) is Pointer and _is_of_packet(known.area):
-                self.known[value] = ANY
+                self.known[value] = gone
         if self.packet is not None:
             for area in (self.packet, self.packet.meta):
                 if area is not None and area.length is not None:
@@ -235,7 +235,7 @@ class State:
         self.packet = None
         if self.outer is not None:
             self.outer = self.outer.copy()
-            self.outer.forget_packets()
+            self.outer.forget_packets(gone)
 
     def forget_area(self, area: Area, gone: Known = ANY) -> None:
         """`area` is no more: pointers into it and what lives by it are `gone`, here and in the callers."""

@@ -135,7 +135,7 @@ class Steps:
                 field.kind in _DEFERRED and subject.type is not ProgramType.SOCKET_FILTER
             ):
                 said = f"map '{map_.name}' with a {field.kind} in a {subject.type.name} program"
-                raise Refused("map-type", said)
+                raise Refused("map-type", said, None, "use such a map in programs of another type")
         if reference.kind is _MAP:
             return start_of(subject.map_area(map_))
         if not 0 <= reference.offset <= map_.value_size:

@@ -14,9 +14,10 @@ from ir.kinds import MapType, ProgramType
 from ir.object import Map
 from ir.verify.contexts import ContextRules, rules_of
 from ir.verify.fields import SpecialField, find_special_fields
+from ir.verify.scalar import Scalar
 from ir.verify.targets import Target, find_target
 from ir.verify.transfer import ScalarAlgebra
-from ir.verify.values import Area, AreaKind
+from ir.verify.values import ANY, Area, AreaKind, Known
 from ir.verify.writable_members import writable_ranges
 
 FRAME_SIZE: Final = 512
@@ -60,12 +61,24 @@ class Subject:
         self.guards: dict[
             Alu, tuple[object, ...]
         ] = {}  # what each sum of an unprivileged program is guarded for
+        self._lost: dict[int, Scalar] = {}
         self._areas: dict[Hashable, Area] = {}
         self._special: dict[str, tuple[SpecialField, ...]] = {}
         self._object_fields: dict[int, tuple[SpecialField, ...]] = {}
         self._functions: dict[Area, tuple[str, ...]] = {}
         self._symbols: dict[tuple[Area, int, int], Param] = {}
         self._writable: dict[int, tuple[tuple[int, int], ...]] = {}
+
+    def lost(self, slot: int) -> Scalar:
+        """What pointers are that the call at `slot` made invalid: numbers of which nothing is known, of its own."""
+        found = self._lost.get(slot)
+        if found is None:
+            found = self._lost[slot] = Scalar(64, 0, ANY.mask, ANY.umin, ANY.umax, ANY.smin, ANY.smax, None)
+        return found
+
+    def loser(self, known: Known) -> int | None:
+        """The slot of the call that `known` was `lost` by; None when it is something else."""
+        return next((slot for slot, lost in self._lost.items() if lost is known), None)
 
     @cached_property
     def kernel(self) -> Btf | None:

@@ -105,3 +105,47 @@ def test_a_wide_load_that_nobody_bound_is_refused() -> None:
     insns = (Insn(0x18, 1, 1, 0, 7), *program.insns[1:])
     report = verify_program(source, replace(program, insns=insns))
     assert [found.code for found in report.diagnostics] == ["bad-map-descriptor"]
+
+
+STALE = """
+    r6 = r1
+    r7 = *(u32 *)(r1 + 0)
+    r3 = *(u32 *)(r1 + 4)
+    r4 = r7
+    r4 += 14
+    if r4 > r3 goto out
+    r1 = r6
+    r2 = -4
+    call 44
+    r0 = *(u8 *)(r7 + 12)
+out:
+    r0 = 2
+    exit
+"""
+
+
+def test_a_pointer_from_before_the_packet_moved_is_told_from_a_number() -> None:
+    (found,) = bpfc.assemble(STALE, type=ProgramType.XDP).verify()["main"].diagnostics
+    assert found.code == "not-a-pointer"
+    assert "through a pointer that 'call bpf_xdp_adjust_head' at insn 8 made invalid" in found.message
+    assert found.why is not None
+    assert [cause.assembly for cause in found.why.causes if cause.remark == "made invalid here"] == [
+        "call bpf_xdp_adjust_head"
+    ]
+
+
+def test_a_register_that_a_call_took_is_told_from_one_never_written() -> None:
+    (found,) = (
+        bpfc.assemble("r2 = 1\ncall 5\nr0 = r2\nexit", type=ProgramType.XDP).verify()["main"].diagnostics
+    )
+    assert found.message == "register r2 is read after the call at insn 1, which keeps r6 to r9 only"
+    (found,) = bpfc.assemble("call 5\nr0 = r7\nexit", type=ProgramType.XDP).verify()["main"].diagnostics
+    assert found.message == "register r7 is read before it is written"
+
+
+def test_a_refused_call_of_a_kernel_function_names_it() -> None:
+    report = bpfc.load(ROOT / "tests/objects/own_kfuncs.o").verify()
+    (found,) = next(one.diagnostics for one in report.values() if one.diagnostics)
+    assert found.why is not None
+    assert found.why.assembly.startswith("call ")
+    assert "kfunc(" not in found.why.assembly
