@@ -16,7 +16,6 @@ from tests.engines import BIG_ENDIAN, EMULATED, HOST, INTERPRETER, on_machine
 
 INTERPRETED = ("test_gd_direct_values.py",)
 CASES = (
-    "test_fc_calls.py",
     "test_fc_programs.py",
     "test_fc_stack.py",
     "test_fc_tables.py",
