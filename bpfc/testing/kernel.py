@@ -97,15 +97,22 @@ def load_program(
     flags: int = 0,
     attach_type: int = 0,
     license: str = "GPL",
+    attach_btf_id: int = 0,
+    explains: bool = True,
 ) -> Iterator[int]:
-    """The descriptor of an accepted program, closed at the end; raises KernelError with the log."""
+    """The descriptor of an accepted program, closed at the end; raises KernelError, with the log if it `explains`.
+
+    `attach_btf_id`: the kernel's type that a program of tracing is attached to.
+    """
     code = encode(insns, sys.byteorder == "big")
     text, terms = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(license.encode())
     head = struct.pack("=2I2Q", type, len(code) // 8, _address(text), _address(terms))
-    rest = struct.pack("=2I16x2I", 0, flags, 0, attach_type)
+    rest = struct.pack("=2I16x2I36xI", 0, flags, 0, attach_type, attach_btf_id)
     try:
         descriptor, _ = bpf(Command.PROG_LOAD, head + struct.pack("=2IQ", 0, 0, 0) + rest, "load program")
     except KernelError:
+        if not explains:
+            raise
         log = ctypes.create_string_buffer(_LOG_SIZE)
         loud = head + struct.pack("=2IQ", 1, _LOG_SIZE, _address(log)) + rest
         descriptor, _ = bpf(Command.PROG_LOAD, loud, "load program", log)

@@ -172,6 +172,14 @@ def _check_arguments(
     if offset % _WORD or offset // _WORD >= count:
         said = f"{what} at offset {offset} of a context of {count} arguments"
         raise Refused("context-access", said, base)
+    btf, type_id = subject.kernel, subject.target.arguments[offset // _WORD]
+    if (
+        size != _WORD
+        and btf is not None
+        and type_id
+        and isinstance(btf.type(btf.strip(type_id)), PointerType)
+    ):
+        raise Refused("context-access", f"{what} of an argument that is a pointer, at offset {offset}", base)
 
 
 def _argument(subject: Subject, offset: int, size: int, inst: Value, plain: Known) -> Known:

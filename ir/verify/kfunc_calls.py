@@ -48,6 +48,7 @@ _OWNED: Final = frozenset(
 )
 _PROTECTED: Final = ("task iterator", "css iterator")
 _LEFT: Final = ", whose section has ended"
+_SESSIONS: Final = (AttachType.TRACE_KPROBE_SESSION, AttachType.TRACE_UPROBE_SESSION)
 _NEW: Final = "___init"  # of a type that no program may take for another
 _MEMORY: Final = frozenset(("mem", "out", "rw", "opt"))
 _OBJECTS: Final = frozenset((*(AreaKind.BTF, AreaKind.SOCKET, AreaKind.SOCKET_COMMON, AreaKind.TCP_SOCKET),))
@@ -63,6 +64,8 @@ def find_kfunc(subject: Subject, call: Call) -> Kfunc:
         raise Refused("helper-unavailable", said)
     if "iterator" in found.flags and subject.attach_type is not AttachType.TRACE_ITER:
         raise Refused("helper-unavailable", f"{found.name} is for iterators only")
+    if "session" in found.flags and subject.attach_type not in _SESSIONS:
+        raise Refused("helper-unavailable", f"{found.name} is for sessions of probes only")
     if not subject.is_gpl:
         raise Refused("gpl-only", f"{found.name} is for programs with a GPL-compatible license")
     if "sleeps" in found.flags and not subject.program.is_sleepable:

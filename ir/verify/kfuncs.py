@@ -21,8 +21,8 @@ Results besides: `slice` (as many bytes as the last size, read only; `slicerw` w
 type whose number is the second argument), `object` (of the type that was named), `element` (a node of the root), `again`
 (what was counted).
 Flags: `acquire` (the result has to be released), `sleeps`, `rcu+` `rcu-` `preempt+` `preempt-` (sections), `start` `step`
-`stop` (of iterators), `iterator` (for programs that iterate), `throws` (does not return), `locked` (may be called under a
-lock), `rcu` (the result lives in an RCU section), `protected` (is called in one), `trylock` `unlock` (of a reslock).
+`stop` (of iterators), `iterator` `session` (for programs of that sort), `throws` (does not return), `locked` (may be called
+under a lock), `rcu` (the result lives in an RCU section), `protected` (is called in one), `trylock` `unlock` (of a reslock).
 """
 
 from __future__ import annotations
@@ -230,8 +230,8 @@ bbr_min_tso_segs(btf:sock) -> int
 bbr_set_state(btf:sock, any) -> void
 """
 _SESSION: Final = """
-bpf_session_is_return() -> int
-bpf_session_cookie() -> word8
+bpf_session_is_return() -> int session
+bpf_session_cookie() -> word8 session
 """
 _ITERATED: Final = "bpf_sock_destroy(anysk) -> int iterator"
 
