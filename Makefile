@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 TIME ?= 30m
+SEED ?= 1
 CLANG ?= clang
 BPF_CPU ?= v3
 DEBIAN_OBJECTS := $(or $(BPFC_DEBIAN_OBJECTS),.cache/debian)
@@ -18,7 +19,7 @@ OBJECTS := $(patsubst %.c,%.o,$(wildcard tests/objects/*.c tests/golden/verify/*
 MICROS := $(patsubst %.c,%.o,$(filter-out %/native.c,$(wildcard benchmarks/programs/*.c))) \
 	$(addprefix benchmarks/programs/random_,1k.o 4k.o 16k.o)
 
-.PHONY: help run demo trace test lint check bless objects bench fuzz maps plants clean
+.PHONY: help run demo trace test lint check bless objects bench fuzz maps sprinkle plants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +69,9 @@ bench: $(DEV) ## measure, as ratios within one run; JSON and a page with charts 
 fuzz: $(DEV) ## run the property tests for long, then a campaign over all oracles (TIME=30m)
 	$(BIN)/python -m pytest tests/property -n $(JOBS) --hypothesis-profile=fuzz
 	$(BIN)/bpfc fuzz all -j $(JOBS) --time $(TIME) --dir .cache/fuzz-$$(date +%s)
+
+sprinkle: $(DEV) ## every test with static branches to cold code in whatever it compiles or verifies (SEED=1)
+	BPFC_SPRINKLE=$(SEED) $(BIN)/python -m pytest -n $(JOBS)
 
 maps: $(DEV) ## a million operations of each type of map: as in the kernel, from programs and the host; in order under threads
 	BPFC_MAP_OPERATIONS=1000000 $(BIN)/python -m pytest -q tests/property/test_map_programs.py tests/property/test_map_views.py \

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import struct
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -100,7 +101,7 @@ class CodeBlock:
         store, because CPython packs an item by a memcpy of a constant 1, 4 or 8 bytes, which compilers turn
         into one move, and words are aligned: blocks start at 16-byte boundaries or further apart.
         """
-        size = self.size // 8 * 8
+        size = self.size - self.size % struct.calcsize(format)
         return memoryview((ctypes.c_uint8 * size).from_address(self.alias)).cast("B").cast(format)
 
     def close(self) -> None:

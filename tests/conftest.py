@@ -14,6 +14,7 @@ from runtime.kernel import bpf_refusal
 from tests.sprinkling import sprinkle_everything
 
 ROOT = Path(__file__).parent.parent
+SPRINKLE = os.environ.get("BPFC_SPRINKLE", "")
 
 SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
@@ -30,7 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip tests marked `kernel` where the running kernel does not let us call bpf(2)."""
+    """Skip `kernel` tests where the running kernel does not let us call bpf(2), `unsprinkled` ones under BPFC_SPRINKLE."""
+    if item.get_closest_marker("unsprinkled") and SPRINKLE:
+        pytest.skip("what it says is not so with other code between")
     if item.get_closest_marker("kernel") and not may_call_bpf():
         pytest.skip("bpf(2) is not permitted here")
 
@@ -46,12 +49,11 @@ def fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def sprinkled() -> Iterator[None]:
     """With BPFC_SPRINKLE=SEED, static branches that are off in every program: what tests expect must not change."""
-    seed = os.environ.get("BPFC_SPRINKLE")
-    if seed is None:
+    if not SPRINKLE:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        sprinkle_everything(patch, seed)
+        sprinkle_everything(patch, SPRINKLE)
         yield
 
 

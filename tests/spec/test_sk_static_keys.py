@@ -346,6 +346,7 @@ def test_sk_18_bad_sets_are_refused_and_a_set_has_one_program() -> None:
         assert caught.value.errno == errno.EBUSY
 
 
+@pytest.mark.unsprinkled
 def test_tracked_instructions_have_the_places_of_their_code() -> None:
     text = "*(u32 *)(r10 - 4) = r2\nr0 = *(u32 *)(r10 - 4)\nr0 *= r0\nif r0 > 77 goto +1\nr0 ^= 5\nexit"
     with bpfc.assemble(text).start(Options(level="O0")) as runtime:

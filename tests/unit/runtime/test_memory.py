@@ -57,6 +57,11 @@ def both_writable_and_executable() -> list[str]:
     return [line for line in lines if "w" in line.split()[1] and "x" in line.split()[1]]
 
 
+def test_words_reach_as_far_as_whole_ones_of_their_width_do(pool: Pool) -> None:
+    with pool.allocate_code(68, at=PLACE) as block:
+        assert [len(block.words(format)) for format in ("B", "I", "Q")] == [68, 17, 8]
+
+
 def test_what_is_written_at_the_alias_runs(pool: Pool) -> None:
     block = pool.allocate_code(64)
     block.write(0, RETURN_1)
