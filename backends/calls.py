@@ -7,6 +7,7 @@ A helper that has a native emitter is called (and usually inlined) as an LLVM fu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from errno import EINVAL
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from backends import abi
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from backends.function import FunctionLowering
 
 _CHANGES: Final = frozenset({"map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem"})
-EINVAL: Final = 22
 EACCES: Final = 13
 TAIL_CALL: Final = 12
 _MEMORY: Final = (

@@ -8,12 +8,12 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Final, final
+from errno import EINVAL
+from typing import final
 
 from ir.diagnostics import Diagnostic, RejectedError
 from runtime.execution import RunResult
 
-EINVAL: Final = 22
 Buffer = bytes | bytearray | memoryview
 Packets = Sequence[Buffer]  # or a numpy array of uint8, packets by bytes
 

@@ -120,7 +120,9 @@ class _Writer:
             of = self.btf.type(id)
             match of:
                 case Qualifier(kind=kind, type_id=id):
-                    qualifiers += f"{_QUALIFIERS[kind]} "
+                    # gcc qualifies an array and its elements, too, which is one thing in C.
+                    word = f"{_QUALIFIERS[kind]} "
+                    qualifiers += word if word not in qualifiers else ""
                 case TypeTag(value=value, type_id=id):
                     qualifiers += f'__attribute__((btf_type_tag("{_quoted(value)}"))) '
                 case Pointer(type_id=id):

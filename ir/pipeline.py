@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from errno import EINVAL
 from time import perf_counter_ns
 from typing import Any, ClassVar, Final, Protocol, final
 
@@ -28,7 +29,7 @@ from ir.passes.remove_dead_code import RemoveDeadCode
 from ir.passes.remove_nops import RemoveNops
 from ir.passes.value_numbering import ValueNumbering
 
-EINVAL = 22
+_MOST_DIGITS: Final = 9
 _ELEMENT: Final = re.compile(r"\s*([a-z][a-z0-9-]*)\s*(?:\{([^{}]*)\})?\s*")
 _OPTION: Final = re.compile(r"([a-z_]+)=(\S+)")
 
@@ -189,7 +190,7 @@ def _make_pass(known: Mapping[str, type[Any]], name: str, text: str) -> Any:
 def _parse_value(name: str, option: str, text: str, kind: type[object]) -> int | str:
     if kind is bool and text in ("true", "false"):
         return text == "true"
-    if kind is int and text.isascii() and text.isdigit():
+    if kind is int and text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS:
         return int(text)
     if kind is str:
         return text

@@ -12,6 +12,7 @@ import ctypes
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from errno import EINVAL
 from typing import Final, Literal, final
 
 from backends import abi
@@ -23,7 +24,6 @@ from runtime.words import word_type
 
 HEAD_ROOM: Final = 256
 TAIL_ROOM: Final = 320
-EINVAL: Final = 22
 _SAID: Final = {
     abi.Trap.MEMORY: ("out-of-bounds", "access outside the memory the program may touch"),
     abi.Trap.FUEL: ("out-of-fuel", "loop ran longer than the run's budget of back-edges"),

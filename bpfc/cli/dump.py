@@ -77,6 +77,7 @@ def xlated(
 @click.option("--passes", metavar="PIPELINE", help="These instead of the level's: bpfc passes lists them.")
 @click.option("--pass-by-pass", is_flag=True, help="The form after each pass that changed something.")
 @click.option("--print-after", metavar="PASS", multiple=True, help="The form after this pass.")
+@click.option("--validate-each", is_flag=True, help="Check after each pass that the form is well-formed.")
 @explain_option
 @click.option("--slots", is_flag=True, help="With the instructions that values come from.")
 def ir(

@@ -19,7 +19,7 @@ def command(terminal: Terminal, /) -> None:
     from dataclasses import fields
 
     from bpfc.codegen import PIPELINES
-    from ir.pipeline import PASSES
+    from ir.pipeline import PASSES, PROGRAM_PASSES
 
     passes = [
         {
@@ -27,7 +27,7 @@ def command(terminal: Terminal, /) -> None:
             "summary": kind.summary,
             "options": {one.name: one.default for one in fields(kind)},
         }
-        for name, kind in sorted(PASSES.items())
+        for name, kind in sorted({**PASSES, **PROGRAM_PASSES}.items())
     ]
     pipelines = {level: str(pipeline) for level, pipeline in PIPELINES.items()}
     rows = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from errno import EINVAL
 from typing import final
 
 from bpfc.cli.graphs import draw_module
@@ -11,10 +12,12 @@ from bpfc.codegen import PIPELINES
 from bpfc.compile import effective_level
 from bpfc.options import Options
 from ir.core import Block, Function, Module
+from ir.diagnostics import Diagnostic, RejectedError
 from ir.lift import lift
 from ir.object import Map, Program
-from ir.pipeline import Pass, Pipeline, format_pass, parse_pipeline
+from ir.pipeline import Pass, Pipeline, Watcher, format_pass, parse_pipeline
 from ir.text import format_function, format_module
+from ir.watchers import ValidateEach
 
 
 @final
@@ -28,6 +31,7 @@ class Request:
     passes: str | None = None
     pass_by_pass: bool = False
     print_after: tuple[str, ...] = ()
+    validate_each: bool = False
     slots: bool = False
 
 
@@ -50,11 +54,14 @@ class _Printer:
 
 def optimize(program: Program, maps: Mapping[str, Map], request: Request) -> str:
     """The text that is asked for. Raises RejectedError."""
-    module = lift(program, maps)
+    pipeline = _pipeline(program, request)
+    _require_run(pipeline, request.print_after)
+    module = lift(pipeline.rewrite(program).program, maps)
     printer = _Printer(request)
+    watchers: list[Watcher] = [ValidateEach(), printer] if request.validate_each else [printer]
     if request.pass_by_pass:
         printer.texts.append(f"; lifted\n{_format(module, request)}")
-    _pipeline(program, request).run(module, [printer])
+    pipeline.run(module, watchers)
     if request.visual:
         return draw_module(module, _block_texts)
     if not request.pass_by_pass and not request.print_after:
@@ -66,6 +73,15 @@ def _pipeline(program: Program, request: Request) -> Pipeline:
     if request.passes is not None:
         return parse_pipeline(request.passes)
     return PIPELINES[effective_level(program, replace(Options(), level=request.level))]
+
+
+def _require_run(pipeline: Pipeline, names: Iterable[str]) -> None:
+    """Raise RejectedError for a pass that the pipeline does not run: nothing comes after it."""
+    run = [each.name for each in pipeline.passes]
+    for name in names:
+        if name not in run:
+            said, note = f"no pass '{name}' is run", f"these are: {', '.join(run) or 'none'}"
+            raise RejectedError([Diagnostic("pass-not-run", said, notes=(note,), errno=EINVAL)])
 
 
 def _format(module: Module, request: Request) -> str:

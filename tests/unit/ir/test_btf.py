@@ -284,6 +284,7 @@ def test_a_declaration_is_c(id: int, name: str, text: str) -> None:
         ((INT, Pointer(3), Prototype(1, ())), "int (*x)(void)"),
         ((INT, Array(3, 1, 4), Pointer(4), Prototype(5, ()), Pointer(0)), "void *(*x[4])(void)"),
         ((INT, Qualifier(BtfKind.CONST, 3), Pointer(4), Qualifier(BtfKind.CONST, 1)), "const int *const x"),
+        ((INT, Qualifier(BtfKind.CONST, 3), Array(4, 1, 2), Qualifier(BtfKind.CONST, 1)), "const int x[2]"),
     ],
 )
 def test_declarators_are_grouped_where_c_wants_it(of: tuple[Type, ...], text: str) -> None:

@@ -12,6 +12,9 @@ import pytest
 from click.testing import Result
 
 import bpfc as library
+from ir.core import Module
+from ir.explain import Notes
+from ir.passes.fold_constants import FoldConstants
 
 Run = Callable[..., Result]
 RunJson = Callable[..., dict[str, Any]]
@@ -79,6 +82,37 @@ def test_the_form_is_printed_after_a_pass(bpfc: Run, filter: Path) -> None:
     said = bpfc("dump", "ir", filter, "--print-after", "fold-constants").stdout
     assert said.startswith("; after fold-constants (")
     assert said.count("program udp_or_icmp") == 1
+
+
+def test_a_pass_that_is_not_run_has_nothing_after_it(bpfc: Run, filter: Path) -> None:
+    for name, level in (("no-such-pass", "O2"), ("merge-blocks", "O1")):
+        said = bpfc("dump", "ir", filter, "--print-after", name, "--level", level)
+        assert (said.exit_code, said.stdout) == (1, "")
+        assert f"no pass '{name}' is run" in said.stderr
+
+
+def test_passes_over_bytecode_run_before_the_form_is_made(bpfc: Run, tmp_path: Path) -> None:
+    source = tmp_path / "nops.s"
+    source.write_text("r0 = 1\ngoto +0\nexit\n")
+    assert "jump block 1" in bpfc("dump", "ir", source, "--level", "O0").stdout
+    assert "jump" not in bpfc("dump", "ir", source, "--passes", "remove-nops").stdout
+    assert "remove-nops" in bpfc("passes").stdout
+
+
+def test_the_form_is_validated_after_each_pass(
+    bpfc: Run, filter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = bpfc("dump", "ir", filter)
+    assert bpfc("dump", "ir", filter, "--validate-each").stdout == whole.stdout
+
+    def damage(each: FoldConstants, module: Module, notes: Notes) -> bool:
+        module.main.blocks.append(module.main.blocks[0])
+        return True
+
+    monkeypatch.setattr(FoldConstants, "run", damage)
+    found = bpfc("dump", "ir", filter, "--validate-each").exception
+    assert isinstance(found, AssertionError)
+    assert str(found).startswith("after fold-constants: ")
 
 
 @pytest.mark.parametrize("form", ["ir", "xlated", "llvm", "jited"])
