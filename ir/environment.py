@@ -47,7 +47,7 @@ class Environment:
     `helpers` by number, `kfuncs` by name; a missing one traps when it is called. `resolve` gives the value
     of a wide load that refers to a map or variable. `flipped` are the slots of static branches in their
     second form. `fuel` bounds the jumps back. Without `strict`, registers start as 0 and calls leave r1-r5
-    alone.
+    alone. `stack`: where the first frame is.
     """
 
     helpers: Mapping[int, Helper] = field(default_factory=dict)
@@ -57,3 +57,4 @@ class Environment:
     fuel: int = DEFAULT_FUEL
     strict: bool = True
     trace: Trace | None = None
+    stack: int = STACK_BASE

@@ -34,7 +34,7 @@ from ir.core import (
     Value,
 )
 from ir.diagnostics import Diagnostic, TrapError
-from ir.environment import FRAME_SIZE, FUNCTION_BASE, MAX_DEPTH, MAY_GOTO_BUDGET, STACK_BASE, Environment
+from ir.environment import FRAME_SIZE, FUNCTION_BASE, MAX_DEPTH, MAY_GOTO_BUDGET, Environment
 from ir.isa import Callee, compute
 from ir.object import Reference, ReferenceKind
 from ir.segments import AccessError, Memory, Segment, make_segment
@@ -88,7 +88,7 @@ class Evaluator:
             self._trap(
                 function, function.info.start, "call-depth", f"calls nest deeper than {MAX_DEPTH} frames"
             )
-        base = STACK_BASE + self._depth * 0x1000
+        base = self.environment.stack + self._depth * 0x1000
         stack = make_segment(base, bytearray(FRAME_SIZE), f"the stack of frame {self._depth}")
         self.memory.add(stack)
         self._depth += 1

@@ -20,7 +20,6 @@ from ir.environment import (
     FUNCTION_BASE,
     MAX_DEPTH,
     MAY_GOTO_BUDGET,
-    STACK_BASE,
     TAIL_CALL_LIMIT,
     Environment,
     Helper,
@@ -305,7 +304,7 @@ class Machine:
     def _enter(self, slot: int, return_slot: int) -> int:
         if len(self.frames) == MAX_DEPTH:
             self.trap("call-depth", f"calls nest deeper than {MAX_DEPTH} frames")
-        base = STACK_BASE + len(self.frames) * 0x1000
+        base = self.environment.stack + len(self.frames) * 0x1000
         stack = make_segment(base, bytearray(FRAME_SIZE), f"the stack of frame {len(self.frames)}")
         self.memory.add(stack)
         self.frames.append(Frame(stack, return_slot, self.program, self.registers[6:11]))

@@ -81,7 +81,8 @@ class Oracle:
     """`share`: how many of a campaign's cases it gets, beside the others. `lacks` says what is missing here, '' when nothing.
 
     `company` prepares many cases at once, for which that costs less, and gives what judges each of them then.
-    `is_python`: judged in Python alone, where no case kills the process.
+    `is_python`: judged in Python alone, where no case kills the process. `verifies`: it is the verifier that works most, so
+    some of the cases are traced for what they cover of it.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Oracle:
     lacks: Callable[[Surroundings], str] = lambda surroundings: ""
     company: Callable[[Sequence[Case], Surroundings], Judge] | None = None
     is_python: bool = False
+    verifies: bool = False
 
 
 def judge(oracle: Oracle, case: Case, tally: Tally, surroundings: Surroundings) -> Finding | None:

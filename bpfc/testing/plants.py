@@ -17,7 +17,7 @@ from unittest.mock import patch
 from backends.text import Text
 from bpfc.loaded import Loaded
 from bpfc.testing import native
-from ir import isa
+from ir import encoding, isa
 from ir.isa import WIDE_OPCODE, Insn
 from ir.passes import fold_constants, prune_branches
 from ir.verify import access, facts
@@ -60,11 +60,11 @@ def _method(owner: Any, name: str, wrap: Callable[[Operation], Operation]) -> Ca
     return plant
 
 
-def _function(name: str, wrap: Callable[[Operation], Operation]) -> Callable[[ExitStack], None]:
-    """Wrap a function of ir.isa under that name in every module that imported it."""
+def _function(owner: Any, name: str, wrap: Callable[[Operation], Operation]) -> Callable[[ExitStack], None]:
+    """Wrap a function of the module `owner` under that name in every module that imported it."""
 
     def plant(stack: ExitStack) -> None:
-        real = getattr(isa, name)
+        real = getattr(owner, name)
         wrapped = wrap(real)
         for module in list(sys.modules.values()):
             if getattr(module, name, None) is real:
@@ -247,7 +247,7 @@ def _map_resize(real: Operation) -> Operation:
 
 
 _ALL: Final = (
-    Plant("decode", "wide immediates with a wrong bit", "native", _function("decode", _decode)),
+    Plant("decode", "wide immediates with a wrong bit", "native", _function(encoding, "decode", _decode)),
     Plant("fold", "32-bit constants extended by sign", "passes", _method(fold_constants, "compute", _fold)),
     Plant("prune", "signed tests decided unsigned", "passes", _method(prune_branches, "compute", _prune)),
     Plant("lower-div", "division emitted as signed", "native", _method(Text, "udiv", _text_div)),

@@ -19,7 +19,7 @@ from ir.algebra import signed
 from ir.context import HEADER, Pointer, layout_of
 from ir.core import Module
 from ir.diagnostics import TrapError
-from ir.environment import Environment, Helper, Trace
+from ir.environment import STACK_BASE, Environment, Helper, Trace
 from ir.evaluate import Evaluator
 from ir.interpreter import Machine
 from ir.kinds import MapType
@@ -100,6 +100,7 @@ class World:
         self.flipped, self.trace = flipped, trace
         self.stores: dict[str, Store] = {}
         self._packet_base = PACKET_BASE + shift
+        self._stack = STACK_BASE + shift
         self._rng = SEED
         self._packet: Segment | None = None
         self._buffer = bytearray()
@@ -188,7 +189,9 @@ class World:
             189: self._load_xdp_bytes,
         }
         kfuncs: dict[str, Helper] = {KFUNC: lambda machine, *arguments: mix(*arguments)}
-        return Environment(helpers, kfuncs, self._resolve, self.flipped, FUEL, trace=self.trace)
+        return Environment(
+            helpers, kfuncs, self._resolve, self.flipped, FUEL, trace=self.trace, stack=self._stack
+        )
 
     def _resolve(self, reference: Reference) -> int:
         if reference.kind is ReferenceKind.KSYM:

@@ -31,7 +31,7 @@ from bpfc.testing.reduce import reduce
 from bpfc.testing.registry import ORACLES
 
 MOST_REDUCED: Final = 4  # finds of one signature that a shard reduces; later ones are counted
-COVERED_EVERY: Final = 256  # one of how many cases is traced for coverage
+COVERED_EVERY: Final = 128  # one of how many cases is traced for what it covers of the verifier
 TOLD_TOGETHER: Final = 64  # cases in a row of an oracle in Python that are told as one
 TELL_EVERY: Final = 10.0  # seconds
 TOGETHER: Final = 48  # cases that are prepared at once, by oracles that can
@@ -91,7 +91,7 @@ def run(order: Order, out: TextIO) -> None:
         else:
             _write_down(current, oracle.name, to_json(case))
         oracle = prepared.get(seed, oracle)
-        with coverage if seed % COVERED_EVERY == 0 and oracle.name == "claims" else nullcontext():
+        with coverage if oracle.verifies and seed % COVERED_EVERY == 0 else nullcontext():
             finding = judge(oracle, case, tally, surroundings)
         tally.seconds += time.process_time() - before
         if finding is not None:

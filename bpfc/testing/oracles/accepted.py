@@ -50,5 +50,5 @@ def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | Non
 
 
 ORACLE: Final = Oracle(
-    "accepted", "accepted programs never trap, fault or run for ever", draw, judge, share=6
+    "accepted", "accepted programs never trap, fault or run for ever", draw, judge, share=6, verifies=True
 )

@@ -66,5 +66,11 @@ def _run(case: Case, module: Module, claims: Claims, tally: Tally) -> Finding | 
 
 
 ORACLE: Final = Oracle(
-    "claims", "what *prove* claims holds at every instruction of a run", draw, judge, share=12, is_python=True
+    "claims",
+    "what *prove* claims holds at every instruction of a run",
+    draw,
+    judge,
+    share=12,
+    is_python=True,
+    verifies=True,
 )

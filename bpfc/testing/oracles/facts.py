@@ -43,5 +43,5 @@ def judge(case: Case, tally: Tally, surroundings: Surroundings) -> Finding | Non
 
 
 ORACLE: Final = Oracle(
-    "facts", "what lowering is told was proved is so", draw, judge, share=4, is_python=True
+    "facts", "what lowering is told was proved is so", draw, judge, share=4, is_python=True, verifies=True
 )

@@ -83,4 +83,6 @@ def lacks(surroundings: Surroundings) -> str:
     return f"bpf(2): {refusal}" if refusal else ""
 
 
-ORACLE: Final = Oracle("linux", "verdicts and results of the running kernel", draw, judge, 2, lacks)
+ORACLE: Final = Oracle(
+    "linux", "verdicts and results of the running kernel", draw, judge, 2, lacks, verifies=True
+)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from bpfc.testing.case import from_json, to_json
+from bpfc.testing.case import Case, from_json, to_json
 from bpfc.testing.oracle import Oracle, Surroundings, Tally, judge
+from bpfc.testing.reference import shows_addresses
 from bpfc.testing.registry import CAMPAIGNS, ORACLES, oracles_of
+from ir.asm import assemble
+from ir.functions import discover_functions
 from ir.isa import ROW_BY_NAME
+from ir.kinds import ProgramType
+from ir.object import Program
 
 HERE = Surroundings(("riscv64",))
 CASES = {"targets": 2, "levels": 3, "native": 8, "patching": 2, "accepted": 8, "linux": 16}
@@ -48,3 +53,20 @@ def test_campaigns_draw_every_row_of_the_instruction_set() -> None:
             assert program is not None
             drawn.update(row.name for row in program.rows)
     assert drawn == set(ROW_BY_NAME)
+
+
+@pytest.mark.parametrize(
+    "insns",
+    [
+        "r0 = r10\nexit",
+        "r0 = r1\nr0 <<= 32\nexit",
+        "r0 = *(s32 *)(r1 + 0)\nr0 &= 0xff0\nexit",
+    ],
+)
+def test_where_memory_is_shows_in_the_result_and_is_noticed(insns: str) -> None:
+    code = assemble(insns)
+    program = Program("main", "xdp", ProgramType.XDP, code, discover_functions(code, "main"))
+    assert shows_addresses(Case(program, {}, (bytes(64),)))
+    hidden = (*assemble(insns)[:-1], *assemble("r0 = 1\nexit"))
+    program = Program("main", "xdp", ProgramType.XDP, hidden, discover_functions(hidden, "main"))
+    assert not shows_addresses(Case(program, {}, (bytes(64),)))

@@ -9,10 +9,14 @@ import os
 
 import pytest
 
+from backends.text import Text
+from bpfc.loaded import Loaded
 from bpfc.testing.oracle import Finding, Surroundings, Tally, judge
 from bpfc.testing.plants import PLANTS, Plant, planted
 from bpfc.testing.reduce import reduce
 from bpfc.testing.registry import ORACLES
+from ir import encoding
+from ir.verify.transfer import ScalarAlgebra
 
 EASY = ("spill", "transfer-xor", "transfer-and", "transfer-lshr", "poke", "relocation")
 ALL = os.environ.get("BPFC_PLANTS") == "all"
@@ -25,6 +29,14 @@ HERE = Surroundings()
 def test_there_is_a_plant_in_every_part_that_matters() -> None:
     assert len(PLANTS) >= 12
     assert sum(name.startswith("transfer-") for name in PLANTS) >= 8
+
+
+def test_every_bug_can_be_planted_and_is_gone_afterwards() -> None:
+    before = [encoding.decode, Text.udiv, ScalarAlgebra.add, Loaded.resize]
+    for name in PLANTS:
+        with planted(name):
+            pass
+    assert [encoding.decode, Text.udiv, ScalarAlgebra.add, Loaded.resize] == before
 
 
 @pytest.mark.parametrize("plant", CHOSEN, ids=lambda plant: plant.name)
