@@ -98,7 +98,7 @@ def _learn(state: State, value: Value, old: Scalar, now: Scalar) -> None:
         return
     root, offset = state.symbol(value)
     state.known[value] = now
-    if root is value:
+    if root is value and now.mask:
         root, offset = state.symbol(value)
     if root is None:
         return

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _MOST_ROUNDS: Final = 40
 _MOST_LOOPS: Final = 1 << 23
+# As many calls are followed one by one.
+_FEW: Final = 16
 
 
 def call_back(walk: Walk, state: State, call: Call, helper: Helper, passed: Passed) -> list[State]:
@@ -39,7 +41,8 @@ def call_back(walk: Walk, state: State, call: Call, helper: Helper, passed: Pass
     def arguments(now: State) -> list[Value | Known]:
         return _arguments(walk, now, call, helper, passed)
 
-    return _go_round(walk, state, call, function, arguments, outcome)
+    most = state.number(call.args[0]).umax if helper.name == "loop" else _MOST_LOOPS
+    return _go_round(walk, state, call, function, arguments, outcome, most)
 
 
 def _go_round(
@@ -49,8 +52,9 @@ def _go_round(
     function: Function,
     arguments: Callable[[State], list[Value | Known]],
     outcome: Known,
+    most: int,
 ) -> list[State]:
-    """Call the function until nothing new comes of it: none, one or more times."""
+    """Call the function `most` times, or until nothing new comes of it: none, one or more times."""
     from ir.verify.explore import widen_state
 
     symbols: dict[int, Param] = {}
@@ -59,6 +63,8 @@ def _go_round(
         return symbols.setdefault(offset, Param(-1))
 
     for rounds in range(_MOST_ROUNDS):
+        if rounds == most:
+            break
         after = state
         for done in walk.enter_function(state.copy(), function, arguments(state)):
             _check_result(done, function, 1)
@@ -71,7 +77,7 @@ def _go_round(
             after = join_states(after, back, slot)
         if after is state or covers_state(state, after):
             break
-        if rounds > 1:
+        if rounds > 1 and most > _FEW:
             widen_state(state, after, (0, 1 << 16, 1 << 32))
         state = after
     else:

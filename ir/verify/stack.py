@@ -9,6 +9,7 @@ from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, const
 from ir.verify.state import State, pointer_room, without_symbol
 from ir.verify.subject import FRAME_SIZE, Subject
+from ir.verify.transfer import SCALARS
 from ir.verify.values import Area, Known, Pointer
 
 
@@ -62,16 +63,34 @@ def read_slot(
 ) -> tuple[Known, Value | None] | None:
     """What `size` bytes at `place` hold: what is known, and the value when it is kept there whole.
 
-    Constants are taken apart and zeros put together.
+    Constants and numbers are taken apart, constants put together.
     """
     slot = keeper.stack.get(place)
     if slot is not None and slot[0] == size and not signed:
         return keeper.of(slot[1]), slot[1]
     number = _bytes_of(keeper, place, size, big_endian)
     if number is None:
-        return None
+        return _part_of(keeper, place, size, signed, big_endian)
     order: Literal["big", "little"] = "big" if big_endian else "little"
     return const(64, int.from_bytes(number, order, signed=signed)), None
+
+
+def _part_of(
+    keeper: State, place: int, size: int, signed: bool, big_endian: bool
+) -> tuple[Known, Value | None] | None:
+    """What `size` bytes at `place` hold that were stored as a part of more; the value where the rest of it is 0."""
+    for start, (length, value) in keeper.stack.items():
+        if not (start <= place and place + size <= start + length):
+            continue
+        known = keeper.of(value)
+        if type(known) is not Scalar:
+            return None
+        low = start + length - place - size if big_endian else place - start
+        if not low and not signed and known.umax < 1 << 8 * size:
+            return known, value
+        part = SCALARS.trunc(64, SCALARS.lshr(64, known, const(64, 8 * low)), 8 * size)
+        return (SCALARS.sext if signed else SCALARS.zext)(8 * size, part, 64), None
+    return None
 
 
 def _bytes_of(keeper: State, place: int, size: int, big_endian: bool) -> bytes | None:
