@@ -8,12 +8,19 @@ are no others of. Those of `INTERPRETED` run in the interpreter too.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+import bpfc
 from runtime.space import Space
 from tests.engines import BIG_ENDIAN, EMULATED, HOST, INTERPRETER, on_machine
 
+if TYPE_CHECKING:
+    from bpfc.running import Runtime
+
+OBJECTS = Path(__file__).parent.parent / "objects"
 INTERPRETED = ("test_gd_direct_values.py",)
 CASES = (
     "test_fc_programs.py",
@@ -58,3 +65,17 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Space]:
     """Where objects start that the case starts."""
     with on_machine(request.param) as space:
         yield space
+
+
+@pytest.fixture
+def targets() -> Iterator[Runtime]:
+    """Programs whose functions can be hooked."""
+    with bpfc.load(OBJECTS / "hooked.o").start() as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def tracers() -> Iterator[Runtime]:
+    """Programs that run around functions."""
+    with bpfc.load(OBJECTS / "tracers.o").start() as runtime:
+        yield runtime

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bpfc.links import Link
-from runtime.arena import WIDE
 from runtime.epoch import epochs
 from runtime.linker import LinkedImage
-from runtime.memory import CodeBlock, DataBlock, Pool
 from runtime.space import Space
 from tests.extensions import PACKET, run, started
+from tests.tracing import FarPool
 
 if TYPE_CHECKING:
     from bpfc.running import Runtime
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 CYCLES = int(os.environ.get("BPFC_FREPLACE_CYCLES", "3000"))  # the long form: 100000
 EMULATED_CYCLES = 30
 THREADS = 4
-FAR_AWAY = 0x2000_0000_0000
-FAR_AWAY_NARROW = 0xF000_0000  # where addresses are of 32 bits
 NEAR = {8: 1 << 31, 4: 1 << 25}  # by the size of a pointer
 
 
@@ -207,25 +204,13 @@ def test_fr_24_calls_under_way_finish_where_they_began_in_the_middle_of_runs() -
         assert (*results, images[0].block.is_open) == (True, 1051, False)
 
 
-class FarPool:
-    """Code at a place of its own, out of reach of near jumps."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    def allocate_code(self, size: int, at: int | None = None) -> CodeBlock:
-        return self._pool.allocate_code(size, FAR_AWAY if self._pool.extent == WIDE else FAR_AWAY_NARROW)
-
-    def allocate_data(self, size: int, at: int | None = None) -> DataBlock:
-        return self._pool.allocate_data(size, at)
-
-
 @pytest.fixture
 def far(machine: Space) -> Iterator[tuple[RunningProgram, RunningProgram]]:
     """A target, and an extension too far away for its entry to jump to, unless jumps reach everything."""
     with started("extended") as targets, started("extending") as extensions:
         extensions.world.pool = FarPool(extensions.world.pool)
         yield targets["calls_waits"], extensions["far_away"]
+    epochs().drain(10)  # so that the next one finds the addresses free
 
 
 def veneer_of(target: RunningProgram, function: str) -> int:

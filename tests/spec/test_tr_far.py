@@ -9,39 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import bpfc
 from ir.function_model import U64, Model
-from runtime.arena import WIDE
 from runtime.epoch import epochs
-from runtime.memory import CodeBlock, DataBlock, Pool
 from runtime.native_entry import function_at_pointer
 from runtime.space import Space
 from tests.native import load_text
+from tests.tracing import FarPool, run
 
 if TYPE_CHECKING:
     from bpfc.running import Runtime
-    from bpfc.running_program import RunningProgram
 
 OBJECTS = Path(__file__).parent.parent / "objects"
-FAR_AWAY = 0x2000_0000_0000
-STEP = 1 << 33  # images are far from each other, too
-NARROW_AWAY, NARROW_STEP = 0xE400_0000, 1 << 26  # where addresses are of 32 bits
-
-
-class FarPool:
-    """A pool whose code is far away; `addresses` are where blocks went."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self.addresses: list[int] = []
-
-    def allocate_code(self, size: int, at: int | None = None) -> CodeBlock:
-        start, step = (FAR_AWAY, STEP) if self._pool.extent == WIDE else (NARROW_AWAY, NARROW_STEP)
-        self.addresses.append(start + step * len(self.addresses))
-        return self._pool.allocate_code(size, self.addresses[-1])
-
-    def allocate_data(self, size: int, at: int | None = None) -> DataBlock:
-        return self._pool.allocate_data(size, at)
 
 
 @pytest.fixture
@@ -53,22 +31,6 @@ def far(machine: Space) -> Iterator[FarPool]:
     yield found
     hooks.pool = near
     epochs().drain(10)
-
-
-@pytest.fixture
-def targets() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "hooked.o").start() as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def tracers() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "tracers.o").start() as runtime:
-        yield runtime
-
-
-def run(program: RunningProgram) -> int:
-    return program.run(bytes(64), {"ingress_ifindex": 2, "rx_queue_index": 3}).verdict
 
 
 def test_tr_25_far_images_are_reached_through_the_veneer(

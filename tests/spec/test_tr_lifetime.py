@@ -25,6 +25,7 @@ from runtime.records import Records
 from runtime.space import Space, host_space
 from runtime.threads import Threads
 from tests.native import load_text
+from tests.tracing import WAITS, run
 
 if TYPE_CHECKING:
     from bpfc.running import Runtime
@@ -41,16 +42,6 @@ CODE = """
 define i64 @f(i64 %a, i64 %b) noinline {
   %sum = add i64 %a, %b
   ret i64 %sum
-}
-define i64 @waits(ptr %entered, ptr %go) noinline {
-  store volatile i64 1, ptr %entered
-  br label %loop
-loop:
-  %now = load volatile i64, ptr %go
-  %done = icmp ne i64 %now, 0
-  br i1 %done, label %out, label %loop
-out:
-  ret i64 99
 }
 define i64 @loops(ptr %slot, i64 %n) {
   br label %head
@@ -74,18 +65,8 @@ out:
 
 @pytest.fixture(scope="module")
 def code() -> Iterator[LinkedImage]:
-    with load_text(CODE) as image:
+    with load_text(CODE + WAITS) as image:
         yield image
-
-
-@pytest.fixture
-def targets() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "hooked.o").start() as runtime:
-        yield runtime
-
-
-def run(program: RunningProgram) -> int:
-    return program.run(PACKET, {"ingress_ifindex": 2, "rx_queue_index": 3}).verdict
 
 
 def number(runtime: Runtime, name: str) -> int:

@@ -19,6 +19,7 @@ from runtime.imports import imported
 from runtime.linker import LinkedImage
 from runtime.native_entry import function_at_pointer, function_of
 from tests.native import load_text
+from tests.tracing import WAITS, slots
 
 if TYPE_CHECKING:
     from bpfc.running import Runtime
@@ -60,16 +61,6 @@ define i64 @pairs(i64 %x0, i64 %x1, i64 %a, i64 %y0, i64 %y1, ptr byval([2 x i64
   %r = add i64 %w, %y
   ret i64 %r
 }
-define i64 @waits(ptr %entered, ptr %go) noinline {
-  store volatile i64 1, ptr %entered
-  br label %loop
-loop:
-  %now = load volatile i64, ptr %go
-  %done = icmp ne i64 %now, 0
-  br i1 %done, label %out, label %loop
-out:
-  ret i64 99
-}
 define i64 @overwrites(i64 %a) noinline {
   %b = add i64 %a, 1
   ret i64 %b
@@ -89,26 +80,14 @@ class Pair(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def code() -> Iterator[LinkedImage]:
-    with load_text(CODE) as image:
+    with load_text(CODE + WAITS) as image:
         yield image
-
-
-@pytest.fixture
-def tracers() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "tracers.o").start() as runtime:
-        yield runtime
 
 
 def native(code: LinkedImage, name: str, restype: Any, *argtypes: Any) -> Any:  # ctypes types
     # Safe because the module's fixture keeps the code, and the prototype is that of the text above.
     function = ctypes.CFUNCTYPE(restype, *argtypes)(code.address_of(name))
     return function
-
-
-def slots(tracers: Runtime) -> list[int]:
-    found = tracers.globals["slots"]
-    assert isinstance(found, list | tuple), found
-    return list(found)
 
 
 def test_tr_02_six_arguments_of_mixed_width(code: LinkedImage, tracers: Runtime) -> None:

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import pytest
 
 import bpfc
 from tests.shared_objects import build_library
+from tests.tracing import slots
 
 if TYPE_CHECKING:
     from bpfc.running import Runtime
@@ -58,18 +58,6 @@ class Deep(ctypes.Structure):
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return build_library(tmp_path_factory.mktemp("libraries"), "hookable.c", "gcc", *SLED)
-
-
-@pytest.fixture
-def tracers() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "tracers.o").start() as runtime:
-        yield runtime
-
-
-def slots(tracers: Runtime, count: int) -> list[int]:
-    found = tracers.globals["slots"]
-    assert isinstance(found, list | tuple), found
-    return list(found)[:count]
 
 
 def entry(address: int) -> bytes:

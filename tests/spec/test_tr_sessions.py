@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +15,10 @@ from ir.function_model import U64, Model
 from runtime.native_entry import NativeFunction, function_at_pointer
 from tests.native import load_text
 from tests.shared_objects import build_library
+from tests.tracing import run
 
 if TYPE_CHECKING:
     from bpfc.running import Runtime
-    from bpfc.running_program import RunningProgram
 
 OBJECTS = Path(__file__).parent.parent / "objects"
 CODE = """
@@ -35,22 +34,6 @@ out:
   ret i64 %a
 }
 """
-
-
-@pytest.fixture
-def targets() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "hooked.o").start() as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def tracers() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "tracers.o").start() as runtime:
-        yield runtime
-
-
-def run(program: RunningProgram, first: int = 2, second: int = 3) -> int:
-    return program.run(bytes(64), {"ingress_ifindex": first, "rx_queue_index": second}).verdict
 
 
 def test_a_session_keeps_a_word_from_entry_to_exit(targets: Runtime, tracers: Runtime) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import bpfc
 from backends.native_code import Needs
 from ir.function_model import U64, Model
 from runtime.native_entry import NativeFunction, function_at_pointer
@@ -53,12 +52,6 @@ out:
 def code() -> Iterator[LinkedImage]:
     with load_text(CODE) as image:
         yield image
-
-
-@pytest.fixture
-def tracers() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "tracers.o").start() as runtime:
-        yield runtime
 
 
 class Called:

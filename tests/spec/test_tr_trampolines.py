@@ -6,7 +6,6 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import bpfc
 from ir.diagnostics import Diagnostic
 from runtime.epoch import epochs
 from runtime.memory import Pool
+from tests.tracing import run, slots
 
 if TYPE_CHECKING:
     from bpfc.running import Runtime
@@ -29,32 +29,10 @@ PACKET = bytes(64)
 U64 = 1 << 64
 
 
-@pytest.fixture
-def targets() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "hooked.o").start() as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def tracers() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "tracers.o").start() as runtime:
-        yield runtime
-
-
-def run(program: RunningProgram, first: int = 2, second: int = 3) -> int:
-    return program.run(PACKET, {"ingress_ifindex": first, "rx_queue_index": second}).verdict
-
-
 def refusal(program: RunningProgram, target: object, name: str | None = None, how: str = "fentry") -> int:
     with pytest.raises(bpfc.RejectedError) as caught:
         getattr(program, f"attach_{how}")(target, name)
     return caught.value.errno
-
-
-def slots(tracers: Runtime) -> list[int]:
-    found = tracers.globals["slots"]
-    assert isinstance(found, list | tuple), found
-    return list(found)
 
 
 def total(tracers: Runtime) -> int:
