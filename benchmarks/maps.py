@@ -33,6 +33,13 @@ TAIL_CALLS: Final = 33
 RUNS: Final = 1000
 PACKET: Final = bytes(64)
 HELPING: Final = ("fill", "empty")
+_KINDS: Final = {"l": "lookup", "u": "update", "d": "insert and delete"}
+_SAID: Final = {
+    "tail": "tail call",
+    "global": "add to a global",
+    "queue_both": "queue, push and pop",
+    "ringbuf_both": "ring buffer, reserve and submit",
+}
 BIG: Final = 1_000_000
 PAGE: Final = mmap.PAGESIZE
 
@@ -82,7 +89,15 @@ def measure_maps() -> Iterator[Cost]:
         for name in loaded.programs:
             if name not in HELPING:
                 row = _row(name, race(_contestants(name, runtime, peer)), loops)
-                yield Cost(row.name, row.bpfc, "ns", kernel=row.kernel)
+                yield Cost(said(row.name), row.bpfc, "ns", kernel=row.kernel)
+
+
+def said(name: str) -> str:
+    """What a program of maps.c does, for people: `l_lru_hash` is "lookup, lru hash"."""
+    kind, _, map = name.partition("_")
+    if kind in _KINDS:
+        return f"{_KINDS[kind]}, {map.replace('_', ' ')}"
+    return _SAID[name]
 
 
 def _peer(loaded: bpfc.Loaded) -> _KernelObject | None:

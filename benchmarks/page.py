@@ -19,6 +19,7 @@ Json = dict[str, Any]
 
 WIDTH: Final = 900.0
 LEFT: Final = 200.0  # of the scale; names and ratios stand before it
+LONG_LEFT: Final = 310.0  # where names are long
 RIGHT: Final = 880.0
 ROW: Final = 26.0
 TOP: Final = 34.0
@@ -125,7 +126,7 @@ def _ratio_chart(report: Json, earlier: Json | None) -> str:
 
 def _kernel_chart(costs: list[Json]) -> str:
     ratios = {cost["name"]: max(cost["value"], 0.01) / cost["kernel"] for cost in costs}
-    scale = LogScale(min(0.5, *ratios.values()) / 1.1, max(2.0, *ratios.values()) * 1.1, LEFT, RIGHT)
+    scale = LogScale(min(0.5, *ratios.values()) / 1.1, max(2.0, *ratios.values()) * 1.1, LONG_LEFT, RIGHT)
     bottom = TOP + ROW * len(ratios)
     parts = _grid(scale, bottom)
     for number, (name, ratio) in enumerate(ratios.items()):
@@ -142,9 +143,9 @@ def _ratio_row(
     grade = "good" if ratio <= 1.1 else "fair" if ratio <= limit else "bad"
     middle = y + ROW / 2 + 4.5
     return [
-        element("text", name, x=LEFT - 76, y=middle, text_anchor="end", class_=weight),
+        element("text", name, x=scale.left - 76, y=middle, text_anchor="end", class_=weight),
         element("rect", x=left, y=y + 6, width=max(right - left, 2.0), height=ROW - 12, class_=grade, rx=2),
-        element("text", f"{ratio:.2f}x", x=LEFT - 20, y=middle, text_anchor="end", class_=weight),
+        element("text", f"{ratio:.2f}x", x=scale.left - 20, y=middle, text_anchor="end", class_=weight),
     ]
 
 
@@ -170,7 +171,7 @@ def _cost_chart(costs: list[Json]) -> str:
         y, part = 8 + ROW * number, cost["value"] / cost["target"]
         grade = "good" if part <= 1 else "bad"
         width = max(min(part, 1.6) * full, 2.0)
-        said = f"{_short(cost['value'])} of {cost['target']:g} {cost['unit']}"
+        said = f"{_short(max(cost['value'], 0.0))} of {cost['target']:g} {cost['unit']}"
         middle = y + ROW / 2 + 4.5
         parts += [
             element("text", cost["name"], x=left - 12, y=middle, text_anchor="end"),
