@@ -119,14 +119,15 @@ def _differences(title: str, said: Said, rows: Sequence[Row]) -> Iterator[str]:
 def _times(rows: Sequence[Row]) -> Iterator[str]:
     """CPU times by the number of instructions, beside the kernel's."""
     if rows:
-        yield "insns           programs     median        99 %   Linux, median   Linux, 99 %"
+        yield "insns           programs     median        99 %   Linux, median   Linux, 99 %   an insn"
     for low, high in SIZES:
         ones = [row for row in rows if low <= row.insns < high]
         if ones:
             ours, theirs = sorted(row.ns for row in ones), sorted(row.linux_ns for row in ones)
             cells = (value[int(len(value) * part)] / 1e6 for value in (ours, theirs) for part in (0.5, 0.99))
             shown = "   ".join(f"{cell:8.2f} ms" for cell in cells)
-            yield f"{low:5} to {high - 1:7} {len(ones):6} {shown}"
+            by_insn = sum(ours) / 1e3 / max(sum(row.insns for row in ones), 1)
+            yield f"{low:5} to {high - 1:7} {len(ones):6} {shown}   {by_insn:6.1f} us"
 
 
 def _in_a_child(

@@ -40,6 +40,8 @@ _NOT_ATOMIC: Final = (
 )
 # By names of their own, for a member of an Enum is slow to find.
 _FRAME, _PACKET, _MAP_VALUE, _CONTEXT = AreaKind.FRAME, AreaKind.PACKET, AreaKind.MAP_VALUE, AreaKind.CONTEXT
+_META, _OBJECT, _ARENA, _UNTRUSTED = AreaKind.PACKET_META, AreaKind.OBJECT, AreaKind.ARENA, Trust.UNTRUSTED
+_KERNELS: Final = (AreaKind.BTF, AreaKind.MAP)
 _ATOMIC: Final = Kind.ATOMIC
 _ACCESSES: Final = {
     row.name: f"{row.size}-byte {'atomic access' if row.is_atomic else row.kind.name.lower()}"
@@ -93,21 +95,21 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
         subject.note_stack(area, pointer.span.smin + offset)
     elif kind is _MAP_VALUE:
         check_map_value(subject, pointer, offset, size, not writes or row.kind is _ATOMIC, what, base)
-    elif kind is _PACKET or kind is AreaKind.PACKET_META:
+    elif kind is _PACKET or kind is _META:
         _check_packet(subject, state, pointer, offset, size, writes, what, base)
     elif kind is _CONTEXT:
         _check_context(subject, pointer, offset, size, writes, what, base)
     elif kind in _PLAIN:
         check_bounds(state, pointer, offset, size, what, base)
-    elif kind is AreaKind.OBJECT:
+    elif kind is _OBJECT:
         _check_allocated(subject, state, pointer, offset, size, what, base)
     elif kind in _SOCKETS:
         _check_socket(pointer, offset, size, writes, what, base)
-    elif kind in (AreaKind.BTF, AreaKind.MAP):
+    elif kind in _KERNELS:
         if subject.unprivileged:
             check_kernel_memory(what, base)
         check_object(subject, pointer, offset, size, writes, what, base)
-    elif kind is not AreaKind.ARENA:
+    elif kind is not _ARENA:
         raise Refused("bad-access", f"{what} through a pointer to a {area}", base)
     if row.is_atomic and not _is_aligned(pointer, offset, row.size):
         said = f"{what} at offset {pointer.span.smin + offset} of the {area} is not aligned to {row.size}"
@@ -122,9 +124,9 @@ def load(subject: Subject, state: State, pointer: Pointer, row: Row, offset: int
         return _load_context(subject, state, pointer.span.value + offset, row, inst)
     if area.kind is _MAP_VALUE:
         return _load_map_value(subject, state, pointer, row, offset, inst)
-    if area.kind in (AreaKind.BTF, AreaKind.MAP):
+    if area.kind in _KERNELS:
         return load_object(subject, state, pointer, row, offset, inst)
-    if area.kind is AreaKind.OBJECT:
+    if area.kind is _OBJECT:
         return _load_field(subject, state, pointer, row, offset, inst)
     return plain_range(row)
 
@@ -186,7 +188,7 @@ def check_packet_range(
         raise Refused("packet-out-of-bounds", said, base, _sign_hint(pointer))
     room = pointer_room(state, pointer)
     if room is None or offset + size > room:
-        end = "data" if pointer.area.kind is AreaKind.PACKET_META else "data_end"
+        end = "data" if pointer.area.kind is _META else "data_end"
         sure = max(room or 0, 0)
         said = f"{what} at {offset} from a {pointer.area} pointer that is known to have {sure} bytes before {end}"
         hint = f"compare the pointer plus {offset + size} with {end} before this access"
@@ -225,7 +227,7 @@ def _check_allocated(
     subject: Subject, state: State, pointer: Pointer, offset: int, size: int, what: str, base: Value
 ) -> None:
     """Refuse what leaves an object that the program allocated, or one that may be gone."""
-    if pointer.area.trust is Trust.UNTRUSTED:
+    if pointer.area.trust is _UNTRUSTED:
         said = f"{what} through a pointer to a {pointer.area} that may be gone"
         raise Refused("untrusted-pointer", said, base)
     check_bounds(state, pointer, offset, size, what, base)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import agreement, tracing
+from benchmarks import agreement, tracing, verifying
 from benchmarks.calls import measure_calls
 from benchmarks.native import compile_library, find_compiler
 from benchmarks.peers.raw import measure
@@ -119,3 +119,14 @@ def test_two_runs_agree_when_no_ratio_is_far_from_the_other(
     (tmp_path / "other.json").write_text("[]")
     assert agreement.main([one, str(tmp_path / "other.json")]) == 2
     assert agreement.main([one]) == 2
+
+
+def test_verifying_is_measured_program_by_program() -> None:
+    objects = ROOT / "tests" / "objects"
+    took = list(verifying.measure([objects / "xdp_stats.o", objects / "extending.o"], tries=1))
+    assert [each.is_accepted for each in took].count(True) > 1
+    assert not all(each.is_accepted for each in took)
+    assert all(each.ns > 0 for each in took)
+    head, *rows = verifying.table(took)
+    assert head.split() == ["insns", "programs", "median", "99", "%", "most", "an", "insn"]
+    assert rows[-1].split()[1] == str(len(took))
