@@ -30,7 +30,7 @@ from bpfc.testing.plants import planted
 from bpfc.testing.reduce import reduce
 from bpfc.testing.registry import ORACLES
 
-MOST_REDUCED: Final = 4  # finds of one signature that a shard reduces; later ones are counted
+MOST_REDUCED: Final = 2  # finds of one signature that a shard reduces; later ones are counted
 COVERED_EVERY: Final = 128  # one of how many cases is traced for what it covers of the verifier
 TOLD_TOGETHER: Final = 64  # cases in a row of an oracle in Python that are told as one
 TELL_EVERY: Final = 10.0  # seconds

@@ -71,7 +71,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_two_workers_find_what_is_planted(
     plant: Plant, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bpfc.testing.campaign.SHARD_SEEDS", 100)
+    monkeypatch.setattr("bpfc.testing.campaign.SHARD_SEEDS", 50)
 
     def end_when_found(store: Store, elapsed: float) -> None:
         if store.signatures() and not (tmp_path / "stop").exists():
