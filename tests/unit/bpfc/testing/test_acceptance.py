@@ -41,10 +41,10 @@ def test_the_summary_counts_and_groups_what_differs() -> None:
         "      1 leaked  (such as a.o: lost)",
         "refused by Linux, accepted here:",
         "      2 RN is bad  (such as a.o: worse)",
-        "insns           programs     median        99 %   Linux, median   Linux, 99 %",
-        "    0 to       9      1     1.00 ms       1.00 ms       1.00 ms       1.00 ms",
-        "   10 to      49      1     3.00 ms       3.00 ms       1.00 ms       1.00 ms",
-        "    0 to 1048575      2     3.00 ms       3.00 ms       1.00 ms       1.00 ms",
+        "insns           programs     median        99 %   Linux, median   Linux, 99 %   an insn",
+        "    0 to       9      1     1.00 ms       1.00 ms       1.00 ms       1.00 ms    250.0 us",
+        "   10 to      49      1     3.00 ms       3.00 ms       1.00 ms       1.00 ms    150.0 us",
+        "    0 to 1048575      2     3.00 ms       3.00 ms       1.00 ms       1.00 ms    166.7 us",
     ]
 
 
