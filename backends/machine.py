@@ -59,6 +59,7 @@ class Machine:
         else:
             llvm.initialize_all_targets()
             llvm.initialize_all_asmprinters()
+        _say(target.llvm_options)
         self.target = target
         self.level = level
         self.cpu = cpu or (_host_cpu() if is_host else target.cpu)
@@ -115,6 +116,12 @@ class Machine:
     def emit_assembly(self, module: llvm.ModuleRef) -> str:
         """The module as assembly text."""
         return str(self._machine.emit_assembly(module))
+
+
+@cache  # LLVM ends the process when it hears an option twice
+def _say(options: tuple[str, ...]) -> None:
+    for option in options:
+        llvm.set_option("bpfc", option)
 
 
 def _fast_passes() -> llvm.ModulePassManager:

@@ -270,6 +270,7 @@ class Target:
     attached to one function (BPF_MAX_TRAMP_LINKS in linux/bpf.h). `word` is the size of a pointer in bytes. `flags` is how
     static branches are switched where they are words in memory that code tests. `can_hurry`: LLVM's quick way to allocate
     registers finds enough of them. `tools` begins the names of its GNU tools where the triple does not say it.
+    `llvm_options` are said to LLVM, once and for the whole process, before it compiles for this machine.
     """
 
     name: str
@@ -295,6 +296,7 @@ class Target:
     flags: Patching | None = None
     can_hurry: bool = True
     tools: str = ""
+    llvm_options: tuple[str, ...] = ()
 
     @property
     def branches(self) -> Patching:

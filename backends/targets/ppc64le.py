@@ -29,6 +29,8 @@ from backends.target import (
     uniform_sleds,
 )
 
+# Both find constants late, and fold `li r, -17; xori r, r, 0xb890` as if the second number were negative too (LLVM 16 to 22).
+_LLVM_OPTIONS: Final = ("-ppc-convert-rr-to-ri=false", "-ppc-late-peephole=false")
 _NOP: Final = (0x60000000).to_bytes(4, "little")
 _RESTORE: Final = (0xE8410018).to_bytes(4, "little")  # ld r2, 24(r1)
 _REACH: Final = 1 << 25
@@ -199,6 +201,7 @@ PPC64LE: Final = Target(
         250: "R_PPC64_REL16_LO",
         252: "R_PPC64_REL16_HA",
     },
+    llvm_options=_LLVM_OPTIONS,
     relocations={
         "R_PPC64_ADDR32": RelocationType(Base.ABSOLUTE, 4, -(2**31), 2**32, _word),
         "R_PPC64_REL24": RelocationType(Base.BRANCH, 4, -_REACH, _REACH, _imm24),
