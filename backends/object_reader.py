@@ -46,11 +46,11 @@ _DROPPED: Final = (
 _CONSTANT: Final = (".data.rel.ro", ".toc", FLAGS)
 
 
-def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) -> NativeCode:
+def parse_object(data: bytes, target: Target, jumps_first: Container[int] = (), room: int = 0) -> NativeCode:
     """What is in an object that LLVM emitted for `target`.
 
     Static branches whose key is in `jumps_first` start as jumps, all others as NOPs; the sections' data say
-    so too.
+    so too. `room` as for `static_sites`.
     """
     elf = read_object(data)
     assert elf.machine == target.machine, f"an object of machine {elf.machine} is not for {target.name}"
@@ -58,7 +58,7 @@ def parse_object(data: bytes, target: Target, jumps_first: Container[int] = ()) 
     kept = {index: position for position, index in enumerate(wanted)}
     contents = {index: bytearray(elf.sections[index].data) for index in kept}
     symbols, numbers = _symbols(elf, kept)
-    branches = static_sites(elf, target, numbers, kept, jumps_first)
+    branches = static_sites(elf, target, numbers, kept, jumps_first, room)
     taken = {(site.record.section, site.region_offset) for site in branches}
     sites = _entry_sites(symbols, [bytes(contents[index]) for index in kept], target, taken)
     for site in branches:

@@ -24,7 +24,7 @@ from typing import Final, final
 from backends.elf_object import FUNCTION, ElfObject, ElfSection
 from backends.leb128 import read_unsigned
 from backends.native_code import Form, PatchSite, SiteKind
-from backends.target import Patching, Target
+from backends.target import FarBranch, Patching, Target
 
 _STACK_MAPS: Final = ".llvm_stackmaps"
 FRAMES: Final = ".eh_frame"
@@ -53,10 +53,12 @@ def static_sites(
     numbers: Mapping[int, int],
     kept: Mapping[int, int],
     jumps_first: Container[int],
+    room: int = 0,
 ) -> list[StaticRegion]:
     """The static branches of an object in the order of their places.
 
-    `numbers` gives the new number of each of the object's symbols, `kept` that of each section.
+    `numbers` gives the new number of each of the object's symbols, `kept` that of each section. `room` is how many bytes
+    LLVM was asked to leave, if not the usual.
     """
     if target.flags is not None:
         return list(_flags(elf, target.flags, numbers, kept, jumps_first))
@@ -70,7 +72,7 @@ def static_sites(
             region = start + offset
             pad = landing_pad(offset)
             form = Form.JUMP if key in jumps_first else Form.NOP
-            site, code = _place(target, region, pad, form)
+            site, code = _place(target, region, pad, form, room)
             record = PatchSite(
                 SiteKind.STATIC,
                 kept[owner.section],
@@ -105,9 +107,11 @@ def _flags(
         yield StaticRegion(record, symbol.section, place, word)
 
 
-def _place(target: Target, region: int, pad: int, form: Form) -> tuple[int, bytes]:
+def _place(target: Target, region: int, pad: int, form: Form, room: int) -> tuple[int, bytes]:
     """Where in the region the patched instruction stands, and the bytes of the whole region."""
     patching = target.patching
+    if patching.far is not None and room == patching.far.region:
+        return _place_far(patching, patching.far, region, pad, form)
     before = next(before for before in range(patching.region) if patching.fits(region + before))
     after = patching.region - before - patching.length
     assert after >= 0, "the region has room for one site inside an aligned word"
@@ -115,6 +119,17 @@ def _place(target: Target, region: int, pad: int, form: Form) -> tuple[int, byte
     distance = pad - site if pad >= 0 else patching.length
     instruction = patching.nop(distance) if form is Form.NOP else patching.jump(distance)
     return site, patching.fill(before) + instruction + patching.fill(after)
+
+
+def _place_far(patching: Patching, far: FarBranch, region: int, pad: int, form: Form) -> tuple[int, bytes]:
+    """As `_place`, with room for a prefix that only a far branch has."""
+    length = far.region - patching.length
+    site = region + length
+    distance = pad - site if pad >= 0 else patching.length
+    is_near = patching.is_near(distance)
+    prefix = patching.fill(length) if is_near else far.prefix(distance)
+    jump = patching.jump(distance) if is_near else far.jump(distance)
+    return site, prefix + (patching.nop(distance) if form is Form.NOP else jump)
 
 
 def _records(elf: ElfObject) -> Iterator[tuple[int, list[tuple[int, int]]]]:

@@ -103,6 +103,22 @@ class Hooking:
 
 @final
 @dataclass(frozen=True, slots=True)
+class FarBranch:
+    """A static branch further than a site's jump reaches: `prefix(distance)` stands before the site for good, and `jump` uses
+    what it computes, in a register that no other code of ours uses. Distances are from the site, in [`low`, `high`).
+
+    LLVM leaves `region` bytes for both in programs so large that some branch may want them.
+    """
+
+    region: int
+    prefix: Callable[[int], bytes]
+    jump: Callable[[int], bytes]
+    low: int
+    high: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Patching:
     """How an instruction is changed while threads run through it: one aligned store of `unit` bytes.
 
@@ -127,10 +143,20 @@ class Patching:
     canary: tuple[bytes, bytes]
     needs_cache_flush: bool
     sleds: Sleds
+    far: FarBranch | None = None
 
     def is_near(self, distance: int) -> bool:
         """Whether a site's jump can span `distance` bytes."""
         return self.near_low <= distance < self.near_high
+
+    def branch_forms(self, distance: int, before: bytes) -> tuple[bytes, bytes] | None:
+        """A static branch's NOP and its jump over `distance` bytes, given the code before the site; None out of reach."""
+        if self.is_near(distance):
+            return self.nop(distance), self.jump(distance)
+        far = self.far
+        if far is None or not far.low <= distance < far.high or not before.endswith(far.prefix(distance)):
+            return None
+        return self.nop(distance), far.jump(distance)
 
     def fits(self, offset: int) -> bool:
         """Whether one aligned store can change a site at this offset from an aligned place."""

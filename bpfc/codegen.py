@@ -81,6 +81,7 @@ class Form(Enum):
 
 
 Stage = Callable[[str], None]
+FAR_FROM: Final = 4096  # instructions from which on code may be longer than a static branch's jump reaches
 _ANY_PROLOGUE: Final = (
     "prologue <{ }> <{ }>"  # stands for the target's own, which is all that lowering needs of it
 )
@@ -119,7 +120,7 @@ def generate(
         needs = needs_of(str(parsed.get_function(program.name)))
     object = machine.emit_object(parsed)
     done("LLVM's code generation")
-    code = parse_object(object, target, _jumps_first(program))
+    code = parse_object(object, target, _jumps_first(program), branch_room(program, target))
     done("reading the object")
     return Generated(replace(code, needs=needs), lowered)
 
@@ -183,7 +184,7 @@ def lowered_text(
     lower_options = LowerOptions(
         program.big_endian,
         options.count_insns,
-        target.patching.region if _has_static_branches(front.module) else 0,
+        branch_room(program, target) if _has_static_branches(front.module) else 0,
         _callx_helpers() if any(row.callee is Callee.INDIRECT for row in program.rows) else frozenset(),
         options.lines,
         prologue=_ANY_PROLOGUE if options.extensible else "",
@@ -288,6 +289,12 @@ def front_of(
         done("proofs")
         check_result(module, facts)
     return Front(program, module, regions, facts)
+
+
+def branch_room(program: Program, target: Target) -> int:
+    """How many bytes LLVM leaves for a static branch of the program."""
+    far = target.patching.far
+    return far.region if far is not None and len(program.insns) >= FAR_FROM else target.patching.region
 
 
 def _has_static_branches(module: Module) -> bool:

@@ -169,7 +169,8 @@ def patch_points(image: LinkedImage, kind: SiteKind) -> tuple[PatchPoint, ...]:
 def _point(image: LinkedImage, site: PatchSite, words: memoryview, patching: Patching) -> PatchPoint:
     offset, target = image.offset_of_site(site), image.jump_target_of(site)
     distance = patching.length if target is None else target - offset
-    forms = (patching.nop(distance), patching.jump(distance)) if patching.is_near(distance) else None
+    before = image.code.sections[site.section].data[max(site.offset - WORD, 0) : site.offset]
+    forms = patching.branch_forms(distance, before)
     function = image.code.symbols[site.function].name
     return PatchPoint(site, function, (image.block, words, offset), patching, forms, target is None)
 

@@ -12,7 +12,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from backends.target import Base, Calling, Emulation, Patching, RelocationType, Target, Veneer, uniform_sleds
+from backends.target import (
+    Base,
+    Calling,
+    Emulation,
+    FarBranch,
+    Patching,
+    RelocationType,
+    Target,
+    Veneer,
+    uniform_sleds,
+)
 
 _NOP: Final = (0x00000013).to_bytes(4, "little")
 _NEAR: Final = 1 << 20
@@ -70,6 +80,16 @@ def _low_store(old: int, value: int) -> int:
     return old & 0x01FFF07F | (value >> 5 & 0x7F) << 25 | (value & 0x1F) << 7
 
 
+def _far_prefix(distance: int) -> bytes:
+    """auipc t6, of the instruction before a site."""
+    return _high_20(0x17 | 31 << 7, distance + 4).to_bytes(4, "little")
+
+
+def _far_jump(distance: int) -> bytes:
+    """jr low(t6), behind it."""
+    return _low_load(0x67 | 31 << 15, distance + 4).to_bytes(4, "little")
+
+
 def _call(old: int, value: int) -> int:
     """AUIPC and the JALR behind it, as one 8-byte word."""
     return _high_20(old & 0xFFFFFFFF, value) | _low_load(old >> 32, value) << 32
@@ -84,7 +104,7 @@ RISCV64: Final = Target(
     machine=243,
     byte_order="little",
     cpu="generic-rv64",
-    features="+m,+a,+f,+d",
+    features="+m,+a,+f,+d,+reserve-x31",  # t6 is for far static branches
     abi="lp64d",
     disassembly=("CS_ARCH_RISCV", "CS_MODE_RISCV64"),
     patching=Patching(
@@ -101,6 +121,7 @@ RISCV64: Final = Target(
         canary=(bytes.fromhex("1305100067800000"), bytes.fromhex("1305200067800000")),  # li a0, n; ret
         needs_cache_flush=True,
         sleds=uniform_sleds(_NOP, _NEAR),
+        far=FarBranch(8, _far_prefix, _far_jump, _PAIR[0] - 4, _PAIR[1] - 4),
     ),
     veneer=Veneer(bytes.fromhex("17030000033303016700030013000000"), literal=16),  # auipc, ld, jr t1; nop
     poison=bytes.fromhex("73001000"),  # ebreak

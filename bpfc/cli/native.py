@@ -222,7 +222,18 @@ def _site(code: NativeCode, site: PatchSite, keys: Mapping[int, str]) -> str:
     if target_named(code.target).flags is not None:
         value = int(site.first_form is Form.JUMP)
         return f"static flag, {site.length} bytes, insn {site.key}{key}, {value}: code tests it in memory"
-    return f"static site, {site.length} bytes, insn {site.key}{key}, {form}, jumps to {goes}"
+    way = _way(code, site)
+    return f"static site, {site.length} bytes, insn {site.key}{key}, {form}, jumps to {goes}{way}"
+
+
+def _way(code: NativeCode, site: PatchSite) -> str:
+    """How a site gets there, where not by its own jump alone."""
+    patching, distance = target_named(code.target).patching, site.target_offset - site.offset
+    if site.target_offset < 0 or patching.is_near(distance):
+        return ""
+    before = code.sections[site.section].data[max(site.offset - 8, 0) : site.offset]
+    is_pair = patching.branch_forms(distance, before) is not None
+    return ", by a pair with the instruction before it" if is_pair else ", which is out of its reach"
 
 
 def _said(code: NativeCode, relocation: Relocation) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import bpfc
+from backends.targets import riscv64
+from backends.targets.riscv64 import RISCV64
 from bpfc import Loaded, Options, RejectedError, UnsupportedError
 from bpfc.cli.listings import list_xlated
+from bpfc.cli.native import disassemble
 from bpfc.insn_sets import track, transformed
 from bpfc.running_program import RunningProgram
 from ir.asm import assemble as parse
@@ -26,6 +30,7 @@ from ir.passes.remove_nops import remove_nops
 from runtime.insn_set import DELETED, Entry, InsnSet
 from runtime.linker import LinkedImage
 from runtime.static_keys import State
+from tests.engines import require_emulator
 
 OBJECT = Path(__file__).parent.parent / "objects" / "static_keys.o"
 PACKET = bytes(64)
@@ -168,9 +173,8 @@ def test_sk_09_two_keys_with_three_sites_each_in_any_order() -> None:
             assert program.run(PACKET).ret == expected[k5, k6]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("form", "padding"), [("nop_or_goto", 0), ("nop_or_gotol", 13_000)])
-def test_sk_10_far_targets_in_native_code_and_in_bytecode(form: str, padding: int) -> None:
+def far_branch(form: str, padding: int) -> tuple[tuple[Insn, ...], int]:
+    """A static branch over much code, `padding` of it wide instructions that leave none; and its distance in slots."""
     row, rounds = ROW_BY_NAME[form], 2500
     assert isinstance(row.src, int)
     distance = 4 * rounds + 2 * padding + 3
@@ -182,7 +186,47 @@ def test_sk_10_far_targets_in_native_code_and_in_bytecode(form: str, padding: in
     ]
     steps += parse("r4 = 0 ll") * padding
     end = parse("r0 = 1000\nr0 += r6\nexit\nr0 = 2000\nr0 += r6\nexit")
-    insns = (*parse("r6 = r2"), branch, *steps, *end)
+    return (*parse("r6 = r2"), branch, *steps, *end), distance
+
+
+@pytest.mark.no_code
+@pytest.mark.parametrize("form", ["nop_or_goto", "goto_or_nop"])
+def test_sk_10_beyond_a_jumps_reach_riscv64_has_a_pair_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """As if its jumps reached 16 KiB, not 1 MiB: so much code takes minutes to compile."""
+    require_emulator("riscv64")
+    pytest.importorskip("capstone")
+    patching = replace(RISCV64.patching, near_low=-(1 << 14), near_high=1 << 14)
+    monkeypatch.setattr(riscv64, "RISCV64", replace(RISCV64, patching=patching))
+    insns, _ = far_branch(form, 0)
+    with (
+        bpfc.emulate("riscv64") as machine,
+        bpfc.from_insns(insns, keys={"key": [1]}).start(
+            Options(level="O1", cache=False), target=machine
+        ) as runtime,
+    ):
+        program, key = runtime["main"], runtime.static_keys["key"]
+        (point,) = program.branches.points(1)
+        assert point.site.target_offset - point.site.offset > 1 << 14
+        (said,) = [line for line in disassemble(program.compiled.code, {1: "key"}) if "static site" in line]
+        assert said.endswith("by a pair with the instruction before it")
+        before = program.image.block.read()
+        off = program.run(b"").ret
+        key.enable()
+        on = program.run(b"").ret
+        assert ([off == 2000, on == 2000]) == ([False, True] if form == "nop_or_goto" else [True, False])
+        after = program.image.block.read()
+        changed = {at // 4 * 4 for at, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
+        assert changed == {point.address - program.image.address}  # the second of the two, alone
+        key.disable()
+        assert (program.run(b"").ret, program.image.block.read()) == (off, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "padding"), [("nop_or_goto", 0), ("nop_or_gotol", 13_000)])
+def test_sk_10_far_targets_in_native_code_and_in_bytecode(form: str, padding: int) -> None:
+    insns, distance = far_branch(form, padding)
     with bpfc.from_insns(insns, keys={"key": [1]}).start(Options(level="O1")) as runtime:
         program = runtime["main"]
         reach = [point.site.target_offset - point.site.offset for point in program.branches.points(1)]
