@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Callable
 from enum import IntEnum
 from errno import EAGAIN, EINTR, errorcode
+from functools import cache
 from typing import Final, final
 
 NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
@@ -57,12 +59,18 @@ def bpf(
 ) -> tuple[int, bytes]:
     """The result, and the attributes as the kernel left them. Raises KernelError, which says `what` failed with which `log`."""
     union = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
-    # Safe because bpf(2) reads and writes _ATTR_SIZE bytes of `union`, which are there.
-    call = ctypes.CDLL(None, use_errno=True).syscall
+    call, number = _system_call()
     while True:
-        result: int = call(NUMBERS[platform.machine()], int(command), union, _ATTR_SIZE)
+        # Safe because bpf(2) reads and writes _ATTR_SIZE bytes of `union`, which are there.
+        result: int = call(number, int(command), union, _ATTR_SIZE)
         if result >= 0:
             return result, union.raw
-        number = ctypes.get_errno()
-        if number not in (EINTR, EAGAIN):
-            raise KernelError(number, what, log.value.decode(errors="replace") if log is not None else "")
+        errno = ctypes.get_errno()
+        if errno not in (EINTR, EAGAIN):
+            raise KernelError(errno, what, log.value.decode(errors="replace") if log is not None else "")
+
+
+@cache
+def _system_call() -> tuple[Callable[..., int], int]:
+    """syscall(2), which keeps errno, and the number of bpf(2) here. Looked up once: a library's object costs more than a call."""
+    return ctypes.CDLL(None, use_errno=True).syscall, NUMBERS[platform.machine()]
