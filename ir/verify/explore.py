@@ -64,6 +64,7 @@ MAX_DEPTH: Final = 8
 _JOINS_BEFORE_WIDENING: Final = 2
 _JOINS_WITH_THRESHOLDS: Final = 10
 _MOST_LOSSY: Final = 6
+_MOST_APART: Final = 200
 # So many steps for each instruction come on top of an effort's: long programs are gone through, too.
 _VISITS_PER_INSN: Final = 2
 _MOST_RECENT: Final = 16
@@ -354,6 +355,8 @@ class Walk:
         if (is_strict or len(kept) < effort.width + _MOST_LOSSY) and loses(into.state, new):
             apart = next((visit for visit in kept if not loses(visit.state, new)), None)
             if apart is None:
+                if len(kept) > _MOST_APART:
+                    raise Refused("too-complex", f"more than {_MOST_APART} mixes of pointers and numbers")
                 return self._keep(block, new, kept, is_back)
             into = apart
         self._grow(into, new, is_back)

@@ -9,6 +9,7 @@ import pytest
 
 import bpfc
 from ir.diagnostics import RejectedError, UnreadableError
+from ir.kinds import ProgramType
 from ir.lift import lift
 from ir.verify.explore import Effort
 from ir.verify.prove import EFFORTS, Report, verify
@@ -96,3 +97,16 @@ def test_objects_with_corrupt_types_get_a_verdict_or_a_diagnostic(seed: int) -> 
     else:
         found = [report.name for report in reports.values() if report.is_accepted or report.diagnostics]
     assert found
+
+
+def test_pointers_mixed_with_numbers_in_every_way_are_too_complex_for_those_without_capabilities() -> None:
+    rungs = "".join(
+        f"{RANDOM}r{6 + i % 4} = r10\nif r0 s> 5 goto L{i}\nr{6 + i % 4} = {i}\n"
+        f"L{i}:\n*(u64 *)(r10 - {8 * (i + 1)}) = r{6 + i % 4}\n"
+        for i in range(60)
+    )
+    module = lift(
+        bpfc.assemble(f"{rungs}r0 = 0\nexit\n", type=ProgramType.SOCKET_FILTER).programs["main"], {}
+    )
+    assert code(verify(module)) == ""
+    assert code(verify(module, unprivileged=True)) == "too-complex"
