@@ -70,7 +70,9 @@ def to_json(case: Case) -> dict[str, Any]:
         "type": program.type.name,
         "section": program.section,
         "big_endian": program.big_endian,
-        "functions": [[each.name, each.start, each.slots, each.is_global] for each in program.functions],
+        "functions": [
+            [each.name, each.start, each.slots, each.is_global, each.btf_id] for each in program.functions
+        ],
         "references": {
             str(slot): [each.kind.name, each.name, each.offset] for slot, each in program.references.items()
         },
@@ -84,9 +86,7 @@ def from_json(said: Mapping[str, Any]) -> Case:
     data, seed = bytes.fromhex(said.get("data", "")), said["seed"]
     if "code" not in said:
         return Case(None, {}, inputs, data, seed)
-    functions = tuple(
-        FunctionInfo(name, start, slots, is_global) for name, start, slots, is_global in said["functions"]
-    )
+    functions = tuple(FunctionInfo(*fields) for fields in said["functions"])
     references = {
         int(slot): Reference(ReferenceKind[kind], name, offset)
         for slot, (kind, name, offset) in said["references"].items()

@@ -29,7 +29,7 @@ def test_an_oracle_finds_nothing(oracle: Oracle) -> None:
     assert tally.cases == count
 
 
-@pytest.mark.parametrize("name", ["native", "loader"])
+@pytest.mark.parametrize("name", ["native", "passes", "patching", "loader"])
 def test_a_case_is_the_same_after_a_detour_through_json(name: str) -> None:
     for seed in range(16):
         case = ORACLES[name].draw(seed)
