@@ -50,6 +50,14 @@ def test_the_conformance_plugin_starts_without_the_command_line() -> None:
     assert not {"click", "bpfc.running", *SLOW} & modules
 
 
+def test_a_plain_program_runs_without_maps_hooks_helpers_and_types() -> None:
+    modules = imported("conformance-plugin", stdin=ANSWER)
+    assert "bpfc.running" in modules
+    assert not {"click", "elftools"} & modules
+    assert not {name for name in modules if name.startswith(("runtime.maps.", "backends.helpers.", "ir.btf"))}
+    assert not {"backends.trampoline", "runtime.hook_space", "ir.interpreter"} & modules
+
+
 @pytest.mark.parametrize("engine", ["native", "interpreter"])
 def test_the_conformance_plugin_answers(engine: str) -> None:
     done = start("conformance-plugin", "--engine", engine, input=ANSWER)
