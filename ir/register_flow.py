@@ -142,8 +142,8 @@ class _Flow:
     def _leaving_effects(self, i: int, row: Row, insn: Insn) -> Effects:
         """The effects of a call or exit, as far as they are known; opens it otherwise."""
         if row.kind is Kind.EXIT:
-            if self.shape.info.start:
-                self.open.add(i)
+            if self.shape.info.start and not self.shape.address_taken:
+                self.open.add(i)  # who calls it back wants a result; other callers may not
             return Effects(1 << R0, 0, 0)
         reads, made = 0, 1 << R0
         if is_poison(row, insn):

@@ -149,3 +149,10 @@ def test_a_refused_call_of_a_kernel_function_names_it() -> None:
     assert found.why is not None
     assert found.why.assembly.startswith("call ")
     assert "kfunc(" not in found.why.assembly
+
+
+@pytest.mark.parametrize(("sets", "code"), [("r0 = 0", ""), ("r1 = 0", "uninitialized-register")])
+def test_a_callback_has_to_return_something(sets: str, code: str) -> None:
+    text = f"r1 = 3\nr2 = func(body)\nr3 = 0\nr4 = 0\ncall 181\nr0 = 0\nexit\nbody:\n{sets}\nexit"
+    report = bpfc.assemble(text, type=ProgramType.XDP).verify()["main"]
+    assert [found.code for found in report.diagnostics] == ([code] if code else [])
