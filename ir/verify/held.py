@@ -26,9 +26,9 @@ class StackObject:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """Everything held.
+    """Everything held. States are sorted by it wherever they arrive, so it is hashed once and compared by identity first.
 
     `locked`: the area whose spin lock is held; sections count how deeply they are nested. `comparing`: within a
     function that orders a tree, which runs under the lock of its caller. `lock_kind`: how the lock was taken,
@@ -44,6 +44,23 @@ class Held:
     lock_kind: str = ""
     outer_locks: tuple[tuple[Area, str], ...] = ()
     interrupts: tuple[Area, ...] = ()
+    _hash: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Hash it."""
+        object.__setattr__(self, "_hash", hash(self._content()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return type(other) is Held and self._hash == other._hash and self._content() == other._content()
+
+    def _content(self) -> tuple[object, ...]:
+        sections = (self.rcu, self.preempt, self.interrupts, self.comparing)
+        return self.references, self.objects, self.locked, self.lock_kind, self.outer_locks, sections
 
     def with_reference(self, area: Area) -> Held:
         """And a reference to `area`."""
