@@ -35,6 +35,7 @@ COVERED_EVERY: Final = 128  # one of how many cases is traced for what it covers
 TOLD_TOGETHER: Final = 64  # cases in a row of an oracle in Python that are told as one
 TELL_EVERY: Final = 10.0  # seconds
 TOGETHER: Final = 48  # cases that are prepared at once, by oracles that can
+NEAR: Final = 640  # seeds among which they are: a shard surely gets that far before its time is over
 
 
 @final
@@ -115,7 +116,8 @@ def run(order: Order, out: TextIO) -> None:
 
 def _company(oracle: Oracle, taking_turns: tuple[Oracle, ...], first: int, end: int) -> list[Case]:
     """The case of `first` and the next ones that are the oracle's."""
-    seeds = (seed for seed in range(first, end) if taking_turns[seed % len(taking_turns)] is oracle)
+    near = range(first, min(end, first + NEAR))
+    seeds = (seed for seed in near if taking_turns[seed % len(taking_turns)] is oracle)
     return [oracle.draw(seed) for seed in islice(seeds, TOGETHER)]
 
 
