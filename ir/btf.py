@@ -147,6 +147,14 @@ class Btf:
         built = self._types[id] = self._build(self._start(id))
         return built
 
+    def pointer_to(self, id: int) -> int:
+        """The first of this section's own types that is a pointer to type `id`; 0 when there is none."""
+        words, kind = self._words, BtfKind.PTR.value
+        for own, start in enumerate(self._starts, self.first_id):
+            if words[start + 2] == id and words[start + 1] >> 24 & 0x1F == kind:
+                return own
+        return 0
+
     def string(self, offset: int, limit: int = MAX_NAME, cut: bool = False) -> str:
         """The string at `offset`. Raises UnreadableError when it is outside, or over `limit` unless `cut`."""
         if offset == 0:

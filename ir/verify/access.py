@@ -277,7 +277,7 @@ def _check_context(
     if subject.unprivileged:
         check_context(offset, writes)
     fields = subject.context.writable if writes else subject.context.readable
-    if (offset, size) not in fields:
+    if fields.find(offset, size) is None:
         said = f"{what} at offset {offset} of the context is not allowed in {_program_name(subject)} programs"
         raise Refused("context-access", said, base)
 
@@ -290,7 +290,8 @@ def _program_name(subject: Subject) -> str:
 def _load_context(subject: Subject, state: State, place: int, row: Row, inst: Value) -> Known:
     if subject.context is None:
         return load_object(subject, state, start_of(Area(AreaKind.CONTEXT)), row, place, inst)
-    field = subject.context.readable[place, row.size]
+    field = subject.context.readable.find(place, row.size)
+    assert field is not None, "the access was checked"
     if not field.holds:
         return plain_range(row)
     if row.signed:

@@ -8,7 +8,7 @@ parts too; one that holds a pointer is named after `=`, with `?` when it may be 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, final
@@ -158,12 +158,47 @@ class Field:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Fields of one sort in a row, from byte `start` up to `end`; `has_parts`: they may be accessed in aligned parts too."""
+
+    start: int
+    end: int
+    has_parts: bool
+    field: Field
+
+    def find(self, offset: int, size: int) -> Field | None:
+        """The field, or the part of one, of `size` bytes at `offset`."""
+        if not self.start <= offset < self.end or (offset - self.start) % size:
+            return None
+        if size == self.field.size:
+            return self.field
+        return _PARTS.get(size) if self.has_parts and size < self.field.size else None
+
+
+_PARTS: Final = {size: Field(size) for size in (1, 2, 4)}
+
+
+@final
+class Fields:
+    """What may be accessed of a context: a table of runs, for some types have fields by the thousand."""
+
+    def __init__(self, text: str) -> None:
+        self._runs = [_read(item) for item in text.split()]
+        self._runs.reverse()  # what is said last holds
+
+    def find(self, offset: int, size: int) -> Field | None:
+        """The field of `size` bytes at `offset`, None when there is none."""
+        return next((found for run in self._runs if (found := run.find(offset, size)) is not None), None)
+
+
+@final
 @dataclass(frozen=True)
 class ContextRules:
-    """Every access to a context that is allowed, by (offset, size)."""
+    """Every access to a context that is allowed."""
 
-    readable: Mapping[tuple[int, int], Field]
-    writable: Mapping[tuple[int, int], Field]
+    readable: Fields
+    writable: Fields
 
 
 @cache
@@ -171,7 +206,7 @@ def rules_of(type: ProgramType, attach_type: AttachType | None) -> ContextRules 
     """The rules of a program type, None when its context is described by BTF or not known."""
     tables = _TABLES_BY_ATTACH.get(attach_type) if attach_type is not None else None
     tables = tables or _TABLES_BY_TYPE.get(type)
-    return None if tables is None else ContextRules(dict(_fields(tables[0])), dict(_fields(tables[1])))
+    return None if tables is None else ContextRules(Fields(tables[0]), Fields(tables[1]))
 
 
 def returns_of(type: ProgramType, attach_type: AttachType | None) -> tuple[int, int] | None:
@@ -182,14 +217,8 @@ def returns_of(type: ProgramType, attach_type: AttachType | None) -> tuple[int, 
     return found or _RETURNS_BY_TYPE.get(type)
 
 
-def _fields(text: str) -> Iterator[tuple[tuple[int, int], Field]]:
-    for item in text.split():
-        parts = _ITEM.fullmatch(item)
-        assert parts is not None, item
-        offset, size, count = int(parts[1]), int(parts[2]), int(parts[3] or 1)
-        for start in range(offset, offset + size * count, size):
-            yield (start, size), Field(size, parts[5] or "", bool(parts[6]))
-            for part in (4, 2, 1) if parts[4] else ():
-                if part < size:
-                    for at in range(start, start + size, part):
-                        yield (at, part), Field(part)
+def _read(item: str) -> _Run:
+    parts = _ITEM.fullmatch(item)
+    assert parts is not None, item
+    start, size, count = int(parts[1]), int(parts[2]), int(parts[3] or 1)
+    return _Run(start, start + size * count, bool(parts[4]), Field(size, parts[5] or "", bool(parts[6])))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, final
 
 from ir.btf import Btf
@@ -163,10 +164,6 @@ def _nullable(kernel: Btf, struct: str, member: str) -> frozenset[int]:
     return frozenset(number for number, name in enumerate(names) if name.endswith(("__nullable", "__ref")))
 
 
+@lru_cache(maxsize=64)
 def _pointer_to(kernel: Btf, name: str) -> int:
-    struct = next(iter(kernel.find(name, BtfKind.STRUCT)), 0)
-    for id in kernel.of_kind(BtfKind.PTR):
-        type = kernel.type(id)
-        if isinstance(type, Pointer) and type.type_id == struct:
-            return id
-    return 0
+    return kernel.pointer_to(next(iter(kernel.find(name, BtfKind.STRUCT)), 0))
