@@ -71,6 +71,10 @@ class PatchPoint:
         kind = self.site.kind.name.lower()
         return f"<{kind} site of {self.function} at {self.address:#x}: {self.form.name.lower()}>"
 
+    def reaches(self, distance: int) -> bool:
+        """Whether its jump spans `distance` bytes."""
+        return self._patching.is_near(distance)
+
     def aim(self, distance: int) -> None:
         """From now on its jump spans `distance` bytes, which must be near; what is in memory stays for now."""
         patching = self._patching
@@ -135,10 +139,12 @@ class Patcher:
             return len(due)
 
     def redirect(self, point: PatchPoint, distance: int) -> None:
-        """Make `point`, whatever it is, a jump that spans `distance` bytes. Raises as `poke`."""
+        """Make `point`, whatever it is, a jump that spans `distance` bytes. Raises as `poke`; ERANGE where it can't."""
         with CODE_LOCK:
             self.publisher.require()
             _require_open([point], [point.block])
+            if not point.reaches(distance):
+                raise RejectedError([_problem(point, "its jump falls short", errno.ERANGE)])
             _require_forms([point])
             before = point.words[point.index]
             point.aim(distance)

@@ -6,11 +6,14 @@ import errno
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from backends.native_code import SiteKind
 from backends.registry import host
+from backends.targets import x86_64
+from backends.targets.x86_64 import X86_64
 from ir.diagnostics import RejectedError
 from runtime.linker import LinkedImage, link
 from runtime.memory import Pool
@@ -233,3 +236,16 @@ def test_threads_running_through_a_site_see_one_of_its_two_forms(patcher: Patche
     assert not illegal
     assert min(both) > 0
     assert toggles > 100
+
+
+def test_an_entry_too_far_from_its_veneer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an image larger than a jump reaches, as riscv64's may be."""
+    near = replace(host().patching, near_low=-8, near_high=8)
+    monkeypatch.setattr(x86_64, "X86_64", replace(X86_64, patching=near))
+    with load_text(HOOKED) as image:
+        (point,) = patch_points(image, SiteKind.ENTRY)
+        hook = EntryHook(image, point, Patcher(Publisher(host(), Mode.NONE)))
+        with pytest.raises(RejectedError) as caught:
+            hook.arm(image.address_of("other"))
+        assert (caught.value.errno, hook.is_armed) == (errno.ERANGE, False)
+        assert function_at(image.address_of("answer"))() == 42
