@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from backends.native_code import Needs
+from backends.target import Pairs
 from ir.function_model import Model, Value
 
 SLOT: Final = 8
+WORDS, BY_VALUE, BY_REFERENCE = "[2 x i64]", "ptr byval", "ptr"  # types of structures
+_WHOLE: Final = {Pairs.WORDS: WORDS, Pairs.REFERENCE: BY_REFERENCE}
 MOST_INLINE: Final = 2  # programs; more would make large images, which take long to compile
 
 
@@ -24,7 +27,8 @@ class Shape:
 
     `needs`: what at least one of the programs needs. `registers` carry integer arguments, `tail_words` at most may be
     passed on by a jump. `sessions` has, for each program in the order that they run, the number of its session, -1
-    for none; it is empty when there are no sessions at all. `word` is the size of a register.
+    for none; it is empty when there are no sessions at all. `word` is the size of a register, `pairs` how structures of
+    two words travel.
     """
 
     model: Model
@@ -37,6 +41,7 @@ class Shape:
     tail_words: int = 64
     sessions: tuple[int, ...] = ()
     word: int = SLOT
+    pairs: Pairs = Pairs.TOGETHER
 
     @property
     def can_jump(self) -> bool:
@@ -44,7 +49,7 @@ class Shape:
         words = 0
         for type in parameters_of(self)[0]:
             is_wide = self.word < SLOT and type in ("i64", "double")
-            words = -(-words // 2) * 2 + 2 if is_wide else words + 1
+            words = -(-words // 2) * 2 + 2 if is_wide else words + 1 + (type == WORDS)
         return words <= self.tail_words
 
     @property
@@ -76,7 +81,7 @@ class Shape:
 def parameters_of(shape: Shape) -> tuple[list[str], list[tuple[int, Value, int]]]:
     """LLVM types of the parameters, and for each slot (parameter, value, which 8 bytes of it).
 
-    A struct of two words travels in two registers, or as a whole in memory when fewer are left.
+    A struct of two words takes two registers of a program's function; native ones take it as the machine has it.
     """
     types = ["ptr"] if shape.has_run else []
     slots: list[tuple[int, Value, int]] = []
@@ -93,13 +98,16 @@ def parameters_of(shape: Shape) -> tuple[list[str], list[tuple[int, Value, int]]
             slots += [(len(types), value, 0), (len(types), value, 1)]
             types.append("i128")
             left -= 2
+        elif shape.pairs in _WHOLE and not shape.has_run:
+            slots += [(len(types), value, 0), (len(types), value, 1)]
+            types.append(_WHOLE[shape.pairs])
         elif left >= 2 or shape.has_run:
             slots += [(len(types), value, 0), (len(types) + 1, value, 1)]
             types += ["i64", "i64"]
             left -= 2
         else:
             slots += [(len(types), value, 0), (len(types), value, 1)]
-            types.append("ptr byval([2 x i64]) align 8")
+            types.append(f"{BY_VALUE}([2 x i64]) align 8")
     return types, slots
 
 

@@ -219,6 +219,15 @@ def flag_words(order: Literal["little", "big"]) -> Patching:
     )
 
 
+class Pairs(Enum):
+    """How a structure of two words travels that has no floating-point members and none aligned to more than a word."""
+
+    UNKNOWN = "in ways that depend on more than its size"
+    TOGETHER = "in two registers, or as a whole in memory when fewer are left"
+    WORDS = "as two words, wherever an array of them goes"
+    REFERENCE = "as a pointer to a copy"
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Calling:
@@ -226,8 +235,7 @@ class Calling:
 
     `link` holds the return address; where it is empty, it is on the stack. The caller leaves `save_area` bytes
     at the stack pointer to the callee; further arguments follow them. `ret` is the instruction that returns.
-    LLVM makes a jump of a tail call with up to `tail_words` integer arguments. `passes_pairs`: a structure of two words
-    travels in two registers, or as a whole in memory when fewer are left; on other machines it goes other ways.
+    LLVM makes a jump of a tail call with up to `tail_words` integer arguments.
     On 32-bit machines `result_high` has the upper half of a 64-bit result; with `aligns_pairs` 64-bit arguments start at
     even registers and multiples of 8.
     """
@@ -239,7 +247,7 @@ class Calling:
     save_area: int
     ret: bytes
     tail_words: int = 0
-    passes_pairs: bool = False
+    pairs: Pairs = Pairs.UNKNOWN
     result_high: str = ""
     aligns_pairs: bool = False
 

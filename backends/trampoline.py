@@ -27,7 +27,7 @@ from typing import Final, final
 from backends import abi
 from backends.helpers.tracing import COOKIE_SHIFT, FLAG_RESULT
 from backends.image_parts import DECLARE_PARTS, RUN_PROGRAM, fill_run
-from backends.image_shape import SLOT, Shape, parameters_of, type_of
+from backends.image_shape import BY_REFERENCE, BY_VALUE, SLOT, WORDS, Shape, parameters_of, type_of
 from backends.native_code import Needs
 from backends.thread_blocks import (
     COUNTS,
@@ -197,11 +197,21 @@ class _Image:
         """What programs see of a parameter: normalized by its size and sign."""
         kind = self.parameters[parameter]
         size = min(value.size - SLOT * part, SLOT)
-        if kind.startswith("ptr byval"):
+        if kind == BY_REFERENCE:  # there is nothing behind it that may be read
+            self._do(f"%{name}.from = getelementptr i64, ptr %p{parameter}, i64 {part}")
+            self._do(f"%{name}.part = load i{8 * size}, ptr %{name}.from, align 8")
+            if size == SLOT:
+                return f"%{name}.part"
+            self._do(f"%{name} = zext i{8 * size} %{name}.part to i64")
+            return f"%{name}"
+        if kind.startswith(BY_VALUE):
             self._do(
                 f"%{name}.from = getelementptr i64, ptr %p{parameter}, i64 {part}",
                 f"%{name}.word = load i64, ptr %{name}.from, align 8",
             )
+            return self._normal(name, f"%{name}.word", value, size)
+        if kind == WORDS:
+            self._do(f"%{name}.word = extractvalue {WORDS} %p{parameter}, {part}")
             return self._normal(name, f"%{name}.word", value, size)
         if kind == "i128":
             self._do(f"%{name}.part = lshr i128 %p{parameter}, {64 * part}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from backends import image_parts as records
 from backends.native_code import Needs
+from backends.target import Pairs
 from bpfc.compile import compile_program
 from bpfc.links import Link, LinkKind
 from bpfc.places import Place
@@ -115,8 +116,8 @@ def attach_native(program: Attachable, target: NativeFunction, kind: LinkKind, c
         if kind is not LinkKind.FENTRY and result.size > 8:
             said = f"'{target.name}' returns {result.size} bytes; only fentry can be attached to it"
             raise _refused("wide-result", said, EOPNOTSUPP)
-        word, passes_pairs = space.target.word, space.target.calling.passes_pairs
-        if not passes_pairs and any(_is_wide(value, word) for value in target.model.arguments):
+        word, pairs = space.target.word, space.target.calling.pairs
+        if pairs is Pairs.UNKNOWN and any(_is_wide(value, word) for value in target.model.arguments):
             said = f"'{target.name}' takes a structure of more than {word} bytes, whose way on {space.target.name} is not known"
             raise _refused("wide-argument", said, EOPNOTSUPP)
         if kind is LinkKind.FMOD_RET and not target.may_override:

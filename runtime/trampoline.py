@@ -250,7 +250,7 @@ def _shape(trampoline: Trampoline, runs: list[list[Attachment]]) -> Shape:
     registers = len(calling.arguments)
     counts = entries, overrides, exits
     machine = Needs(needs), registers, calling.tail_words
-    return Shape(trampoline.model, trampoline.has_run, *counts, *machine, numbers, target.word)
+    return Shape(trampoline.model, trampoline.has_run, *counts, *machine, numbers, target.word, calling.pairs)
 
 
 def _refused(name: str, why: str, number: int) -> RejectedError:

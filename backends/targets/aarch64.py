@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from backends.target import Base, Calling, Emulation, Patching, RelocationType, Target, Veneer, uniform_sleds
+from backends.target import (
+    Base,
+    Calling,
+    Emulation,
+    Pairs,
+    Patching,
+    RelocationType,
+    Target,
+    Veneer,
+    uniform_sleds,
+)
 
 _NOP: Final = (0xD503201F).to_bytes(4, "little")
 _REACH: Final = 1 << 27
@@ -86,7 +96,9 @@ AARCH64: Final = Target(
     ),
     veneer=Veneer(bytes.fromhex("5000005800021fd6"), literal=8),  # ldr x16, 8; br x16
     poison=bytes.fromhex("000020d4"),  # brk 0
-    calling=Calling(tuple(f"x{i}" for i in range(8)), "x0", "sp", "lr", 0, bytes.fromhex("c0035fd6"), 64),
+    calling=Calling(
+        tuple(f"x{i}" for i in range(8)), "x0", "sp", "lr", 0, bytes.fromhex("c0035fd6"), 64, Pairs.WORDS
+    ),
     emulation=Emulation("ARM64", "ARM", "ARM64", ("tpidr_el0",)),
     numbers={
         257: "R_AARCH64_ABS64",

@@ -21,6 +21,7 @@ from backends.target import (
     Base,
     Calling,
     Hooking,
+    Pairs,
     Patching,
     RelocationType,
     Target,
@@ -184,7 +185,15 @@ PPC64LE: Final = Target(
     poison=bytes.fromhex("0800e07f"),  # trap
     table_base=".TOC.",
     hooking=Hooking(Veneer(_words(*_HOOK_VENEER), literal=56), 12, _body),
-    calling=Calling(tuple(f"r{i}" for i in range(3, 11)), "r3", "r1", "lr", 32, bytes.fromhex("2000804e")),
+    calling=Calling(
+        tuple(f"r{i}" for i in range(3, 11)),
+        "r3",
+        "r1",
+        "lr",
+        32,
+        bytes.fromhex("2000804e"),
+        pairs=Pairs.WORDS,
+    ),
     emulation=None,
     user_mode=UserMode("qemu-ppc64le", _words(*_SYSCALL), _words(*_ENTER), 3, 4, 90, 91, 286, 6, 1, flags=2),
     numbers={

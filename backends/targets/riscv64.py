@@ -17,6 +17,7 @@ from backends.target import (
     Calling,
     Emulation,
     FarBranch,
+    Pairs,
     Patching,
     RelocationType,
     Target,
@@ -125,7 +126,9 @@ RISCV64: Final = Target(
     ),
     veneer=Veneer(bytes.fromhex("17030000033303016700030013000000"), literal=16),  # auipc, ld, jr t1; nop
     poison=bytes.fromhex("73001000"),  # ebreak
-    calling=Calling(tuple(f"a{i}" for i in range(8)), "a0", "sp", "ra", 0, bytes.fromhex("67800000"), 8),
+    calling=Calling(
+        tuple(f"a{i}" for i in range(8)), "a0", "sp", "ra", 0, bytes.fromhex("67800000"), 8, Pairs.WORDS
+    ),
     emulation=Emulation("RISCV", "RISCV64", "RISCV", ("tp",)),
     numbers={
         1: "R_RISCV_32",

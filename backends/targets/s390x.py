@@ -11,7 +11,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from backends.target import Base, Calling, Emulation, Patching, RelocationType, Target, Veneer, uniform_sleds
+from backends.target import (
+    Base,
+    Calling,
+    Emulation,
+    Pairs,
+    Patching,
+    RelocationType,
+    Target,
+    Veneer,
+    uniform_sleds,
+)
 
 _REACH: Final = 1 << 32
 _CANARY: Final = (
@@ -77,7 +87,9 @@ S390X: Final = Target(
     ),
     veneer=Veneer(bytes.fromhex("c4180000000407f1"), literal=8),  # lgrl %r1, 8; br %r1
     poison=bytes.fromhex("0001"),  # an operation that will never be one
-    calling=Calling(("r2", "r3", "r4", "r5", "r6"), "r2", "r15", "r14", 160, bytes.fromhex("07fe"), 4),
+    calling=Calling(
+        ("r2", "r3", "r4", "r5", "r6"), "r2", "r15", "r14", 160, bytes.fromhex("07fe"), 4, Pairs.REFERENCE
+    ),
     emulation=Emulation(
         "S390X", "BIG_ENDIAN", "S390X", ("a0", "a1"), 32, (("pswm", 0x1_8000_0000),)
     ),  # 64-bit addresses

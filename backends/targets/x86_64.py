@@ -16,6 +16,7 @@ from backends.target import (
     Base,
     Calling,
     Emulation,
+    Pairs,
     Patching,
     Relaxation,
     RelocationType,
@@ -157,7 +158,7 @@ X86_64: Final = Target(
     veneer=Veneer(bytes.fromhex("ff2502000000cccc"), literal=8),
     poison=b"\xcc",
     calling=Calling(
-        ("rdi", "rsi", "rdx", "rcx", "r8", "r9"), "rax", "rsp", "", 0, b"\xc3", 64, passes_pairs=True
+        ("rdi", "rsi", "rdx", "rcx", "r8", "r9"), "rax", "rsp", "", 0, b"\xc3", 64, pairs=Pairs.TOGETHER
     ),
     emulation=Emulation("X86", "64", "X86", ("fs_base",)),
     numbers={
