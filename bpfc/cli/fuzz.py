@@ -30,6 +30,7 @@ FOLDER: Final = "bpfc-fuzz"
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 _SHOWN: Final = 12
+MOST_SEEDS: Final = 1 << 60  # as SQLite's integers have room for, and a few shards more
 
 
 @final
@@ -70,11 +71,15 @@ def _options() -> list[click.Parameter]:
         ),
         click.Option(("--time", "limit"), default="5m", metavar="T", help="How long: 90s, 30m, 1h."),
         click.Option(
-            ("--cases",), type=click.IntRange(0), default=0, metavar="N", help="End after so many cases, too."
+            ("--cases",),
+            type=click.IntRange(0, MOST_SEEDS),
+            default=0,
+            metavar="N",
+            help="End after so many cases, too.",
         ),
         click.Option(
             ("--seed",),
-            type=click.IntRange(0),
+            type=click.IntRange(0, MOST_SEEDS),
             default=0,
             help="The first case's; the same gives the same cases.",
         ),

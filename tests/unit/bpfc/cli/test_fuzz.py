@@ -55,6 +55,7 @@ def test_a_campaign_that_cannot_start_leaves_nothing_behind(bpfc: Run, tmp_path:
         ("-j", "0"),
         ("--arch", "vax"),
         ("--cases", "-1"),
+        ("--seed", str(1 << 64)),
     ):
         done = bpfc("fuzz", "claims", "--dir", folder, *option)
         assert done.exit_code in (1, 2, 4)
