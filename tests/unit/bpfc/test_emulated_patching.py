@@ -13,6 +13,7 @@ import pytest
 
 import bpfc
 from backends.object_reader import parse_object
+from backends.registry import target_named
 from backends.target import Pairs
 from bpfc.aot import find_compiler
 from bpfc.loaded import Loaded
@@ -194,6 +195,7 @@ def test_native_functions_of_a_machine_are_hooked(
     epochs().drain(5)
 
 
+WITH_PAIRS = [name for name in EMULATED if target_named(name).calling.pairs is not Pairs.UNKNOWN]
 OPTIONS = {
     "x86_64": ["-fcf-protection=none"],
     "s390x": ["-msoft-float"],
@@ -219,10 +221,9 @@ long caller(function *slot)
 """
 
 
+@pytest.mark.parametrize("machine", WITH_PAIRS, indirect=True)
 def test_structures_of_two_words_travel_as_c_has_them(machine: Platform, tmp_path: Path) -> None:
     """Called by and calling what the machine's own C compiler made: in registers, in memory, and half in each."""
-    if machine.target.calling.pairs is Pairs.UNKNOWN:
-        pytest.skip("refused there, as the next test says")
     compiler = find_compiler(machine.target)
     if compiler is None:
         pytest.skip(f"no C compiler for {machine.target.name} is installed")
