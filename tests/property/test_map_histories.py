@@ -197,7 +197,7 @@ def test_operations_of_threads_in_the_kernel_have_an_order_too(name: str) -> Non
 
             return run
 
-        check(name, play(name, prepare, 0, USUAL // THREADS))
+        check(name, play(name, prepare, 0, USUAL // (4 * THREADS)))
 
 
 def test_an_answer_without_an_order_is_found() -> None:
