@@ -477,6 +477,10 @@ class Walk:
         state.held, state.trail, state.exact = done.held, done.trail, done.exact
         if done.packet is not state.packet:
             state.packet = None
+        else:
+            for limit in state.limits:
+                # What the function found of lengths holds on: it may be what it was called for.
+                state.known[limit] = meet(state.number(limit), done.number(limit)) or state.number(limit)
         if call is not None:
             known = done.of(RESULT)
             room = pointer_room(done, known) if type(known) is Pointer else None
