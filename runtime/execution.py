@@ -24,6 +24,8 @@ from runtime.words import word_type
 
 HEAD_ROOM: Final = 256
 TAIL_ROOM: Final = 320
+_HEAD: Final = bytes(HEAD_ROOM)
+_TAIL: Final = bytes(TAIL_ROOM)
 _SAID: Final = {
     abi.Trap.MEMORY: ("out-of-bounds", "access outside the memory the program may touch"),
     abi.Trap.FUEL: ("out-of-fuel", "loop ran longer than the run's budget of back-edges"),
@@ -209,10 +211,11 @@ class Execution:
         )
 
     def _load_packet(self, data: bytes) -> None:
-        wanted = HEAD_ROOM + len(data) + TAIL_ROOM
-        if wanted > len(self._packet):
-            self._packet = self._allocate(2 * wanted)
-        ctypes.memmove(ctypes.addressof(self._packet) + HEAD_ROOM, data, len(data))
+        """Put the packet in its place; the room around it is zero, whatever the last run left there."""
+        image = _HEAD + data + _TAIL
+        if len(image) > len(self._packet):
+            self._packet = self._allocate(2 * len(image))
+        ctypes.memmove(self._packet, image, len(image))
 
     def _fill_context(self, start: int, data: bytes, fields: Mapping[str, int]) -> None:
         length = len(data)
