@@ -298,7 +298,7 @@ def _enter_or_leave(subject: Subject, state: State, kfunc: Kfunc) -> None:
         if not depth:
             raise Refused("section-not-open", f"{kfunc.name} without the call that opens the section")
         held = replace(held, **{which: depth - 1})
-        if which == "rcu" and depth == 1 and subject.program.is_sleepable:
+        if which == "rcu" and depth == 1:
             _leave_rcu(subject, state)
             held = _leave_iterators(held)
     state.held = held

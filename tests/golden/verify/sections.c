@@ -6,6 +6,7 @@
 
 struct task_struct {
 	int pid;
+	struct task_struct *real_parent;
 } __attribute__((preserve_access_index));
 
 extern void bpf_rcu_read_lock(void) __ksym;
@@ -25,6 +26,8 @@ extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __ksym;
 extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task, unsigned int flags) __ksym;
 extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym;
 extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym;
+extern struct task_struct *bpf_task_acquire(struct task_struct *task) __ksym;
+extern void bpf_task_release(struct task_struct *task) __ksym;
 extern int bpf_wq_init(struct bpf_wq *wq, void *map, unsigned int flags) __ksym;
 extern int bpf_wq_start(struct bpf_wq *wq, unsigned int flags) __ksym;
 extern int bpf_wq_set_callback_impl(struct bpf_wq *wq, int (*done)(void *map, int *key, void *value), unsigned int flags,
@@ -312,6 +315,32 @@ SEC("syscall") REFUSED(bad-argument) int tasks_in_two_sections(void *context)
 	bpf_iter_task_next(&it);
 	bpf_iter_task_destroy(&it);
 	bpf_rcu_read_unlock();
+	return 0;
+}
+
+SEC("tp_btf/task_newtask") int a_parent_within_a_section(__u64 *arguments)
+{
+	struct task_struct *parent, *kept = 0;
+	bpf_rcu_read_lock();
+	parent = ((struct task_struct *)arguments[0])->real_parent;
+	if (parent)
+		kept = bpf_task_acquire(parent);
+	bpf_rcu_read_unlock();
+	if (kept)
+		bpf_task_release(kept);
+	return 0;
+}
+
+SEC("tp_btf/task_newtask") REFUSED(untrusted-pointer) int a_parent_after_its_section(__u64 *arguments)
+{
+	struct task_struct *parent, *kept = 0;
+	bpf_rcu_read_lock();
+	parent = ((struct task_struct *)arguments[0])->real_parent;
+	bpf_rcu_read_unlock();
+	if (parent)
+		kept = bpf_task_acquire(parent);
+	if (kept)
+		bpf_task_release(kept);
 	return 0;
 }
 
