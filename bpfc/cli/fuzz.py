@@ -132,12 +132,14 @@ def _run(
     jobs = jobs or os.cpu_count() or 1
     targets = tuple(dict.fromkeys(target_named(arch).name for arch in archs))
     plan = Plan(name, seconds_of(limit), targets, seed, cases, os.environ.get(ENVIRONMENT, ""))
-    require(plan)
+    if not resume:
+        require(plan)  # before there is anything of it on disk
     with executor_of(executor, jobs) as pool, kept(place, to_run=True) as store:
         before = store.campaign()
         if before is not None:
             _check_resumed(before, name, place, bool(resume))
             plan = replace(plan, archs=tuple(before["archs"]), seed=before["seed"])
+            require(plan)
         store.begin({"campaign": name, "archs": targets, "seed": seed})
         # `timeout` and service managers end it as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -37,6 +37,15 @@ def test_a_campaign_reports_what_it_did_and_is_gone_on_with(bpfc: Run, tmp_path:
     assert (report["cases"], report["finds"], report["schema"]) == (30, [], "bpfc.fuzz/1")
 
 
+def test_a_campaign_goes_on_with_its_own_targets(bpfc: Run, tmp_path: Path) -> None:
+    pytest.importorskip("unicorn", reason="the extra 'emu' is not installed")
+    folder = str(tmp_path / "campaign")
+    begun = ("fuzz", "targets", "--cases", "2", "-j", "1", "--arch", "riscv64", "--dir", folder)
+    assert bpfc(*begun).exit_code == 0
+    done = bpfc("-j", "fuzz", "targets", "--cases", "4", "-j", "1", "--resume", folder)
+    assert json.loads(done.stdout)["cases"] == 4
+
+
 def test_what_is_no_campaign_folder_or_find_is_said_so(bpfc: Run, tmp_path: Path) -> None:
     assert bpfc("fuzz", "everything").exit_code == 2
     assert bpfc("fuzz", "report", str(tmp_path)).exit_code == 2
