@@ -12,7 +12,7 @@ import ctypes
 from _ctypes import CFuncPtr
 from collections.abc import Sequence
 from errno import EINVAL
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Final, final
 
 from ir.diagnostics import Diagnostic, RejectedError
@@ -127,25 +127,20 @@ def model_of_prototype(name: str, prototype: object) -> Model:
     return Model(tuple(_value(name, kind) for kind in arguments), _value(name, result))
 
 
-@cache
-def _hooks() -> dict[int, tuple[Hook, PointerEntry]]:
-    """The hooks of native functions by the address of their first pointer."""
-    return {}
-
-
 def is_hooked(pointer: int) -> bool:
     """Whether programs are attached to the pointer at an address."""
-    return pointer in _hooks() and not _hooks()[pointer][0].is_idle
+    found = host_space().pointers.get(pointer)
+    return found is not None and not found[0].is_idle
 
 
 def hook_at(name: str, pointers: Sequence[int], owner: object, space: Space | None = None) -> Hook:
     """The hook of the pointers at these addresses, which `owner` keeps there."""
     space = space or host_space()
-    hook, entry = _hooks().get(pointers[0], (None, None))
-    if hook is None or entry is None or hook.space is not space:
+    hook, entry = space.pointers.get(pointers[0], (None, None))
+    if hook is None or entry is None:
         entry = PointerEntry(pointers, owner, space)
         hook = Hook(name, entry, space)
-        _hooks()[pointers[0]] = hook, entry
+        space.pointers[pointers[0]] = hook, entry
     elif hook.is_idle:
         entry.look(pointers, owner)
         hook.name = name

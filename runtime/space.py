@@ -20,7 +20,9 @@ from runtime.memory import Pool, near_pool
 from runtime.patch import Patcher, patcher
 
 if TYPE_CHECKING:
+    from runtime.hook import Hook
     from runtime.hook_space import HookSpace
+    from runtime.native_entry import PointerEntry
 
 _C_LIBRARY: Final = frozenset(
     {
@@ -43,6 +45,8 @@ class Space:
     ) -> None:
         self.target, self.pool = target, pool
         self._make_patcher, self._external = make_patcher, external
+        # Hooks of native functions by the address of their first pointer: they go with the space.
+        self.pointers: dict[int, tuple[Hook, PointerEntry]] = {}
         _timing().spaces.add(self)
 
     @cached_property
