@@ -369,8 +369,12 @@ def test_sk_17_tracked_instructions_follow_growth_and_removal() -> None:
         track(runtime["main"], tracked)
         assert [entry.xlated_off for entry in tracked.entries] == [0, DELETED, 1, DELETED, 2]
         image, branches = runtime["main"].image, runtime["main"].branches
+        places = [tracked.entries[n].jitted_off for n in (0, 2, 4)]
+        if image.target.flags is not None:  # what is switched is a word beside the code, and no place in it
+            assert 0 == places[0] < places[1] < places[2] < image.functions[0].length
+            return
         natives = [image.address_of("main"), *(min(p.address for p in branches.points(n)) for n in (2, 4))]
-        assert [tracked.entries[n].jitted_off for n in (0, 2, 4)] == [at - image.address for at in natives]
+        assert places == [at - image.address for at in natives]
 
 
 def test_sk_18_bad_sets_are_refused_and_a_set_has_one_program() -> None:
