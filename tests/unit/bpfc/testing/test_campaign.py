@@ -93,7 +93,7 @@ def test_a_shard_that_is_killed_from_outside_goes_on_with_the_same_case(
 
     def kill_the_shard(store: Store, elapsed: float) -> None:
         if not killed and _seed_at(tmp_path) > 2:
-            killed.extend(_children(os.getpid()))
+            killed.extend(_shards_of(os.getpid()))
             os.kill(killed[0], signal.SIGKILL)
 
     plan = Plan("claims", HOUR, cases=400)
@@ -105,9 +105,13 @@ def test_a_shard_that_is_killed_from_outside_goes_on_with_the_same_case(
     assert (totals["cases"], totals.get("crashes", 0), totals["outcome:killed from outside"]) == (400, 0, 1)
 
 
-def _children(process: int) -> list[int]:
+def _shards_of(process: int) -> list[int]:
+    """The children that are shards: tests before this one may have left emulators running."""
     folder = Path(f"/proc/{process}/task")
-    return [int(child) for task in folder.iterdir() for child in (task / "children").read_text().split()]
+    found = [child for task in folder.iterdir() for child in (task / "children").read_text().split()]
+    return [
+        int(child) for child in found if b"bpfc.testing.shard" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
 
 
 def _seed_at(folder: Path) -> int:
