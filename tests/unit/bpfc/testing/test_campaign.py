@@ -96,13 +96,13 @@ def test_a_shard_that_is_killed_from_outside_goes_on_with_the_same_case(
             killed.extend(_shards_of(os.getpid()))
             os.kill(killed[0], signal.SIGKILL)
 
-    plan = Plan("claims", HOUR, cases=400)
+    plan = Plan("claims", HOUR, cases=4000)  # some seconds: progress is told once a second
     with Store(tmp_path) as store, ThreadPoolExecutor(1) as pool:
         store.begin({"campaign": plan.campaign, "archs": (), "seed": 0})
         run(plan, store, pool, 1, kill_the_shard)
         totals = store.totals()
     assert killed
-    assert (totals["cases"], totals.get("crashes", 0), totals["outcome:killed from outside"]) == (400, 0, 1)
+    assert (totals["cases"], totals.get("crashes", 0), totals["outcome:killed from outside"]) == (4000, 0, 1)
 
 
 def _shards_of(process: int) -> list[int]:
