@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, final
+from typing import Final, Literal, final
 
 
 class Base(Enum):
@@ -31,6 +31,26 @@ class Base(Enum):
     ADD = "what stands at P, plus S + A"
     SUBTRACT = "what stands at P, minus S + A"
     HINT = "nothing: a hint to linkers that shorten code"
+
+
+ANY_32: Final = (-(2**32), 2**32)  # 32-bit addresses wrap: one is as far as the other way round
+ANY_64: Final = (-(2**63), 2**64)
+SIGNED_32: Final = (-(2**31), 2**31)
+
+
+def put_32(_: int, value: int) -> int:
+    """A word that is all value: its low 32 bits."""
+    return value & 0xFFFFFFFF
+
+
+def put_64(_: int, value: int) -> int:
+    """A double word that is all value."""
+    return value & 0xFFFFFFFFFFFFFFFF
+
+
+def stored_32(word: int) -> int:
+    """The addend that stands in a word, where relocations have none of their own."""
+    return (word ^ 0x80000000) - 0x80000000
 
 
 @final

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from backends.target import (
+    ANY_64,
+    SIGNED_32,
     Base,
     Calling,
     Emulation,
@@ -19,6 +21,8 @@ from backends.target import (
     RelocationType,
     Target,
     Veneer,
+    put_32,
+    put_64,
     uniform_sleds,
 )
 
@@ -36,14 +40,6 @@ def _jump(distance: int) -> bytes:
 
 def _fill(length: int) -> bytes:
     return _NOP * (length // 4)
-
-
-def _word(old: int, value: int) -> int:
-    return value & 0xFFFFFFFF
-
-
-def _double_word(old: int, value: int) -> int:
-    return value & 0xFFFFFFFFFFFFFFFF
 
 
 def _imm26(old: int, value: int) -> int:
@@ -65,9 +61,7 @@ def _low_12(scale: int) -> Callable[[int, int], int]:
     return encode
 
 
-_ANY: Final = (-(2**63), 2**64)
 _S33: Final = (-(2**32), 2**32)
-_S32: Final = (-(2**31), 2**31)
 _S28: Final = (-_REACH, _REACH)
 
 AARCH64: Final = Target(
@@ -118,17 +112,17 @@ AARCH64: Final = Target(
         312: "R_AARCH64_LD64_GOT_LO12_NC",
     },
     relocations={
-        "R_AARCH64_ABS64": RelocationType(Base.ABSOLUTE, 8, *_ANY, _double_word),
-        "R_AARCH64_ABS32": RelocationType(Base.ABSOLUTE, 4, -(2**31), 2**32, _word),
-        "R_AARCH64_PREL64": RelocationType(Base.RELATIVE, 8, *_ANY, _double_word),
-        "R_AARCH64_PREL32": RelocationType(Base.RELATIVE, 4, *_S32, _word),
+        "R_AARCH64_ABS64": RelocationType(Base.ABSOLUTE, 8, *ANY_64, put_64),
+        "R_AARCH64_ABS32": RelocationType(Base.ABSOLUTE, 4, -(2**31), 2**32, put_32),
+        "R_AARCH64_PREL64": RelocationType(Base.RELATIVE, 8, *ANY_64, put_64),
+        "R_AARCH64_PREL32": RelocationType(Base.RELATIVE, 4, *SIGNED_32, put_32),
         "R_AARCH64_ADR_PREL_PG_HI21": RelocationType(Base.PAGE, 4, *_S33, _page),
-        "R_AARCH64_ADD_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *_ANY, _low_12(0)),
-        "R_AARCH64_LDST8_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *_ANY, _low_12(0)),
-        "R_AARCH64_LDST16_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *_ANY, _low_12(1)),
-        "R_AARCH64_LDST32_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *_ANY, _low_12(2)),
-        "R_AARCH64_LDST64_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *_ANY, _low_12(3)),
-        "R_AARCH64_LDST128_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *_ANY, _low_12(4)),
+        "R_AARCH64_ADD_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *ANY_64, _low_12(0)),
+        "R_AARCH64_LDST8_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *ANY_64, _low_12(0)),
+        "R_AARCH64_LDST16_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *ANY_64, _low_12(1)),
+        "R_AARCH64_LDST32_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *ANY_64, _low_12(2)),
+        "R_AARCH64_LDST64_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *ANY_64, _low_12(3)),
+        "R_AARCH64_LDST128_ABS_LO12_NC": RelocationType(Base.ABSOLUTE, 4, *ANY_64, _low_12(4)),
         "R_AARCH64_JUMP26": RelocationType(Base.BRANCH, 4, *_S28, _imm26),
         "R_AARCH64_CALL26": RelocationType(Base.BRANCH, 4, *_S28, _imm26),
         "R_AARCH64_ADR_GOT_PAGE": RelocationType(Base.GOT_PAGE, 4, *_S33, _page),

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from backends.target import (
+    ANY_32,
     Base,
     Calling,
     Emulation,
@@ -20,6 +21,8 @@ from backends.target import (
     Target,
     Veneer,
     flag_words,
+    put_32,
+    stored_32,
     uniform_sleds,
 )
 
@@ -48,14 +51,6 @@ def _stored_24(word: int) -> int:
     return (((word & 0x00FFFFFF) ^ 0x00800000) - 0x00800000) << 2
 
 
-def _word(_: int, value: int) -> int:
-    return value & 0xFFFFFFFF
-
-
-def _stored(word: int) -> int:
-    return (word ^ 0x80000000) - 0x80000000
-
-
 def _imm16(old: int, value: int) -> int:
     """MOVW, MOVT: bits 15:12 of the value at 16, the others at 0."""
     return old & 0xFFF0F000 | (value & 0xF000) << 4 | value & 0xFFF
@@ -69,7 +64,6 @@ def _stored_16(word: int) -> int:
     return (((word >> 4 & 0xF000) | word & 0xFFF) ^ 0x8000) - 0x8000
 
 
-_ANY: Final = (-(2**32), 2**32)
 _S26: Final = (-_REACH, _REACH)
 
 ARMV7: Final = Target(
@@ -131,12 +125,12 @@ ARMV7: Final = Target(
         96: "R_ARM_GOT_PREL",
     },
     relocations={
-        "R_ARM_ABS32": RelocationType(Base.ABSOLUTE, 4, *_ANY, _word, addend=_stored),
-        "R_ARM_REL32": RelocationType(Base.RELATIVE, 4, *_ANY, _word, addend=_stored),
+        "R_ARM_ABS32": RelocationType(Base.ABSOLUTE, 4, *ANY_32, put_32, addend=stored_32),
+        "R_ARM_REL32": RelocationType(Base.RELATIVE, 4, *ANY_32, put_32, addend=stored_32),
         "R_ARM_CALL": RelocationType(Base.BRANCH, 4, *_S26, _imm24, addend=_stored_24),
         "R_ARM_JUMP24": RelocationType(Base.BRANCH, 4, *_S26, _imm24, addend=_stored_24),
-        "R_ARM_MOVW_PREL_NC": RelocationType(Base.RELATIVE, 4, *_ANY, _imm16, addend=_stored_16),
-        "R_ARM_MOVT_PREL": RelocationType(Base.RELATIVE, 4, *_ANY, _high_16, addend=_stored_16),
-        "R_ARM_GOT_PREL": RelocationType(Base.GOT, 4, *_ANY, _word, addend=_stored),
+        "R_ARM_MOVW_PREL_NC": RelocationType(Base.RELATIVE, 4, *ANY_32, _imm16, addend=_stored_16),
+        "R_ARM_MOVT_PREL": RelocationType(Base.RELATIVE, 4, *ANY_32, _high_16, addend=_stored_16),
+        "R_ARM_GOT_PREL": RelocationType(Base.GOT, 4, *ANY_32, put_32, addend=stored_32),
     },
 )

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from backends.target import (
+    ANY_32,
     Base,
     Calling,
     Emulation,
@@ -23,21 +24,13 @@ from backends.target import (
     Target,
     Veneer,
     flag_words,
+    put_32,
+    stored_32,
 )
 from backends.targets.x86_64 import X86_64
 
 _ENTRY: Final = X86_64.patching
 
-
-def _low_32(_: int, value: int) -> int:
-    return value & 0xFFFFFFFF
-
-
-def _stored(word: int) -> int:
-    return (word ^ 0x80000000) - 0x80000000
-
-
-_ANY: Final = (-(2**32), 2**32)  # addresses wrap: one is as far as the other way round
 
 I386: Final = Target(
     name="i386",
@@ -82,13 +75,13 @@ I386: Final = Target(
         43: "R_386_GOT32X",
     },
     relocations={
-        "R_386_32": RelocationType(Base.ABSOLUTE, 4, *_ANY, _low_32, addend=_stored),
-        "R_386_PC32": RelocationType(Base.RELATIVE, 4, *_ANY, _low_32, addend=_stored),
-        "R_386_GOT32": RelocationType(Base.GOT_TABLE, 4, *_ANY, _low_32, addend=_stored),
-        "R_386_PLT32": RelocationType(Base.BRANCH, 4, *_ANY, _low_32, addend=_stored),
-        "R_386_GOTOFF": RelocationType(Base.TABLE, 4, *_ANY, _low_32, addend=_stored),
-        "R_386_GOTPC": RelocationType(Base.RELATIVE, 4, *_ANY, _low_32, addend=_stored),
-        "R_386_GOT32X": RelocationType(Base.GOT_TABLE, 4, *_ANY, _low_32, addend=_stored),
+        "R_386_32": RelocationType(Base.ABSOLUTE, 4, *ANY_32, put_32, addend=stored_32),
+        "R_386_PC32": RelocationType(Base.RELATIVE, 4, *ANY_32, put_32, addend=stored_32),
+        "R_386_GOT32": RelocationType(Base.GOT_TABLE, 4, *ANY_32, put_32, addend=stored_32),
+        "R_386_PLT32": RelocationType(Base.BRANCH, 4, *ANY_32, put_32, addend=stored_32),
+        "R_386_GOTOFF": RelocationType(Base.TABLE, 4, *ANY_32, put_32, addend=stored_32),
+        "R_386_GOTPC": RelocationType(Base.RELATIVE, 4, *ANY_32, put_32, addend=stored_32),
+        "R_386_GOT32X": RelocationType(Base.GOT_TABLE, 4, *ANY_32, put_32, addend=stored_32),
     },
     table_base="_GLOBAL_OFFSET_TABLE_",
     can_hurry=False,  # cmpxchg8b wants four of six

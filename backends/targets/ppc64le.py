@@ -18,6 +18,8 @@ from __future__ import annotations
 from typing import Final
 
 from backends.target import (
+    ANY_64,
+    SIGNED_32,
     Base,
     Calling,
     Hooking,
@@ -27,6 +29,8 @@ from backends.target import (
     Target,
     UserMode,
     Veneer,
+    put_32,
+    put_64,
     uniform_sleds,
 )
 
@@ -122,14 +126,6 @@ def _fill(length: int) -> bytes:
     return _NOP * (length // 4)
 
 
-def _word(old: int, value: int) -> int:
-    return value & 0xFFFFFFFF
-
-
-def _double_word(old: int, value: int) -> int:
-    return value & 0xFFFFFFFFFFFFFFFF
-
-
 def _imm24(old: int, value: int) -> int:
     return old & ~0x03FFFFFC | value & 0x03FFFFFC
 
@@ -147,8 +143,6 @@ def _high_adjusted(old: int, value: int) -> int:
     return value + 0x8000 >> 16 & 0xFFFF
 
 
-_ANY: Final = (-(2**63), 2**64)
-_S32: Final = (-(2**31), 2**31)
 _S16: Final = (-(2**15), 2**15)
 _HA: Final = (-(2**31) - 2**15, 2**31 - 2**15)
 
@@ -212,11 +206,11 @@ PPC64LE: Final = Target(
     },
     llvm_options=_LLVM_OPTIONS,
     relocations={
-        "R_PPC64_ADDR32": RelocationType(Base.ABSOLUTE, 4, -(2**31), 2**32, _word),
+        "R_PPC64_ADDR32": RelocationType(Base.ABSOLUTE, 4, -(2**31), 2**32, put_32),
         "R_PPC64_REL24": RelocationType(Base.BRANCH, 4, -_REACH, _REACH, _imm24),
-        "R_PPC64_REL32": RelocationType(Base.RELATIVE, 4, *_S32, _word),
-        "R_PPC64_ADDR64": RelocationType(Base.ABSOLUTE, 8, *_ANY, _double_word),
-        "R_PPC64_REL64": RelocationType(Base.RELATIVE, 8, *_ANY, _double_word),
+        "R_PPC64_REL32": RelocationType(Base.RELATIVE, 4, *SIGNED_32, put_32),
+        "R_PPC64_ADDR64": RelocationType(Base.ABSOLUTE, 8, *ANY_64, put_64),
+        "R_PPC64_REL64": RelocationType(Base.RELATIVE, 8, *ANY_64, put_64),
         "R_PPC64_TOC16": RelocationType(Base.TABLE, 2, *_S16, _low),
         "R_PPC64_TOC16_LO": RelocationType(Base.TABLE, 2, *_HA, _low),
         "R_PPC64_TOC16_HA": RelocationType(Base.TABLE, 2, *_HA, _high_adjusted),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from backends.target import (
+    ANY_64,
     Base,
     Calling,
     Emulation,
@@ -22,6 +23,8 @@ from backends.target import (
     RelocationType,
     Target,
     Veneer,
+    put_32,
+    put_64,
     uniform_sleds,
 )
 
@@ -39,14 +42,6 @@ def _jump(distance: int) -> bytes:
 
 def _fill(length: int) -> bytes:
     return _NOP * (length // 4)
-
-
-def _word(old: int, value: int) -> int:
-    return value & 0xFFFFFFFF
-
-
-def _double_word(old: int, value: int) -> int:
-    return value & 0xFFFFFFFFFFFFFFFF
 
 
 def _add_word(old: int, value: int) -> int:
@@ -96,7 +91,6 @@ def _call(old: int, value: int) -> int:
     return _high_20(old & 0xFFFFFFFF, value) | _low_load(old >> 32, value) << 32
 
 
-_ANY: Final = (-(2**63), 2**64)
 _PAIR: Final = (-(2**31) - 2**11, 2**31 - 2**11)
 
 RISCV64: Final = Target(
@@ -146,8 +140,8 @@ RISCV64: Final = Target(
         57: "R_RISCV_32_PCREL",
     },
     relocations={
-        "R_RISCV_32": RelocationType(Base.ABSOLUTE, 4, -(2**31), 2**32, _word),
-        "R_RISCV_64": RelocationType(Base.ABSOLUTE, 8, *_ANY, _double_word),
+        "R_RISCV_32": RelocationType(Base.ABSOLUTE, 4, -(2**31), 2**32, put_32),
+        "R_RISCV_64": RelocationType(Base.ABSOLUTE, 8, *ANY_64, put_64),
         "R_RISCV_BRANCH": RelocationType(Base.RELATIVE, 4, -4096, 4096, _branch),
         "R_RISCV_JAL": RelocationType(Base.BRANCH, 4, -_NEAR, _NEAR, _jal),
         "R_RISCV_CALL_PLT": RelocationType(Base.BRANCH, 8, *_PAIR, _call),
@@ -155,9 +149,9 @@ RISCV64: Final = Target(
         "R_RISCV_PCREL_HI20": RelocationType(Base.RELATIVE, 4, *_PAIR, _high_20),
         "R_RISCV_PCREL_LO12_I": RelocationType(Base.PAIRED, 4, *_PAIR, _low_load),
         "R_RISCV_PCREL_LO12_S": RelocationType(Base.PAIRED, 4, *_PAIR, _low_store),
-        "R_RISCV_ADD32": RelocationType(Base.ADD, 4, *_ANY, _add_word),
-        "R_RISCV_SUB32": RelocationType(Base.SUBTRACT, 4, *_ANY, _subtract_word),
-        "R_RISCV_RELAX": RelocationType(Base.HINT, 4, *_ANY, _word),
-        "R_RISCV_32_PCREL": RelocationType(Base.RELATIVE, 4, -(2**31), 2**31, _word),
+        "R_RISCV_ADD32": RelocationType(Base.ADD, 4, *ANY_64, _add_word),
+        "R_RISCV_SUB32": RelocationType(Base.SUBTRACT, 4, *ANY_64, _subtract_word),
+        "R_RISCV_RELAX": RelocationType(Base.HINT, 4, *ANY_64, put_32),
+        "R_RISCV_32_PCREL": RelocationType(Base.RELATIVE, 4, -(2**31), 2**31, put_32),
     },
 )

@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import Final
 
 from backends.target import (
+    ANY_64,
+    SIGNED_32,
     Base,
     Calling,
     Emulation,
@@ -20,6 +22,8 @@ from backends.target import (
     RelocationType,
     Target,
     Veneer,
+    put_32,
+    put_64,
     uniform_sleds,
 )
 
@@ -45,20 +49,10 @@ def _fill(length: int) -> bytes:
     return bytes.fromhex("0700") * (length // 2)  # nopr
 
 
-def _word(old: int, value: int) -> int:
-    return value & 0xFFFFFFFF
-
-
-def _double_word(old: int, value: int) -> int:
-    return value & 0xFFFFFFFFFFFFFFFF
-
-
 def _doubled(old: int, value: int) -> int:
     return value >> 1 & 0xFFFFFFFF
 
 
-_ANY: Final = (-(2**63), 2**64)
-_S32: Final = (-(2**31), 2**31)
 _S33: Final = (-_REACH, _REACH)
 
 S390X: Final = Target(
@@ -103,12 +97,12 @@ S390X: Final = Target(
         26: "R_390_GOTENT",
     },
     relocations={
-        "R_390_32": RelocationType(Base.ABSOLUTE, 4, -(2**31), 2**32, _word),
-        "R_390_PC32": RelocationType(Base.RELATIVE, 4, *_S32, _word),
+        "R_390_32": RelocationType(Base.ABSOLUTE, 4, -(2**31), 2**32, put_32),
+        "R_390_PC32": RelocationType(Base.RELATIVE, 4, *SIGNED_32, put_32),
         "R_390_PC32DBL": RelocationType(Base.RELATIVE, 4, *_S33, _doubled),
         "R_390_PLT32DBL": RelocationType(Base.BRANCH, 4, *_S33, _doubled),
-        "R_390_64": RelocationType(Base.ABSOLUTE, 8, *_ANY, _double_word),
-        "R_390_PC64": RelocationType(Base.RELATIVE, 8, *_ANY, _double_word),
+        "R_390_64": RelocationType(Base.ABSOLUTE, 8, *ANY_64, put_64),
+        "R_390_PC64": RelocationType(Base.RELATIVE, 8, *ANY_64, put_64),
         "R_390_GOTENT": RelocationType(Base.GOT, 4, *_S33, _doubled),
     },
     most_programs=27,

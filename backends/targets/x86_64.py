@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from backends.target import (
+    SIGNED_32,
     Base,
     Calling,
     Emulation,
@@ -23,6 +24,8 @@ from backends.target import (
     Sleds,
     Target,
     Veneer,
+    put_32,
+    put_64,
 )
 
 _FILL: Final = (
@@ -120,15 +123,6 @@ def _is_call(old: bytes) -> bool:
     return old[-6] == 0xFF and old[-5] in (0x15, 0x25)
 
 
-def _low_32(_: int, value: int) -> int:
-    return value & 0xFFFFFFFF
-
-
-def _low_64(_: int, value: int) -> int:
-    return value & 0xFFFFFFFFFFFFFFFF
-
-
-_S32: Final = (-(2**31), 2**31)
 _RELAX: Final = Relaxation(before=2, size=4, direct=_direct_access, is_call=_is_call)
 
 X86_64: Final = Target(
@@ -173,14 +167,14 @@ X86_64: Final = Target(
         42: "R_X86_64_REX_GOTPCRELX",
     },
     relocations={
-        "R_X86_64_64": RelocationType(Base.ABSOLUTE, 8, -(2**63), 2**64, _low_64),
-        "R_X86_64_PC32": RelocationType(Base.RELATIVE, 4, *_S32, _low_32),
-        "R_X86_64_PLT32": RelocationType(Base.BRANCH, 4, *_S32, _low_32),
-        "R_X86_64_GOTPCREL": RelocationType(Base.GOT, 4, *_S32, _low_32),
-        "R_X86_64_32": RelocationType(Base.ABSOLUTE, 4, 0, 2**32, _low_32),
-        "R_X86_64_32S": RelocationType(Base.ABSOLUTE, 4, *_S32, _low_32),
-        "R_X86_64_PC64": RelocationType(Base.RELATIVE, 8, -(2**63), 2**63, _low_64),
-        "R_X86_64_GOTPCRELX": RelocationType(Base.GOT, 4, *_S32, _low_32, _RELAX),
-        "R_X86_64_REX_GOTPCRELX": RelocationType(Base.GOT, 4, *_S32, _low_32, _RELAX),
+        "R_X86_64_64": RelocationType(Base.ABSOLUTE, 8, -(2**63), 2**64, put_64),
+        "R_X86_64_PC32": RelocationType(Base.RELATIVE, 4, *SIGNED_32, put_32),
+        "R_X86_64_PLT32": RelocationType(Base.BRANCH, 4, *SIGNED_32, put_32),
+        "R_X86_64_GOTPCREL": RelocationType(Base.GOT, 4, *SIGNED_32, put_32),
+        "R_X86_64_32": RelocationType(Base.ABSOLUTE, 4, 0, 2**32, put_32),
+        "R_X86_64_32S": RelocationType(Base.ABSOLUTE, 4, *SIGNED_32, put_32),
+        "R_X86_64_PC64": RelocationType(Base.RELATIVE, 8, -(2**63), 2**63, put_64),
+        "R_X86_64_GOTPCRELX": RelocationType(Base.GOT, 4, *SIGNED_32, put_32, _RELAX),
+        "R_X86_64_REX_GOTPCRELX": RelocationType(Base.GOT, 4, *SIGNED_32, put_32, _RELAX),
     },
 )
