@@ -18,20 +18,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def targets() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "hooked.o").start() as runtime:
-        yield runtime
-
-
-@pytest.fixture
 def extensions() -> Iterator[Runtime]:
     with bpfc.load(OBJECTS / "replacements.o").start() as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def tracers() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "tracers.o").start() as runtime:
         yield runtime
 
 

@@ -18,12 +18,6 @@ from tests.extensions import OBJECTS, run
 
 
 @pytest.fixture
-def targets() -> Iterator[Runtime]:
-    with bpfc.load(OBJECTS / "hooked.o").start() as runtime:
-        yield runtime
-
-
-@pytest.fixture
 def switched() -> Iterator[Runtime]:
     with bpfc.load(OBJECTS / "switched.o").start() as runtime:
         yield runtime
