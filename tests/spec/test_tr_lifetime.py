@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import threading
 import time
@@ -82,6 +83,7 @@ def entry_bytes(program: RunningProgram, function: str) -> bytes:
 
 def memory_in_use(space: Space | None = None) -> tuple[int, ...]:
     """Bytes of code and data, records, guards and counts that are taken, once all that was retired is freed."""
+    gc.collect()  # or what earlier tests left in cycles goes while this one measures
     epochs().drain(20)
     space = space or host_space()
     space.pool.allocate_data(1).close()  # data blocks are unmapped when the next one is mapped
