@@ -26,12 +26,13 @@ registers up to r5, initialized or not).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, final
 
 from ir.kinds import ProgramType
+from ir.rows import Rows
 
 
 class ArgumentKind(Enum):
@@ -368,43 +369,13 @@ _ROW: Final = re.compile(r"(\d+) (\w+)\((.*)\) -> (\S+)((?: \w+)*)")
 _ARGUMENT: Final = re.compile(r"(-?)(new|rb|out(?=value))?([a-z]+)(\d*)(?::([\w*]+))?(\??)")
 
 
-@final
-class _Rows(Mapping[int, Helper]):
-    """The prototypes of a table by number; a row is parsed when somebody asks for it, for few are asked for."""
-
-    def __init__(self, text: str) -> None:
-        self._lines = {int(line.partition(" ")[0]): line for line in text.split("\n") if line}
-        self._parsed: dict[int, Helper] = {}
-
-    def __getitem__(self, id: int) -> Helper:
-        found = self._parsed.get(id)
-        if found is None:
-            found = self._parsed[id] = _parse_row(self._lines[id])
-        return found
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._lines)
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def names(self) -> Iterator[tuple[int, str]]:
-        """Number and name of each, which needs no parsing."""
-        for id, line in self._lines.items():
-            yield id, line[line.index(" ") + 1 : line.index("(")]
-
-
 def helper_by_id(id: int, type: ProgramType = ProgramType.UNSPEC) -> Helper | None:
     """The prototype of helper `id` as programs of `type` see it; None when Linux 6.18 has none."""
     return VARIANTS.get(type, HELPERS).get(id) or HELPERS.get(id)
 
 
-def parse_rows(text: str) -> Iterator[Helper]:
-    """The prototypes that a table says, row by row."""
-    return (_parse_row(line) for line in text.split("\n") if line)
-
-
-def _parse_row(line: str) -> Helper:
+def parse_row(line: str) -> Helper:
+    """The prototype that a row says."""
     row = _ROW.fullmatch(line)
     assert row is not None, line
     words, flags = row[3].split(", "), row[5].split()
@@ -446,18 +417,25 @@ def _result(text: str) -> Result:
     return Result(ResultKind(kind), text.endswith("?"), btf)
 
 
-_ALL: Final = _Rows(_ROWS)
-HELPERS: Final[Mapping[int, Helper]] = _ALL
+def _table(text: str) -> Rows[int, str, Helper]:
+    return Rows({int(line.partition(" ")[0]): line for line in text.split("\n") if line}, parse_row)
+
+
+def _name(line: str) -> str:
+    return line[line.index(" ") + 1 : line.index("(")]
+
+
+HELPERS: Final = _table(_ROWS)
 VARIANTS: Final[Mapping[ProgramType, Mapping[int, Helper]]] = {
-    ProgramType.TRACING: _Rows(_TRACING_ROWS + _SOCKOPT_ROWS),
-    ProgramType.LSM: _Rows(_TRACING_ROWS + _SOCKOPT_ROWS),
-    ProgramType.SYSCALL: _Rows(_TRACING_ROWS),
-    ProgramType.SCHED_CLS: _Rows(_CLASSIFIER_ROWS),
-    ProgramType.SCHED_ACT: _Rows(_CLASSIFIER_ROWS),
-    ProgramType.LWT_XMIT: _Rows(_CLASSIFIER_ROWS),
-    ProgramType.CGROUP_SOCKOPT: _Rows(_SOCKOPT_ROWS),
-    ProgramType.CGROUP_SOCK: _Rows(_CGROUP_SOCK_ROWS),
-    ProgramType.SK_REUSEPORT: _Rows(_REUSEPORT_ROWS),
-    ProgramType.SK_LOOKUP: _Rows(_SK_LOOKUP_ROWS),
+    ProgramType.TRACING: _table(_TRACING_ROWS + _SOCKOPT_ROWS),
+    ProgramType.LSM: _table(_TRACING_ROWS + _SOCKOPT_ROWS),
+    ProgramType.SYSCALL: _table(_TRACING_ROWS),
+    ProgramType.SCHED_CLS: _table(_CLASSIFIER_ROWS),
+    ProgramType.SCHED_ACT: _table(_CLASSIFIER_ROWS),
+    ProgramType.LWT_XMIT: _table(_CLASSIFIER_ROWS),
+    ProgramType.CGROUP_SOCKOPT: _table(_SOCKOPT_ROWS),
+    ProgramType.CGROUP_SOCK: _table(_CGROUP_SOCK_ROWS),
+    ProgramType.SK_REUSEPORT: _table(_REUSEPORT_ROWS),
+    ProgramType.SK_LOOKUP: _table(_SK_LOOKUP_ROWS),
 }
-HELPER_IDS: Final[Mapping[str, int]] = {f"bpf_{name}": id for id, name in _ALL.names()}
+HELPER_IDS: Final[Mapping[str, int]] = {f"bpf_{_name(line)}": id for id, line in HELPERS.lines.items()}

@@ -8,10 +8,10 @@ Tail calls count: whatever comes after may (kernel/bpf/verifier.c, visit_insn).
 from __future__ import annotations
 
 from ir.core import Address, Call, Function, Module
-from ir.helpers import Helper, helper_by_id
+from ir.helpers import helper_by_id
 from ir.isa import Callee
-from ir.kfuncs import KFUNCS
 from ir.object import ReferenceKind
+from ir.verify.kfuncs import kfunc_named
 
 
 def functions_that_change_packets(module: Module) -> frozenset[str]:
@@ -43,9 +43,8 @@ def _functions_used(function: Function) -> set[str]:
 
 
 def _changes(module: Module, call: Call) -> bool:
-    helper: Helper | None = None
     if call.callee is Callee.HELPER and isinstance(call.target, int):
         helper = helper_by_id(call.target, module.program.type)
-    elif call.callee is Callee.KFUNC and isinstance(call.target, str):
-        helper = KFUNCS.get(call.target)
-    return helper is not None and helper.changes_packet
+        return helper is not None and helper.changes_packet
+    kfunc = kfunc_named(call.target) if call.callee is Callee.KFUNC else None
+    return kfunc is not None and "packet" in kfunc.flags

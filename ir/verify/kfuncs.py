@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from ir.kinds import ProgramType
+from ir.rows import Rows
 
 _T = ProgramType
 
@@ -325,23 +326,19 @@ class Kfunc:
     types: frozenset[ProgramType]
 
 
-def _parse() -> dict[str, Kfunc]:
-    found = {}
-    for text, types in _SETS:
-        for line in text.strip().split("\n"):
-            row = _ROW.fullmatch(line)
-            assert row is not None, line
-            result, _, of = row[3].rstrip("?").partition(":")
-            found[row[1]] = Kfunc(
-                row[1],
-                tuple(_parameter(word) for word in row[2].split(", ") if word),
-                result,
-                of,
-                row[3].endswith("?"),
-                frozenset(row[4].split()),
-                frozenset(types),
-            )
-    return found
+def _parse(line: tuple[str, frozenset[ProgramType]]) -> Kfunc:
+    row = _ROW.fullmatch(line[0])
+    assert row is not None, line
+    result, _, of = row[3].rstrip("?").partition(":")
+    return Kfunc(
+        row[1],
+        tuple(_parameter(word) for word in row[2].split(", ") if word),
+        result,
+        of,
+        row[3].endswith("?"),
+        frozenset(row[4].split()),
+        line[1],
+    )
 
 
 def _parameter(word: str) -> Parameter:
@@ -356,7 +353,14 @@ def _parameter(word: str) -> Parameter:
     )
 
 
-KFUNCS: Final[Mapping[str, Kfunc]] = _parse()
+KFUNCS: Final = Rows(
+    {
+        line.partition("(")[0]: (line, frozenset(types))
+        for text, types in _SETS
+        for line in text.strip().split("\n")
+    },
+    _parse,
+)
 
 
 def kfunc_named(target: object) -> Kfunc | None:
