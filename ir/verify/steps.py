@@ -16,7 +16,7 @@ from ir.verify.access import UNSIGNED, check_access, load, plain_range
 from ir.verify.arithmetic import compute_alu
 from ir.verify.kernel_symbols import kernel_symbol
 from ir.verify.refusal import Refused
-from ir.verify.scalar import const
+from ir.verify.scalar import Scalar, const
 from ir.verify.stack import note_store, own_or_outer, read_slot, write_frame
 from ir.verify.state import State
 from ir.verify.subject import FRAME_SIZE, LOCKS, Subject
@@ -151,16 +151,25 @@ class Steps:
         pointer = check_access(self.subject, state, inst.base, inst.offset, row, writes=False)
         if pointer.area.kind is not _IN_FRAME:
             return load(self.subject, state, pointer, row, inst.offset, inst)
+        if not pointer.span.mask:
+            place = pointer.span.value + inst.offset
+            if self.subject.unprivileged:
+                check_written(state, place, row.size, f"{row.size}-byte load", inst.base)
+            if state.held.objects and state.held.objects_in(pointer.area, place, place + row.size):
+                raise Refused(
+                    "stack-object", "load from an object that the kernel keeps on the stack", inst.base
+                )
+        return self._read_frame(state, pointer, inst)
+
+    def _read_frame(self, state: State, pointer: Pointer, inst: Load | Atomic) -> Known:
+        """What `inst` finds where `pointer` points into a frame, this function's or a caller's."""
+        row = inst.row
         keeper = own_or_outer(state, self.frame, pointer.area, self.frames)
         if keeper is None or pointer.span.mask:
             return plain_range(row)
         place = pointer.span.value + inst.offset
-        if self.subject.unprivileged:
-            check_written(state, place, row.size, f"{row.size}-byte load", inst.base)
         if row.size < 8 and keeper.is_pointer_at(place, row.size):
             raise Refused("partial-spill", f"{row.size}-byte load of a part of a pointer", inst.base)
-        if state.held.objects and state.held.objects_in(pointer.area, place, place + row.size):
-            raise Refused("stack-object", "load from an object that the kernel keeps on the stack", inst.base)
         found = read_slot(keeper, place, row.size, row.signed, self.subject.program.big_endian)
         if found is None:
             return plain_range(row)
@@ -204,6 +213,7 @@ class Steps:
 
     def _atomic(self, state: State, inst: Atomic) -> None:
         size = inst.row.size
+        state.alias.pop(inst, None)
         pointer = check_access(self.subject, state, inst.base, inst.offset, inst.row, writes=True)
         for value in (inst.value, inst.expected) if self.subject.unprivileged else ():
             if value is not None:
@@ -213,7 +223,12 @@ class Steps:
             if self.subject.unprivileged:
                 check_no_address(state, low, size, "atomic operation", inst.base)
                 check_written(state, low, size, "atomic operation", inst.base)
+            found = self._read_frame(state, pointer, inst)
             write_frame(state, self.frame, self.frames, pointer.area, low, high)
+            if type(found) is Scalar:
+                state.known[inst] = found
+                return
+            state.alias.pop(inst, None)  # a pointer that is exchanged is a number from then on
         state.known[inst] = plain_range(inst.row)
 
     def _packet_load(self, state: State, inst: PacketLoad) -> None:
