@@ -183,9 +183,9 @@ class State:
             return operand, amount
         return None
 
-    def room(self, symbol: Value | None, offset: int, span: Scalar, length: Value) -> int | None:
-        """The greatest known n with symbol + offset + n <= length; `span` is the range of symbol + offset."""
-        by_range = self.number(length).umin - span.umax
+    def room(self, symbol: Value | None, offset: int, most: int, length: Value) -> int | None:
+        """The greatest known n with symbol + offset + n <= length; symbol + offset is `most` or less."""
+        by_range = self.number(length).umin - most
         if symbol is length:
             return -offset
         known = self.rooms.get((symbol, length)) if symbol is not None else None
@@ -399,18 +399,21 @@ def _pass(
     elif fact is not ANY:
         for limit in state.limits:
             root, offset = state.symbol(arg)
-            room = state.room(root, offset, as_number(fact), limit)
+            room = state.room(root, offset, as_number(fact).umax, limit)
             if room is not None:
                 new.rooms[symbol, limit] = room
     new.known[symbol] = fact
 
 
 def pointer_room(state: State, pointer: Pointer) -> int | None:
-    """How many bytes from `pointer` on surely lie below its area's length; None when it has no length."""
+    """How many bytes from `pointer` on surely lie below its area's length; None when it has no length.
+
+    The pointer may be before the area's start: whoever asks sees to it that what is accessed is not.
+    """
     length = pointer.area.length
     if length is None or pointer.is_nullable:
         return None
-    return state.room(pointer.symbol, pointer.offset, pointer.span, length)
+    return state.room(pointer.symbol, pointer.offset, pointer.span.smax, length)
 
 
 def join_states(a: State, b: State, slot: Slot) -> State:
@@ -563,7 +566,7 @@ def _covers_slot(a: State, b: State, symbol: Value, value: Value) -> bool:
             known = pointer_room(b, other) if other.area.length is key[1] else None
         else:
             root, offset = b.symbol(value)
-            known = b.room(root, offset, other, key[1])
+            known = b.room(root, offset, other.umax, key[1])
         if known is None or known < room:
             return False
     return True
