@@ -10,7 +10,8 @@ or host, is `i64 helper(ptr run, r1, ..., rN)`. `run` is this structure, one per
            16 cpu 4            what bpf_get_smp_processor_id says; also picks the per-cpu slot of maps
            20 tail_calls 4     tail calls left (33 at the start)
            24 rng 8            state of bpf_get_prandom_u32
-           32 segments 8       array of (base u64, end u64, flags u64): memory the program may touch
+           32 segments 8       array of (base u64, end u64, flags u64): memory the program may touch; flags are
+                              SEGMENT_WRITABLE, and the address of the map whose values are there
            40 segment_count 8
            48 depth 8          frames left for indirect calls
            56 insns 8          instructions counted, in counting builds

@@ -25,7 +25,7 @@ from ir.kinds import MapFlag, MapType, ProgramType
 from ir.maps import HASHES, PAGE, SLOT_ARRAYS
 from ir.object import Map, Program
 
-VERSION: Final = 1
+VERSION: Final = 2
 SUPPORTED: Final = frozenset(
     (
         *(MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.LPM_TRIE, MapType.QUEUE, MapType.STACK),
@@ -143,7 +143,7 @@ def _init_lines(
 def _table_lines(name: str, programs: Sequence[Program], maps: Mapping[str, Map], cpus: int) -> Iterator[str]:
     yield "%program = type { ptr, ptr, ptr, i32, i32, i32, i32 }"
     yield (
-        "%map = type { ptr, ptr, i32, i32, i32, i32, i32, i32, i64, i64, i64, i64, "
+        "%map = type { ptr, ptr, i32, i32, i32, i32, i32, i32, i64, i64, i64, i64, i64, "
         + ", ".join(["ptr"] * len(_OPERATIONS))
         + " }"
     )
@@ -181,7 +181,9 @@ def _map_row(owner: str, map_: Map, cpus: int) -> str:
     layout = map_layout.layout_of(map_, cpus)
     sizes = (map_layout.key_bytes(map_), map_layout.value_bytes(map_))
     numbers = (int(map_.type), *sizes, map_.max_entries, map_.flags, cpus)
-    longs = (layout.values_offset, layout.value_stride, layout.cpu_stride, layout.size)
+    places = map_layout.value_places(map_, cpus)
+    end = places.end if places is not None else 0
+    longs = (layout.values_offset, end, layout.value_stride, layout.cpu_stride, layout.size)
     known = _known(map_.type)
     operations = [
         f"ptr @{quote(host_symbol(map_.type, each))}" if each in known else "ptr null" for each in _OPERATIONS

@@ -118,6 +118,7 @@ def _subprogram(lowering: FunctionLowering, call: Call) -> str:
         lowering.argument(arg, lowering.type_of(param))
         for param, arg in zip(callee.params, call.args, strict=True)
     ]
+    given += [f"ptr {origin}" for origin in lowering.origins_of(callee.params, call.args)]
     lowering.spill_fuel()
     result = lowering.text.emit(
         f"call i64 @{lowering.quoted(call.target)}({', '.join(['ptr %run', *given])})"

@@ -7,6 +7,8 @@ The compares take the forms LLVM folds and hoists: an offset from a region's sta
     stack, map value, variable   address - start <= region size - size     (unsigned: covers both ends)
     anything else                start <= address <= end - size
     unknown region               a walk over the run's segments, out of line
+
+A pointer to a value of a map reaches that value only, wherever it is moved: backends/origins says which one it is.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from ir.context import Pointer as Field
 from ir.core import Address, Alu, Atomic, Call, Const, Frame, Function, Inst, Load, Param, Store, Value
 from ir.hook_objects import object_named
 from ir.kinds import MapFlag, MapType
-from ir.map_layout import CPUS, DATA, layout_of, spare_elements
-from ir.maps import HASHES, is_per_cpu
-from ir.object import Map, ReferenceKind
+from ir.map_layout import CPUS, layout_of, spare_elements, value_places
+from ir.maps import is_per_cpu
+from ir.object import ReferenceKind
 from ir.region import INNER, Region, RegionKind, map_named
 from ir.regions import constant_step
 from ir.verify.values import ZERO, AreaKind, Pointer
@@ -34,45 +36,6 @@ EACCES: Final = 13
 _BOUNDED: Final = 1 << 32
 _PACKET_KINDS: Final = (RegionKind.PACKET, RegionKind.PACKET_END, RegionKind.PACKET_META)
 CHECK_SYMBOL: Final = "bpfc.in_segment"
-
-IN_SEGMENT: Final = f"""
-define internal i1 @"{CHECK_SYMBOL}"(ptr %run, i64 %address, i64 %size, i64 %flags) noinline nounwind {{
-entry:
-  %where = getelementptr i8, ptr %run, i64 {abi.SEGMENTS}
-  %table = load ptr, ptr %where
-  %there = getelementptr i8, ptr %run, i64 {abi.SEGMENT_COUNT}
-  %count = load i64, ptr %there
-  br label %next
-next:
-  %i = phi i64 [ 0, %entry ], [ %more, %miss ]
-  %left = icmp ult i64 %i, %count
-  br i1 %left, label %look, label %done
-look:
-  %at = mul i64 %i, 24
-  %row = getelementptr i8, ptr %table, i64 %at
-  %lo = load i64, ptr %row
-  %p1 = getelementptr i8, ptr %row, i64 8
-  %hi = load i64, ptr %p1
-  %p2 = getelementptr i8, ptr %row, i64 16
-  %have = load i64, ptr %p2
-  %room = sub i64 %hi, %lo
-  %off = sub i64 %address, %lo
-  %fits = icmp ule i64 %size, %room
-  %last = sub i64 %room, %size
-  %inside = icmp ule i64 %off, %last
-  %lacks = and i64 %have, %flags
-  %allowed = icmp eq i64 %lacks, %flags
-  %ok1 = and i1 %fits, %inside
-  %ok = and i1 %ok1, %allowed
-  br i1 %ok, label %done, label %miss
-miss:
-  %more = add i64 %i, 1
-  br label %next
-done:
-  %found = phi i1 [ false, %next ], [ true, %look ]
-  ret i1 %found
-}}
-"""
 
 
 @final
@@ -118,7 +81,7 @@ class Checker:
         if constant is not None and self._static(region, value, total, constant, writes, call.at):
             return
         address = self.lowering.as_int(value)
-        ok = self._general(region, address, size, constant, writes)
+        ok = self._general(region, value, address, size, constant, writes)
         if nullable:
             ok = self.text.emit(f"or i1 {ok}, {self.text.eq(64, address, '0')}")
         if constant is None:
@@ -148,7 +111,7 @@ class Checker:
             self.lowering.trap_unless(fits, abi.Trap.MEMORY, inst.at)
             return align
         number = self.text.to_int(address)
-        ok = self._general(region, number, str(size), size, writes)
+        ok = self._general(region, base, number, str(size), size, writes)
         self.lowering.trap_unless(ok, abi.Trap.MEMORY, inst.at)
         return align
 
@@ -235,91 +198,95 @@ class Checker:
             value = x
         return isinstance(value, Load) and 0 <= total < _BOUNDED
 
-    def _general(self, region: Region, address: str, size: str, constant: int | None, writes: bool) -> str:
-        """An i1: [address, address + size) lies in `region`. `address` is an integer operand."""
-        text = self.text
-        if region.kind is RegionKind.MAP_VALUE and region.origin is None:
-            in_map = self._in_some_value(region, address, size, constant)
-            if in_map is not None:
+    def _general(
+        self, region: Region, value: Value, address: str, size: str, constant: int | None, writes: bool
+    ) -> str:
+        """An i1: [address, address + size) lies in `region`. `address` is an integer operand, of the pointer `value`."""
+        if region.kind is RegionKind.MAP_VALUE and not self._is_global_data(region):
+            in_map = self._in_its_value(region, value, address, size, constant)
+            if in_map:
                 return in_map
         bounds = self._bounds(region)
-        if bounds is None:
-            self.lowering.unit.needs_segments = True
-            flags = abi.SEGMENT_WRITABLE if writes else 0
-            ok = text.emit(f'call i1 @"{CHECK_SYMBOL}"(ptr %run, i64 {address}, i64 {size}, i64 {flags})')
-            for kind, name in sorted(region.parts, key=lambda part: part[1]):
-                part = Region(kind, name)
-                if kind is RegionKind.MAP_VALUE and not (writes and self._is_read_only(part)):
-                    in_map = self._in_some_value(part, address, size, constant)
-                    ok = text.emit(f"or i1 {ok}, {in_map}") if in_map is not None else ok
-            return ok
-        start, length, alive = bounds
+        if bounds is not None:
+            return self._within(*bounds, address, size, constant)
+        self.lowering.unit.needs_segments = True
+        flags = abi.SEGMENT_WRITABLE if writes else 0
+        origin = self.text.to_int(self.lowering.origin(value))
+        given = f"ptr %run, i64 {origin}, i64 {address}, i64 {size}, i64 {flags}"
+        return self.text.emit(f'call i1 @"{CHECK_SYMBOL}"({given})')
+
+    def _within(self, start: str, length: int | str, address: str, size: str, constant: int | None) -> str:
+        """An i1: [address, address + size) lies in the `length` bytes from `start` on."""
+        text = self.text
         offset = text.sub(64, address, start)
         if isinstance(length, int) and constant is not None:
             if constant > length:
                 return "false"
-            ok = text.emit(f"icmp ule i64 {offset}, {length - constant}")
-        else:
-            fits = text.emit(f"icmp ule i64 {size}, {length}")
-            ok = text.emit(f"icmp ule i64 {offset}, {text.sub(64, str(length), size)}")
-            ok = text.and_(1, fits, ok)
-        return text.and_(1, ok, alive) if alive else ok
+            return text.emit(f"icmp ule i64 {offset}, {length - constant}")
+        fits = text.emit(f"icmp ule i64 {size}, {length}")
+        ok = text.emit(f"icmp ule i64 {offset}, {text.sub(64, str(length), size)}")
+        return text.and_(1, fits, ok)
 
-    def _bounds(self, region: Region) -> tuple[str, int | str, str] | None:
-        """(start, length, extra condition or '') of a region as integers, or None when only the segments can tell."""
+    def _bounds(self, region: Region) -> tuple[str, int | str] | None:
+        """(start, length) of a region as integers, or None when only the segments can tell."""
         text, lowering = self.text, self.lowering
         match region.kind:
             case RegionKind.FRAME if region.name == lowering.function.name and not lowering.uses_run_stack:
-                return text.to_int("%stack"), self.frame_size, ""
+                return text.to_int("%stack"), self.frame_size
             case RegionKind.PACKET | RegionKind.PACKET_END | RegionKind.PACKET_META if (
                 self.context() is not None
             ):
                 start = text.emit(f"ptrtoint ptr {self._context_pointer(Field.PACKET_START)} to i64")
                 end = text.emit(f"ptrtoint ptr {self._context_pointer(Field.DATA_END)} to i64")
-                return start, text.sub(64, end, start), ""
-            case RegionKind.MAP_VALUE if isinstance(region.origin, Call):
-                start = text.to_int(lowering.operands[region.origin])
-                return start, self._map_value_size(region), text.emit(f"icmp ne i64 {start}, 0")
+                return start, text.sub(64, end, start)
             case RegionKind.MAP_VALUE if self._is_global_data(region):
-                symbol = lowering.unit.symbol(f"value.{region.name}")
-                return (
-                    text.to_int(symbol),
-                    self._map_value_size(region),
-                    "",
-                )
+                return text.to_int(lowering.unit.symbol(f"value.{region.name}")), self._map_value_size(region)
             case RegionKind.MEMORY if lowering.is_main:
-                return text.to_int("%a0"), "%a1", ""
+                return text.to_int("%a0"), "%a1"
             case _:
                 return None
 
-    def _in_some_value(self, region: Region, address: str, size: str, constant: int | None) -> str | None:
-        """An i1: [address, address + size) lies in one of the map's values; None for maps whose values stand elsewhere."""
-        map_ = map_named(self.lowering.module, region.name)
-        strides = _strides(map_) if map_ is not None and not region.name.endswith(INNER) else None
-        if map_ is None or strides is None or self._is_global_data(region):
+    def _in_its_value(
+        self, region: Region, value: Value, address: str, size: str, constant: int | None
+    ) -> str:
+        """An i1: [address, address + size) lies in the value of the map that `value` comes from; '' when only the segments
+        can tell.
+        """
+        text, origins = self.text, self.lowering.unit.origins
+        origin = text.to_int(self.lowering.origin(value))
+        found = ""
+        if origins.is_exact(value):
+            inside = self._within(origin, self._map_value_size(region), address, size, constant)
+            found = text.and_(1, inside, text.emit(f"icmp ne i64 {origin}, 0"))
+            if not origins.is_refilled(value):
+                return found
+        if origins.is_refilled(value):
+            origin = text.select(64, text.eq(64, origin, "0"), address, origin)
+        start = self._value_around(region, origin)
+        if not start:
+            return found
+        inside = self._within(start[0], self._map_value_size(region), address, size, constant)
+        inside = text.and_(1, inside, start[1])
+        return text.emit(f"or i1 {found}, {inside}") if found else inside
+
+    def _value_around(self, region: Region, origin: str) -> tuple[str, str] | None:
+        """(the start of the value of a map that has `origin`; an i1: there is one); None where values stand elsewhere."""
+        text, map_ = self.text, map_named(self.lowering.module, region.name)
+        places = value_places(map_) if map_ is not None and not region.name.endswith(INNER) else None
+        if map_ is None or places is None:
             return None
-        if constant is not None and constant > map_.value_size:
-            return "false"
-        text = self.text
-        first, stride, count = strides
+        layout = layout_of(map_)
         base = self.lowering.unit.symbol(f"map.{region.name}")
-        place = text.step(base, first)
-        offset = text.sub(64, address, text.to_int(place))
-        limit = str(stride * count)
+        offset = text.sub(64, origin, text.to_int(text.step(base, layout.values_offset)))
+        length, offset_in = str(places.end - layout.values_offset), offset
         if is_per_cpu(map_.type):
-            cpu_stride = str(layout_of(map_).cpu_stride)
-            limit = text.mul(64, self._cpus(base), cpu_stride)
-            offset_in = text.urem(64, text.urem(64, offset, cpu_stride), str(stride))
-        else:
-            if spare_elements(map_, 1):
-                limit = text.add(64, limit, text.mul(64, self._cpus(base), str(stride)))
-            offset_in = text.urem(64, offset, str(stride))
-        ok = text.ult(64, offset, limit)
-        if constant is not None:
-            return text.and_(1, ok, text.emit(f"icmp ule i64 {offset_in}, {map_.value_size - constant}"))
-        ok = text.and_(1, ok, text.emit(f"icmp ule i64 {size}, {map_.value_size}"))
-        room = text.sub(64, str(map_.value_size), size)
-        return text.and_(1, ok, text.emit(f"icmp ule i64 {offset_in}, {room}"))
+            length = text.mul(64, self._cpus(base), str(layout.cpu_stride))
+            offset_in = text.urem(64, offset, str(layout.cpu_stride))
+        elif spare_elements(map_, 1):
+            more = text.add(64, self._cpus(base), "-1")
+            length = text.add(64, length, text.mul(64, more, str(places.distance)))
+        start = text.sub(64, origin, text.urem(64, offset_in, str(places.distance)))
+        return start, text.ult(64, offset, length)
 
     def _cpus(self, map: str) -> str:
         """How many cpus have values and spare elements in a map, as an i64."""
@@ -367,23 +334,6 @@ class Checker:
         assert context is not None
         place = self.text.step(self.lowering.operands[context], pointer.value)
         return self.text.emit(f"load ptr, ptr {place}, align 8")
-
-
-def _strides(map_: Map) -> tuple[int, int, int] | None:
-    """Where a map's values stand: (offset of the first from the map, distance, how many), of one cpu.
-
-    A plain hash has one more for each cpu. None for maps without values to point at.
-    """
-    layout = layout_of(map_)
-    if map_.type is MapType.LPM_TRIE:
-        first = DATA + layout.element_stride - layout.value_stride
-        return first, layout.element_stride, layout.elements + 1
-    if map_.type in HASHES:
-        stride = layout.value_stride if is_per_cpu(map_.type) else layout.element_stride
-        return layout.values_offset, stride, layout.elements + 1
-    if map_.type in (MapType.ARRAY, MapType.PERCPU_ARRAY):
-        return layout.values_offset, layout.value_stride, map_.max_entries
-    return None
 
 
 def _frame_size(lowering: FunctionLowering) -> int:

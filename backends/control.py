@@ -65,17 +65,19 @@ def _spend_fuel(lowering: FunctionLowering, block: Block, edges: tuple[Edge, ...
 
 
 def _arguments(lowering: FunctionLowering, block: Block, edge: Edge) -> list[str]:
+    """What `edge` gives for each of its block's phis (`FunctionLowering.entered_with`)."""
     given = [
         lowering.as_own(arg, lowering.type_of(param))
         for param, arg in zip(edge.block.params, edge.args, strict=True)
     ]
+    given += lowering.origins_of(edge.block.params, edge.args)
     if not lowering.is_large or not lowering.is_back(block, edge):
         return given
     # What is frozen on its way around a loop is no number that LLVM can follow from loop to loop: all that it would
     # find out of a thousand loops in a row takes seconds, and a function in a hurry makes no use of it.
     return [
-        lowering.text.emit(f"freeze {lowering.type_of(param)} {value}") if value.startswith("%") else value
-        for param, value in zip(edge.block.params, given, strict=True)
+        lowering.text.emit(f"freeze {kind} {value}") if value.startswith("%") else value
+        for (_, kind), value in zip(lowering.entered_with(edge.block), given, strict=True)
     ]
 
 
@@ -96,8 +98,7 @@ def _branch(lowering: FunctionLowering, block: Block, condition: str, taken: Edg
 def _same_target(lowering: FunctionLowering, block: Block, condition: str, taken: Edge, other: Edge) -> None:
     chosen = []
     first, second = (_arguments(lowering, block, edge) for edge in (taken, other))
-    for param, a, b in zip(taken.block.params, first, second, strict=True):
-        kind = lowering.type_of(param)
+    for (_, kind), a, b in zip(lowering.entered_with(taken.block), first, second, strict=True):
         chosen.append(lowering.text.emit(f"select i1 {condition}, {kind} {a}, {kind} {b}"))
     lowering.incoming[taken.block].append((lowering.label, chosen))
     lowering.text.do(f"br label %{lowering.labels[taken.block]}")

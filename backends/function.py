@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
 from typing import Final, assert_never, final
 
@@ -29,6 +30,7 @@ from ir.core import (
     Load,
     MayGoto,
     PacketLoad,
+    Param,
     StaticBranch,
     Store,
     Value,
@@ -41,6 +43,7 @@ from ir.passes.laws import laws_of
 
 EACCES: Final = 13
 FRAME_SIZE: Final = 512
+WORD: Final = 8
 MAY_GOTO_BUDGET: Final = 8_388_608
 FUEL_BOUND: Final = 1 << 32
 LARGE: Final = 1500  # instructions from which on a function is better compiled in a hurry
@@ -64,6 +67,7 @@ class FunctionLowering:
         self.labels = {block: f"b{number}" for number, block in enumerate(function.blocks)}
         self.label = "entry"
         self.operands: dict[Value, str] = {}
+        self._origins: dict[Value, str] = {}
         self.incoming: dict[Block, list[tuple[str, list[str]]]] = {block: [] for block in function.blocks}
         self.order = {block: number for number, block in enumerate(function.reverse_postorder())}
         self.is_main = function is self.module.main
@@ -98,12 +102,16 @@ class FunctionLowering:
         )
         for position, param in enumerate(function.params):
             self.operands[param] = f"%a{position}"
+            if self.unit.origins.is_followed(param):
+                self._origins[param] = f"%o{position}"
         self._prologue()
         entry_lines = self.text.lines
         blocks: list[tuple[Block, list[str]]] = []
         for block in sorted(self.order, key=lambda block: self.order[block]):
             for position, param in enumerate(block.params):
                 self.operands[param] = f"%{self.labels[block]}p{position}"
+                if self.unit.origins.is_followed(param):
+                    self._origins[param] = f"%{self.labels[block]}o{position}"
         for block in sorted(self.order, key=lambda block: self.order[block]):
             self.text.lines = []
             self.text.start_block()
@@ -144,6 +152,7 @@ class FunctionLowering:
                 arguments.append(f"i64 %{'w' if kind == 'ptr' else 'a'}{position}")
             else:
                 arguments.append(f"{kind}{noalias} %a{position}")
+        arguments += [f"ptr {self._origins[param]}" for param in function.params if param in self._origins]
         linkage, prologue = self._linkage()
         attributes = "nounwind" if not self.static else ""
         if self.unit.options.lines:
@@ -173,6 +182,9 @@ class FunctionLowering:
             self._frame()
         if self.module.reads_objects:
             self.text.do(f"{self.probed} = alloca i64, align 8")
+        for offset in self.unit.origins.slots(self.function):
+            self.text.do(f"{_kept(offset)} = alloca [2 x ptr]")
+            self.text.do(f"store [2 x ptr] zeroinitializer, ptr {_kept(offset)}")
         if self.may_goto:
             self.text.do("%budget = alloca i64")
             self.text.do(f"store i64 {MAY_GOTO_BUDGET}, ptr %budget")
@@ -214,10 +226,15 @@ class FunctionLowering:
     def _phis(self, block: Block) -> list[str]:
         lines = []
         entering = self.incoming[block]
-        for position, param in enumerate(block.params):
+        for position, (operand, kind) in enumerate(self.entered_with(block)):
             arms = ", ".join(f"[ {args[position]}, %{label} ]" for label, args in entering)
-            lines.append(f"  {self.operands[param]} = phi {self.type_of(param)} {arms}")
+            lines.append(f"  {operand} = phi {kind} {arms}")
         return lines
+
+    def entered_with(self, block: Block) -> list[tuple[str, str]]:
+        """What each way into a block gives it: operands of its parameters with their types, then those of their origins."""
+        params = [(self.operands[param], self.type_of(param)) for param in block.params]
+        return params + [(self._origins[param], "ptr") for param in block.params if param in self._origins]
 
     def _trap_blocks(self) -> list[str]:
         lines = []
@@ -256,6 +273,20 @@ class FunctionLowering:
             return "null" if value.value == 0 else f"inttoptr (i64 {value.value} to ptr)"
         operand = self.operands[value]
         return operand if self.regions.is_pointer(value) else self.text.emit(f"inttoptr i64 {operand} to ptr")
+
+    def origin(self, value: Value) -> str:
+        """The origin of `value` as a ptr operand (backends/origins)."""
+        root = self.unit.origins.root(value)
+        if root in self._origins:
+            return self._origins[root]
+        if isinstance(root, Address) and root.reference.kind is ReferenceKind.MAP_VALUE:
+            return self.unit.symbol(f"value.{root.reference.name}")
+        return self.as_ptr(root)
+
+    def origins_of(self, params: Sequence[Param], args: Sequence[Value]) -> list[str]:
+        """The origins of what is passed for those of `params` that have one."""
+        pairs = zip(params, args, strict=True)
+        return [self.origin(arg) for param, arg in pairs if self.unit.origins.is_followed(param)]
 
     def argument(self, value: Value, kind: str) -> str:
         """`value` with its type, as an argument of a program's function that takes `kind`."""
@@ -345,8 +376,11 @@ class FunctionLowering:
                 self.operands[inst] = self._address(inst)
             case Load():
                 self.operands[inst] = lower_load(self, inst)
+                if self.unit.origins.is_followed(inst):
+                    self._find_origin(inst)
             case Store():
                 lower_store(self, inst)
+                self._keep_origin(inst)
             case Atomic():
                 self.operands[inst] = lower_atomic(self, inst)
             case PacketLoad():
@@ -355,6 +389,28 @@ class FunctionLowering:
                 self.operands[inst] = emit_call(self, inst)
             case _:
                 assert_never(inst)
+
+    def _keep_origin(self, inst: Store) -> None:
+        """Beside a slot: what is stored there, and its origin."""
+        place = self.regions.frame_offset(inst.base)
+        if place is None or not self.unit.origins.is_kept(self.function, place[1] + inst.offset):
+            return
+        kept = _kept(place[1] + inst.offset)
+        if inst.row.size == WORD:
+            self.text.do(f"store ptr {self.as_ptr(inst.value)}, ptr {kept}")
+            self.text.do(
+                f"store ptr {self.origin(inst.value)}, ptr {self.text.step(kept, self.unit.options.word)}"
+            )
+
+    def _find_origin(self, inst: Load) -> None:
+        """The origin of what a slot holds, if it is what was stored there last as far as that was seen."""
+        place = self.regions.frame_offset(inst.base)
+        assert place is not None, "a slot"
+        kept = _kept(place[1] + inst.offset)
+        stored = self.text.emit(f"load ptr, ptr {kept}")
+        origin = self.text.emit(f"load ptr, ptr {self.text.step(kept, self.unit.options.word)}")
+        same = self.text.emit(f"icmp eq ptr {stored}, {self.operands[inst]}")
+        self._origins[inst] = self.text.emit(f"select i1 {same}, ptr {origin}, ptr null")
 
     def _address(self, inst: Address) -> str:
         reference = inst.reference
@@ -395,6 +451,11 @@ class FunctionLowering:
             return self.text.emit(f"getelementptr i8, ptr {self.operands[pointer]}, i64 {negated}")
         number: str = compute(inst.row, self.text, self.as_int(inst.x), self.as_int(inst.y))
         return self.text.emit(f"inttoptr i64 {number} to ptr")
+
+
+def _kept(offset: int) -> str:
+    """What is known of the origin of the slot at `offset` of the frame: [what was stored, its origin]."""
+    return f"%kept{-offset}"
 
 
 def _trap_label(number: int) -> str:

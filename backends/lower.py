@@ -20,9 +20,10 @@ from typing import Final, final
 
 from backends.batch import Loop, batch_texts
 from backends.calls import Natives, NoNatives
-from backends.checks import IN_SEGMENT
+from backends.checks import CHECK_SYMBOL
 from backends.control import PATCHPOINT
 from backends.function import FunctionLowering
+from backends.helpers.segments import in_segment_part
 from backends.line_table import line_metadata
 from backends.static_sites import FLAG, FLAGS
 from backends.unit import Facts, LowerOptions, Unit, quote
@@ -66,7 +67,7 @@ def lower(
             main, Loop(module.context, main in unit.may_trap, has_table, is_small, options.word < 8)
         )
     if unit.needs_segments:
-        bodies.append(IN_SEGMENT)
+        bodies.append(in_segment_part(CHECK_SYMBOL))
     metadata = ['!1 = !{!"branch_weights", i32 1048575, i32 1}']
     if options.lines:
         infos = (module.functions[name].info for name in unit.order)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, final
 
 from backends.calls import Natives
+from backends.origins import Origins
 from ir.callees import callees_of, functions_taken, token_names
 from ir.core import Address, Atomic, Block, Call, Inst, Load, Module, Store, Value
 from ir.diagnostics import Diagnostic
@@ -77,6 +78,7 @@ class Unit:
         self.module, self.regions, self.facts, self.options = module, regions, facts, options
         self.natives = natives
         self.callx_helpers = options.callx_helpers
+        self.origins = Origins(module, regions, facts)
         self.needs_segments = False
         self.taken = frozenset(functions_taken(module))
         self.uses_run_stack = _needs_run_stack(module, regions, facts)

@@ -280,11 +280,11 @@ class TracedProgram:
 
 @final
 class _SegmentTable:
-    """Segments as compiled code reads them: (start, end, flags) rows."""
+    """Segments as compiled code reads them."""
 
     def __init__(self, rows: list[Segment], space: Space) -> None:
         order = space.target.byte_order
-        words = [word for row in rows for word in (row.start, row.end, int(row.is_writable))]
+        words = [word for row in rows for word in row.words]
         self._block: DataBlock = space.pool.allocate_data(8 * len(words))
         self.address = self._block.address
         self._block.view[: 8 * len(words)] = b"".join(word.to_bytes(8, order) for word in words)

@@ -159,7 +159,10 @@ def layout_of(map: Map, cpus: int = 1) -> MapLayout:
     if map.type is MapType.LPM_TRIE:
         element = NODE_KEY + align(map.key_size - 4, 8) + stride
         nodes = 2 * map.max_entries
-        return MapLayout(stride, element, elements=nodes, size=DATA + (nodes + 1) * element)
+        first = DATA + element - stride
+        return MapLayout(
+            stride, element, elements=nodes, values_offset=first, size=DATA + (nodes + 1) * element
+        )
     if map.type in (MapType.QUEUE, MapType.STACK):
         return MapLayout(stride, stride, elements=map.max_entries, size=DATA + map.max_entries * stride)
     if map.type is MapType.BLOOM_FILTER:
@@ -184,6 +187,35 @@ def spare_elements(map: Map, cpus: int) -> range:
     keeps = map.type in HASHES and map.type not in LRU_HASHES and not is_per_cpu(map.type)
     entries = STORAGE_ENTRIES if map.type in STORAGES else map.max_entries
     return range(entries + 1, entries + 1 + (cpus if keeps else 0))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ValuePlaces:
+    """Where a map's values stand in its block: from `values_offset` up to `end`, each `distance` after the one before.
+
+    Those of one cpu do so, if it is a per-cpu map; those of the next begin `cpu_stride` after them.
+    """
+
+    distance: int
+    end: int
+
+
+def value_places(map: Map, cpus: int = 1) -> ValuePlaces | None:
+    """Where values stand that programs may point at; None for maps that have none."""
+    layout = layout_of(map, cpus)
+    distance, count = layout.value_stride, map.max_entries
+    if map.type in HASHES and map.type is not MapType.HASH_OF_MAPS:
+        distance = distance if is_per_cpu(map.type) else layout.element_stride
+        count = layout.elements + 1 + len(spare_elements(map, cpus))
+    elif map.type is MapType.LPM_TRIE:
+        distance, count = layout.element_stride, layout.elements + 1
+    elif map.type in CELLS:
+        count = 1
+    elif map.type not in (MapType.ARRAY, MapType.PERCPU_ARRAY):
+        return None
+    length = layout.cpu_stride * cpus if is_per_cpu(map.type) else distance * count
+    return ValuePlaces(distance, layout.values_offset + length)
 
 
 def pack_header(map: Map, layout: MapLayout, cpus: int, seed: int, byte_order: str) -> bytes:

@@ -127,13 +127,13 @@ class Regions:
             if root is self._context:
                 found.add(total)
                 continue
-            sources = self._sources(root) if self.of(root).kind is RegionKind.CONTEXT else ()
+            sources = self.sources(root) if self.of(root).kind is RegionKind.CONTEXT else ()
             if not sources or len(seen[root]) > MOST_OFFSETS:
                 return frozenset()
             work += [(source, total) for source in sources]
         return frozenset(found)
 
-    def _sources(self, value: Value) -> Sequence[Value]:
+    def sources(self, value: Value) -> Sequence[Value]:
         """Where a parameter gets its values from; nothing when not from the module alone."""
         if not isinstance(value, Param):
             return ()

@@ -69,11 +69,20 @@ class RunResult:
 @final
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Memory that a program may reach through a pointer of unknown origin: [start, end), in bytes."""
+    """Memory that a program may reach through a pointer of unknown origin: [start, end), in bytes.
+
+    `map`: the address of the map whose values are there, of which a pointer reaches one; 0 for what is in one piece.
+    """
 
     start: int
     end: int
     is_writable: bool = True
+    map: int = 0
+
+    @property
+    def words(self) -> tuple[int, int, int]:
+        """The row of the run's table (backends/abi.py)."""
+        return self.start, self.end, self.map | abi.SEGMENT_WRITABLE * self.is_writable
 
 
 @final
@@ -95,13 +104,13 @@ class Execution:
         self.layout, self.big_endian, self.limits = layout, big_endian, limits
         self.order: Literal["little", "big"] = "big" if big_endian else "little"
         self._allocate = allocate or _bytes
-        self._shared = segments
         self.state = self._allocate(abi.RUN_STATE_SIZE)
         self._stack = self._allocate(abi.STACK_SIZE)
         self._has_queue = layout.fields.keys() >= _QUEUE_FIELDS
         self._context = self._words((HEADER + layout.size + 7) // 8 + 3 * self._has_queue)
         self._packet = self._allocate(HEAD_ROOM + TAIL_ROOM)
         self._table = self._words(3 * (len(segments) + 2))
+        self._table[6:] = [word for segment in segments for word in segment.words]
         self.run_address = ctypes.addressof(self.state)
         self.context_address = ctypes.addressof(self._context)
         self._rng = limits.seed
@@ -155,12 +164,10 @@ class Execution:
         ctypes.memset(ctypes.addressof(state) + abi.REDIRECT, 0, 32)
         stack = ctypes.addressof(self._stack)
         self._put(abi.STACK, 8, stack + abi.STACK_SIZE)
-        rows = [Segment(start, start + length), Segment(stack, stack + abi.STACK_SIZE), *self._shared]
-        for number, row in enumerate(rows):
-            flags = abi.SEGMENT_WRITABLE if row.is_writable else 0
-            self._table[3 * number : 3 * number + 3] = [row.start, row.end, flags]
+        own = (Segment(start, start + length), Segment(stack, stack + abi.STACK_SIZE))
+        self._table[:6] = [word for segment in own for word in segment.words]
         self._put(abi.SEGMENTS, 8, ctypes.addressof(self._table))
-        self._put(abi.SEGMENT_COUNT, 8, len(rows))
+        self._put(abi.SEGMENT_COUNT, 8, len(self._table) // 3)
         self.printk.clear()
 
     def push(self, data: bytes) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, final
 from ir.context import RAW
 from ir.diagnostics import Location, TrapError
 from ir.kinds import MapFlag, MapType
+from ir.map_layout import value_places
 from ir.object import Map, Object
 from runtime.epoch import epochs
 from runtime.execution import Execution, Segment, trap_error
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from runtime.maps.view import View
 
 _REGISTERS: Final = 5  # of arguments
-_REACHABLE: Final = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.RINGBUF)
 
 
 @final
@@ -103,12 +103,16 @@ class World:
         return self.platform.external(symbol)
 
     def segments(self) -> tuple[Segment, ...]:
-        """Map memory that pointers of unknown origin may reach: values that only have values beside them."""
+        """Map memory that pointers of unknown origin may reach: values, one at a time, and the records of ring buffers."""
         found = []
         for live in self.live.values():
-            if live.declared.type in _REACHABLE:
-                start, end = live.address + live.layout.values_offset, live.address + live.layout.size
-                found.append(Segment(start, end, not live.declared.flags & MapFlag.RDONLY_PROG))
+            is_writable = not live.declared.flags & MapFlag.RDONLY_PROG
+            first = live.address + live.layout.values_offset
+            places = value_places(live.declared, live.cpus)
+            if places is not None:
+                found.append(Segment(first, live.address + places.end, is_writable, live.address))
+            elif live.declared.type is MapType.RINGBUF:
+                found.append(Segment(first, live.address + live.layout.size, is_writable))
         return tuple(found)
 
     @contextmanager

@@ -65,7 +65,7 @@ def read_part() -> tuple[str, dict[str, str]]:
     """(definition of READ: `i64 (run, to, size, source)`, 0 when all was read; what it calls elsewhere)."""
     params = (("ptr", "run"), ("ptr", "to"), ("i64", "size"), ("i64", "source"))
     w = Writer(READ, *params, attributes="internal noinline nounwind")
-    with w.if_(in_segment(w, w["source"], w["size"], writes=False), likely=True):
+    with w.if_(in_segment(w, w["source"], w["size"], writes=False, any_value=True), likely=True):
         copy(w, w["to"], w["source"].to("ptr"), w["size"], None)
         w.ret(0)
     local, remote = w.local(16), w.local(16)

@@ -16,7 +16,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define BPFC_AOT_VERSION 1
+#define BPFC_AOT_VERSION 2
 #define BPFC_STACK_SIZE 65536
 #define BPFC_TAIL_CALLS 33
 #define BPFC_FRAMES 8
@@ -51,7 +51,7 @@ enum bpfc_trap {
 
 /* Memory that pointers of unknown origin may reach. */
 struct bpfc_segment {
-	uint64_t start, end, flags; /* flags 1: writable */
+	uint64_t start, end, flags; /* flags 1: writable; and the address of the map whose values are there, if so */
 };
 
 /* The state of one run. Programs and helpers get its address first. */
@@ -106,7 +106,8 @@ struct bpfc_map {
 	void *block;
 	uint32_t type; /* enum bpf_map_type */
 	uint32_t key_size, value_size, max_entries, flags, cpus;
-	uint64_t values_offset, value_stride, cpu_stride, size;
+	uint64_t values_offset, values_end; /* end 0: none that pointers may reach */
+	uint64_t value_stride, cpu_stride, size;
 	void *(*locate)(void *block, const void *key); /* the value (of cpu 0), or NULL */
 	int64_t (*update)(struct bpfc_run *run, void *block, const void *key, const void *value, uint64_t flags);
 	int64_t (*erase)(struct bpfc_run *run, void *block, const void *key);
@@ -198,7 +199,6 @@ static inline int64_t bpfc_put_program(const struct bpfc_map *table, uint32_t in
 /* Make a machine ready to run programs of an object, as `cpu`. Again for another object. */
 static inline void bpfc_prepare(struct bpfc_machine *machine, const struct bpfc_object *object, uint32_t cpu)
 {
-	enum { ARRAY = 2, PERCPU_ARRAY = 6 };
 	memset(&machine->run, 0, sizeof(machine->run));
 	memset(&machine->context, 0, sizeof(machine->context));
 	machine->run.cpu = cpu;
@@ -210,11 +210,11 @@ static inline void bpfc_prepare(struct bpfc_machine *machine, const struct bpfc_
 	for (uint32_t i = 0; i < object->map_count && machine->segment_count < BPFC_MAX_SEGMENTS; i++) {
 		const struct bpfc_map *map = &object->maps[i];
 		struct bpfc_segment *row = &machine->segments[machine->segment_count];
-		if (map->type != ARRAY && map->type != PERCPU_ARRAY)
+		if (!map->values_end)
 			continue;
 		row->start = (uint64_t)(uintptr_t)map->block + map->values_offset;
-		row->end = (uint64_t)(uintptr_t)map->block + map->size;
-		row->flags = !(map->flags & 1u << 7); /* BPF_F_RDONLY_PROG */
+		row->end = (uint64_t)(uintptr_t)map->block + map->values_end;
+		row->flags = (uint64_t)(uintptr_t)map->block | !(map->flags & 1u << 7); /* BPF_F_RDONLY_PROG */
 		machine->segment_count++;
 	}
 }

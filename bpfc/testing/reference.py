@@ -2,7 +2,7 @@
 
 0x1_0000_0000   the packet or memory, with head and tail room around it
 0x2_0000_0000   the context
-0x3_0000_0000   maps: map n at n << 24, element k of it at k << 12
+0x3_0000_0000   maps: map n at n << 24, elements a page apart, or somewhat more
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ir.environment import STACK_BASE, Environment, Helper, Trace
 from ir.evaluate import Evaluator
 from ir.interpreter import Machine
 from ir.kinds import MapType
+from ir.maps import PAGE
 from ir.object import Map, Reference, ReferenceKind
 from ir.segments import Memory, Segment, make_segment
 
@@ -38,6 +39,7 @@ ETH_HLEN: Final = 14
 FUEL: Final = 20_000
 SEED: Final = 0x9E37_79B9_7F4A_7C15
 U64: Final = (1 << 64) - 1
+LINE_BITS: Final = 0xFC0
 _ELSEWHERE: Final = 0x12_3456_7890  # changes the upper half of an address, and the lower
 
 
@@ -72,6 +74,7 @@ class Store:
 
     declared: Map
     base: int
+    distance: int
     elements: dict[bytes, Segment] = field(default_factory=dict)
     made: int = 0
 
@@ -80,7 +83,10 @@ class Store:
         self.made += 1
         writable = not self.declared.is_read_only
         element = make_segment(
-            self.base + (self.made << 12), bytearray(value), f"an element of {self.declared.name}", writable
+            self.base + self.made * self.distance,
+            bytearray(value),
+            f"an element of {self.declared.name}",
+            writable,
         )
         self.elements[key] = element
         memory.add(element)
@@ -88,7 +94,9 @@ class Store:
 
 @final
 class World:
-    """Maps, random numbers and packet of a case, between runs and during one; all addresses `shift` further on."""
+    """Maps, random numbers and packet of a case, between runs and during one; all addresses `shift` further on,
+    and elements of maps further from each other.
+    """
 
     def __init__(
         self, case: Case, flipped: frozenset[int] = frozenset(), trace: Trace | None = None, shift: int = 0
@@ -111,7 +119,8 @@ class World:
         if not self.layout.is_raw:
             self.memory.add(self._context)
         for number, (name, map_) in enumerate(case.maps.items(), 1):
-            store = self.stores[name] = Store(map_, MAPS_BASE + shift + (number << 24))
+            distance = PAGE + (shift & LINE_BITS)
+            store = self.stores[name] = Store(map_, MAPS_BASE + shift + (number << 24), distance)
             if map_.type is MapType.ARRAY:
                 initial = map_.initial or bytes(map_.value_size)
                 for index in range(map_.max_entries):
