@@ -123,6 +123,7 @@ class FunctionLowering:
                 self._mark(inst.at)
             lower_terminator(self, block)
             self._mark(block.terminator.at)
+            self._mark(block.insts[-1].at if block.insts else block.start)  # when no slot has the terminator
             blocks.append((block, self.text.lines))
         if self.trap_arms:
             self.unit.may_trap.add(function.name)

@@ -111,11 +111,20 @@ class Machine:
 
     def emit_object(self, module: llvm.ModuleRef) -> bytes:
         """The module as a relocatable ELF object."""
+        self._keep_order(module)
         return bytes(self._machine.emit_object(module))
 
     def emit_assembly(self, module: llvm.ModuleRef) -> str:
         """The module as assembly text."""
+        self._keep_order(module)
         return str(self._machine.emit_assembly(module))
+
+    def _keep_order(self, module: llvm.ModuleRef) -> None:
+        """At NONE, have code that LLVM allocates registers for with care not sunk and merged: that is for no line any more."""
+        if self.level is Level.NONE and not self.target.can_hurry:
+            for function in module.functions:
+                if not function.is_declaration and b"alwaysinline" not in function.attributes:
+                    _hurry(function)
 
 
 @cache  # LLVM ends the process when it hears an option twice
