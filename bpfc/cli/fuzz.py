@@ -24,6 +24,7 @@ from bpfc.cli.terminal import Json, Terminal, bold, indent, table
 
 if TYPE_CHECKING:
     from bpfc.testing.finds import Find
+    from bpfc.testing.oracle import Finding
     from bpfc.testing.store import Store
 
 FOLDER: Final = "bpfc-fuzz"
@@ -204,8 +205,11 @@ def _clock(seconds: float) -> str:
 @click.option(
     "--known", multiple=True, metavar="SIGNATURE", help="This find is a known bug: skip it from now on."
 )
+@click.option(
+    "--again", is_flag=True, help="Judge the open finds again, and forget those that do not show any more."
+)
 @click.pass_obj
-def report(terminal: Terminal, /, folder: str, known: tuple[str, ...]) -> int:
+def report(terminal: Terminal, /, folder: str, known: tuple[str, ...], again: bool) -> int:
     """What the campaign in DIR did and found; finds are written beside it. Exit code 1 for open finds."""
     from bpfc.testing.store import NAME, kept
 
@@ -213,7 +217,25 @@ def report(terminal: Terminal, /, folder: str, known: tuple[str, ...]) -> int:
         raise click.UsageError(f"there is no campaign in '{folder}'")
     with kept(Path(folder)) as store:
         store.know(known)
+        if again:
+            _forget_mended(terminal, store)
         return _report(terminal, store)
+
+
+def _forget_mended(terminal: Terminal, store: Store) -> None:
+    for find, _, known in store.finds():
+        if not known and _judged_again(find) is None:
+            signature = find.finding.signature
+            store.forget(signature)
+            terminal.note(f"does not show any more: {signature}")
+
+
+def _judged_again(find: Find) -> Finding | None:
+    from bpfc.testing.oracle import Surroundings
+    from bpfc.testing.reduce import judge_apart
+    from bpfc.testing.registry import ORACLES
+
+    return judge_apart(ORACLES[find.finding.oracle], find.case, Surroundings(find.archs))
 
 
 def _report(terminal: Terminal, store: Store) -> int:
@@ -315,12 +337,9 @@ def _text(store: Store) -> list[str]:
 def replay(terminal: Terminal, /, find: str) -> int:
     """Judge a find again. Exit code 1 when it still shows."""
     from bpfc.testing.finds import golden_case
-    from bpfc.testing.oracle import Surroundings
-    from bpfc.testing.reduce import judge_apart
-    from bpfc.testing.registry import ORACLES
 
     found = _read(find)
-    again = judge_apart(ORACLES[found.finding.oracle], found.case, Surroundings(found.archs))
+    again = _judged_again(found)
     said = {"shows": again is not None, "signature": again.signature if again is not None else ""}
     lines = [
         f"it shows: {again.signature}\n{again.said}" if again is not None else "it does not show any more"

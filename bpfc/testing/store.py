@@ -172,6 +172,10 @@ class Store:
             "update finds set known = 1 where signature = ?", ((each,) for each in signatures)
         )
 
+    def forget(self, signature: str) -> None:
+        """This find shows no more: who finds it again has found another."""
+        self._db.execute("delete from finds where signature = ?", (signature,))
+
     def known(self) -> tuple[str, ...]:
         """The signatures of known bugs."""
         rows = self._db.execute("select signature from finds where known order by signature")

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from bpfc import assemble
 from bpfc.cli.fuzz import seconds_of
+from bpfc.testing.case import Case
+from bpfc.testing.finds import Find
+from bpfc.testing.oracle import Finding
+from bpfc.testing.store import kept
 
 Run = Callable[..., Result]
 FIND = {
@@ -44,6 +49,22 @@ def test_a_campaign_goes_on_with_its_own_targets(bpfc: Run, tmp_path: Path) -> N
     assert bpfc(*begun).exit_code == 0
     done = bpfc("-j", "fuzz", "targets", "--cases", "4", "-j", "1", "--resume", folder)
     assert json.loads(done.stdout)["cases"] == 4
+
+
+def test_a_find_that_does_not_show_any_more_is_forgotten_when_asked(bpfc: Run, tmp_path: Path) -> None:
+    folder = str(tmp_path / "campaign")
+    assert bpfc("fuzz", "claims", "--cases", "1", "-j", "1", "--dir", folder).exit_code == 0
+    program = assemble("r0 = 0\nexit").program("main")
+    finding = Finding("claims", "claim", "somewhere", "it was so once")
+    find = Find.of(finding, Case(program, {}, (bytes(8),)), 1, ()).to_json()
+    came = {"first": 2, "next": 3, "done": True, "totals": {}, "programs": [], "proved": []}
+    with kept(Path(folder)) as store:
+        store.plan(2, 1)
+        store.add({**came, "finds": [find], "repeated": {}})
+    assert bpfc("fuzz", "report", folder).exit_code == 1
+    again = bpfc("fuzz", "report", folder, "--again")
+    assert (again.exit_code, "does not show any more" in again.stderr) == (0, True)
+    assert bpfc("fuzz", "report", folder).exit_code == 0
 
 
 def test_what_is_no_campaign_folder_or_find_is_said_so(bpfc: Run, tmp_path: Path) -> None:
