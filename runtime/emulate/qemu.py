@@ -13,12 +13,10 @@ import ctypes
 import os
 import struct
 import subprocess
-import tempfile
 import threading
 from collections import deque
 from errno import EBADF, ENOMEM
 from heapq import heappop, heappush
-from pathlib import Path
 from shutil import which
 from typing import Final, final
 
@@ -64,17 +62,10 @@ class QemuPlatform:
         ] = {}  # outside of the arena: (their descriptor, size) by address
         self._externals: dict[str, int] = {}
         self._lock = threading.RLock()
-        self._folder = tempfile.TemporaryDirectory(prefix="bpfc-")
-        path = Path(self._folder.name) / "serve"
         image, self._thunks = executable(target)
         self._free = list(range(len(self._thunks)))
         self._failure: BaseException | None = None
-        path.write_bytes(image)
-        path.chmod(0o700)
-        files = (self.pool.region.file, self._shared.file)
-        self._process = subprocess.Popen(
-            [program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=files
-        )
+        self._process = _started(program, image, (self.pool.region.file, self._shared.file))
         data = self.pool.address + self.pool.extent.code
         self._map(data, self.pool.extent.size - self.pool.extent.code, _READ_WRITE, self._shared.file, 0)
         self._mirrored = 0
@@ -127,7 +118,6 @@ class QemuPlatform:
             self._process.stdin.close()
             assert self._process.stdout is not None
             self._process.stdout.close()
-            self._folder.cleanup()
             self.operations.close()
             self.pool.close()
 
@@ -232,6 +222,20 @@ class QemuPlatform:
             code = self._process.wait()
             raise TrapError([Diagnostic("emulation-failed", f"{self._user.program} ended with {code}")])
         return struct.unpack(_FORMAT, answer)
+
+
+def _started(program: str, image: bytes, files: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    """qemu-user running an executable, which lies in memory: whoever is killed leaves no file behind."""
+    with os.fdopen(os.memfd_create("bpfc-serve", os.MFD_CLOEXEC), "wb") as file:
+        file.write(image)
+        file.flush()
+        serve = file.fileno()
+        return subprocess.Popen(
+            [program, f"/proc/self/fd/{serve}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(serve, *files),
+        )
 
 
 def qemu_of(user: UserMode) -> str:

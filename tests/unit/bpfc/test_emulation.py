@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -223,3 +225,18 @@ def test_a_machine_may_be_left_open_when_python_ends() -> None:
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_killed_process_leaves_no_emulator_and_no_file_behind(tmp_path: Path) -> None:
+    require_emulator("ppc64le")
+    program = (
+        "import bpfc, os, signal\n"
+        "with bpfc.assemble('r0 = 7\\nexit').start(target='ppc64le') as runtime:\n"
+        "    assert runtime['main'].run(b'').ret == 7\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    given = {**os.environ, "TMPDIR": str(tmp_path)}
+    # stderr is inherited by the emulator: it is at its end when that has ended, too.
+    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, env=given, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
+    assert list(tmp_path.iterdir()) == []
