@@ -184,9 +184,13 @@ STORAGE_ENTRIES: Final = 1024  # owners that a storage has room for
 
 def spare_elements(map: Map, cpus: int) -> range:
     """The numbers of the elements that the cpus keep for replacing updates, in order of the cpus."""
-    keeps = map.type in HASHES and map.type not in LRU_HASHES and not is_per_cpu(map.type)
     entries = STORAGE_ENTRIES if map.type in STORAGES else map.max_entries
-    return range(entries + 1, entries + 1 + (cpus if keeps else 0))
+    return range(entries + 1, entries + 1 + (cpus if keeps_spares(map.type) else 0))
+
+
+def keeps_spares(type: MapType) -> bool:
+    """Whether each cpu keeps an element for replacing updates; where values change in place, none does."""
+    return type in HASHES and type not in LRU_HASHES and not is_per_cpu(type)
 
 
 @final

@@ -202,6 +202,11 @@ def is_per_cpu(type: MapType) -> bool:
     return type in RULES and RULES[type].is_per_cpu
 
 
+def needs_cpus(type: MapType) -> bool:
+    """Whether a map has something for each cpu: values, or free elements."""
+    return is_per_cpu(type) or type in HASHES
+
+
 def is_template(map: Map) -> bool:
     """Whether `map` stands for the maps in a map of maps (the ELF reader calls it OUTER.inner).
 

@@ -35,7 +35,7 @@ def lookup(w: Writer, shape: Shape) -> None:
     wanted = key.load("i32", align=1).to("i64")
     with w.if_(wanted.ugt(_bits(w, shape)), likely=False):
         w.ret(w.null())
-    bits = _KeyBits(w, shape, key)
+    bits = KeyBits(w, shape, key)
     best = w.var("ptr", 0)
     with w.loop():
         generation = map.load("i32", layout.GENERATION, order="acquire")
@@ -43,11 +43,11 @@ def lookup(w: Writer, shape: Shape) -> None:
         entry = w.var("i64", map.load("i64", ROOT, order="acquire"))
         with w.loop():
             w.break_if(entry.get().eq(0))
-            node, prefix = _node(w, entry.get()), entry.get() >> 32
+            node, prefix = node_of(w, entry.get()), entry.get() >> 32
             w.break_if(prefix.ugt(wanted))
             w.break_if(bits.shared(node, prefix).ult(prefix))
             best.set(node.load("i32", NODE_KIND).eq(LIVE).choose(node, best.get()))
-            entry.set(_child(node, bits.at(prefix)).load("i64", order="acquire"))
+            entry.set(child_of(node, bits.at(prefix)).load("i64", order="acquire"))
         w.do("fence acquire")
         w.break_if(map.load("i32", layout.GENERATION, order="monotonic").eq(generation), likely=True)
     with w.if_(best.get().eq(0)):
@@ -70,7 +70,7 @@ def update(w: Writer, shape: Shape) -> None:
     lock(w, map.at(layout.LOCK))
     at = _descend(w, shape, wanted)
     entry, common = at.entry.get(), at.common.get()
-    node = _node(w, entry)
+    node = node_of(w, entry)
     is_same = entry.ne(0) & (entry >> 32).eq(wanted) & common.eq(wanted)
     had = is_same & node.load("i32", NODE_KIND).eq(LIVE)
     _check_presence(w, had)
@@ -86,16 +86,16 @@ def update(w: Writer, shape: Shape) -> None:
         _free(w, node)
         _done(w, 0)
     with w.if_(common.eq(wanted)):
-        _child(new, _bit(w, node.at(NODE_KEY - 4), common)).store(entry)
+        child_of(new, bit_of(w, node.at(NODE_KEY - 4), common)).store(entry)
         _publish(at.slot.get(), _entry(w, new, wanted))
         _done(w, 0)
     inner = _new_node(w, shape)
     inner.store(common.to("i32"), NODE_PREFIX)
     inner.store(w.i32(INNER), NODE_KIND)
     copy(w, inner.at(NODE_KEY), node.at(NODE_KEY), shape.key_size(w, map) - 4, _data_bytes(shape))
-    side = _bit(w, key, common)
-    _child(inner, side).store(_entry(w, new, wanted))
-    _child(inner, side ^ 1).store(entry)
+    side = bit_of(w, key, common)
+    child_of(inner, side).store(_entry(w, new, wanted))
+    child_of(inner, side ^ 1).store(entry)
     _publish(at.slot.get(), _entry(w, inner, common))
     _done(w, 0)
 
@@ -111,7 +111,7 @@ def delete(w: Writer, shape: Shape) -> None:
     entry = at.entry.get()
     with w.if_(entry.eq(0)):
         _done(w, ENOENT)
-    node = _node(w, entry)
+    node = node_of(w, entry)
     is_here = (entry >> 32).eq(wanted) & at.common.get().eq(wanted)
     with w.unless(is_here & node.load("i32", NODE_KIND).eq(LIVE)):
         _done(w, ENOENT)
@@ -122,7 +122,7 @@ def delete(w: Writer, shape: Shape) -> None:
         _done(w, 0)
     is_leaf = left.eq(0) & right.eq(0)
     with w.if_(is_leaf & at.parent.get().ne(0)):
-        above = _node(w, at.parent.get())
+        above = node_of(w, at.parent.get())
         with w.if_(above.load("i32", NODE_KIND).eq(INNER)):
             first = above.load("i64", NODE_CHILD)
             _publish(at.parent_slot.get(), first.eq(entry).choose(above.load("i64", NODE_CHILD + 8), first))
@@ -150,7 +150,7 @@ class _Place:
 
 def _descend(w: Writer, shape: Shape, wanted: Value) -> _Place:
     map, key = w["map"], w["key"]
-    bits = _KeyBits(w, shape, key)
+    bits = KeyBits(w, shape, key)
     at = _Place(
         w.var("ptr", map.at(ROOT)), w.var("i64", 0), w.var("i64", 0), w.var("ptr", 0), w.var("i64", 0)
     )
@@ -158,14 +158,14 @@ def _descend(w: Writer, shape: Shape, wanted: Value) -> _Place:
         at.entry.set(at.slot.get().load("i64"))
         entry = at.entry.get()
         w.break_if(entry.eq(0))
-        node, prefix = _node(w, entry), entry >> 32
+        node, prefix = node_of(w, entry), entry >> 32
         limit = prefix.ult(wanted).choose(prefix, wanted)
         shared = bits.shared(node, limit)
         at.common.set(shared.ult(limit).choose(shared, limit))
         w.break_if(at.common.get().ne(prefix) | prefix.eq(wanted))
         at.parent.set(entry)
         at.parent_slot.set(at.slot.get())
-        at.slot.set(_child(node, bits.at(prefix)))
+        at.slot.set(child_of(node, bits.at(prefix)))
     return at
 
 
@@ -241,12 +241,12 @@ def _entry(w: Writer, node: Value, prefix: Value) -> Value:
     return (node.to("i64") - w["map"].to("i64")) >> 3 | prefix << 32
 
 
-def _node(w: Writer, entry: Value) -> Value:
+def node_of(w: Writer, entry: Value) -> Value:
     """The node that an entry names; no node when the entry is 0."""
     return w["map"].at((entry & 0xFFFF_FFFF) << 3)
 
 
-def _child(node: Value, bit: Value) -> Value:
+def child_of(node: Value, bit: Value) -> Value:
     return node.at(bit << 3)
 
 
@@ -255,14 +255,14 @@ def _value(w: Writer, shape: Shape, node: Value) -> Value:
     return node.at(NODE_KEY).at(key)
 
 
-def _bit(w: Writer, key: Value, number: Value) -> Value:
+def bit_of(w: Writer, key: Value, number: Value) -> Value:
     """Bit `number` of a key's data (the most significant bit of the first byte is 0), i64."""
     byte = key.load("i8", (number >> 3) + 4).to("i64")
     return (byte >> (~number & 7)) & 1
 
 
 @final
-class _KeyBits:
+class KeyBits:
     """The data bits of a key, kept in registers when there are at most 128 and their number is known."""
 
     def __init__(self, w: Writer, shape: Shape, key: Value) -> None:
@@ -274,7 +274,7 @@ class _KeyBits:
     def at(self, number: Value) -> Value:
         """Bit `number`, i64; the bit after the last one may be anything."""
         if not self.words:
-            return _bit(self.w, self.key, number)
+            return bit_of(self.w, self.key, number)
         word = self.words[0]
         if len(self.words) == 2:
             word = number.ult(64).choose(word, self.words[1])

@@ -13,6 +13,8 @@
     locate  ptr (ptr map, ptr key)              as lookup, for the host: of cpu 0, unnoticed by an LRU
     put     i64 (ptr map, i64 index, i64 handle, i64 content)        fill a slot, for the host
     collect i64 (ptr map, i64 bucket, ptr out, i64 room, ptr next)   elements copied to out, for the host
+    check   i64 (ptr map, ptr marks)            what is wrong with a map from a file, for the host
+    mend    i64 (ptr map, ptr marks)            after a process died, for the host
 
 A map's type decides what its operations do (backends/maps/registry.py); here are the pieces that several
 types share.
@@ -46,6 +48,8 @@ SIGNATURES: Final[dict[str, tuple[str, tuple[tuple[str, str], ...]]]] = {
     "output": ("i64", (*_RUN_MAP, ("ptr", "data"), ("i64", "size"), ("i64", "flags"))),
     "query": ("i64", (*_RUN_MAP, ("i64", "flags"))),
     "put": ("i64", (("ptr", "map"), ("i64", "index"), ("i64", "handle"), ("i64", "content"))),
+    "check": ("i64", (("ptr", "map"), ("ptr", "marks"))),
+    "mend": ("i64", (("ptr", "map"), ("ptr", "marks"))),
     "lookup_cpu": ("ptr", (*_RUN_MAP, ("ptr", "key"), ("i64", "cpu"))),
 }
 

@@ -14,6 +14,7 @@ from backends.maps import elements
 from backends.maps.array import CELL_OPERATIONS
 from backends.maps.array import OPERATIONS as ARRAY_OPERATIONS
 from backends.maps.bloom import OPERATIONS as BLOOM_OPERATIONS
+from backends.maps.bodies import HASH_BODY, TRIE_BODY
 from backends.maps.hash import HASH_OPERATIONS
 from backends.maps.lpm import OPERATIONS as LPM_OPERATIONS
 from backends.maps.operation import SIGNATURES, Operation, refuse
@@ -30,9 +31,9 @@ OPERATIONS: Final[Mapping[MapType, Mapping[str, Operation]]] = {
     MapType.ARRAY: ARRAY_OPERATIONS,
     MapType.PERCPU_ARRAY: ARRAY_OPERATIONS,
     MapType.STRUCT_OPS: ARRAY_OPERATIONS,
-    **HASH_OPERATIONS,
+    **{type: {**operations, **HASH_BODY} for type, operations in HASH_OPERATIONS.items()},
     **SLOT_OPERATIONS,
-    MapType.LPM_TRIE: LPM_OPERATIONS,
+    MapType.LPM_TRIE: {**LPM_OPERATIONS, **TRIE_BODY},
     MapType.QUEUE: QUEUE_OPERATIONS,
     MapType.STACK: QUEUE_OPERATIONS,
     MapType.BLOOM_FILTER: BLOOM_OPERATIONS,

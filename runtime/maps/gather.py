@@ -11,6 +11,7 @@ from typing import final
 
 from ir.diagnostics import Diagnostic, RejectedError, known_names
 from ir.kinds import MapType
+from ir.maps import needs_cpus
 from ir.object import Map
 from runtime.maps.errors import map_error
 from runtime.maps.host import Operations
@@ -62,7 +63,7 @@ def _one(declared: Map, pool: Pool, operations: Operations, cpus: int, sources: 
         return create(declared, pool, operations, cpus, secrets.randbits(64))
     path = sources.pins / declared.name
     if path.exists():
-        return open_pin(path, operations, declared)
+        return open_pin(path, operations, declared, cpus)
     live = create(declared, pool, operations, cpus, secrets.randbits(64))
     pin(live, path)
     return live
@@ -76,8 +77,8 @@ def _shared(declared: Map, live: LiveMap, cpus: int) -> LiveMap:
                 f"can't be shared: {name} is {_word(wanted)} here, {_word(has)} in map {live.declared.name}"
             )
             raise map_error(declared, EINVAL, said)
-    if live.is_per_cpu and live.cpus < cpus:
-        raise map_error(declared, EINVAL, f"can't be shared: it has values for {live.cpus} cpus, not {cpus}")
+    if needs_cpus(live.declared.type) and live.cpus < cpus:
+        raise map_error(declared, EINVAL, f"can't be shared: it has room for {live.cpus} cpus, not {cpus}")
     return live.share()
 
 

@@ -5,19 +5,20 @@
     from 4096  the block (ir/map_layout.py), as programs use it
 
 Every process that opens the file shares the map: the block has offsets, not pointers, and its locks are in it.
-The first to open it (advisory lock of the file) gives locks back that a dead process held, and empties the slots
-that held addresses of programs or maps of another process.
+The first to open it (advisory lock of the file) checks the whole block and gives back what a dead process held
+(runtime/maps/body). Maps of programs or of maps hold addresses: one process has them open at a time, and they start empty.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import struct
 import sys
 import zlib
 from dataclasses import dataclass, replace
-from errno import EEXIST, EINVAL, EOPNOTSUPP
+from errno import EBUSY, EEXIST, EINVAL, EOPNOTSUPP
 from pathlib import Path
 from typing import Final, final
 
@@ -25,9 +26,10 @@ from ir import map_layout
 from ir.diagnostics import Diagnostic, Location, UnreadableError
 from ir.kinds import MapType
 from ir.map_layout import MapLayout, layout_of
-from ir.maps import HASHES, PAGE, RULES
+from ir.maps import PAGE, RULES, check_map, needs_cpus
 from ir.object import Map
 from runtime.maps.block import MapBlock, map_file
+from runtime.maps.body import PRIVATE, open_body
 from runtime.maps.errors import map_error
 from runtime.maps.host import Operations
 from runtime.maps.live import LiveMap
@@ -37,7 +39,7 @@ VERSION: Final = 1
 _HEADER: Final = struct.Struct("=8sIIQIIIIIIQ64s")
 _CHECKSUM: Final = struct.Struct("=I")
 CHECKSUM_AT: Final = _HEADER.size
-_HANDLES: Final = (MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS)
+_SPECIAL: Final = struct.Struct(f"={2 * map_layout.SPECIAL_MOST}I")
 
 
 @final
@@ -48,6 +50,7 @@ class Pinned:
     declared: Map
     cpus: int
     layout: MapLayout
+    special: bytes  # where values have what is no data, as in the block
 
 
 def pin(live: LiveMap, path: Path) -> None:
@@ -64,49 +67,59 @@ def pin(live: LiveMap, path: Path) -> None:
             declared, error.errno or EINVAL, f"can't be pinned to '{path}': {error.strerror}"
         ) from None
     size = live.layout.size - live.layout.mirrored
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    fcntl.flock(descriptor, fcntl.LOCK_EX if declared.type in PRIVATE else fcntl.LOCK_SH)
     os.ftruncate(descriptor, PAGE + size)
     os.pwrite(descriptor, _pack(declared, live.cpus, size), 0)
     live.block.move_to_file(descriptor, PAGE, live.layout.mirrored)
 
 
-def open_pin(path: Path, host: Operations, wanted: Map | None = None) -> LiveMap:
-    """The map that is pinned at `path`.
+def open_pin(path: Path, host: Operations, wanted: Map | None = None, cpus: int = 1) -> LiveMap:
+    """The map that is pinned at `path`, for programs that see `cpus` cpus.
 
-    Raises UnreadableError when it is no pin file or not whole, RejectedError (EINVAL) when it is another map than
-    `wanted`; the file is left as it is.
+    Raises UnreadableError when it is no pin file or not whole, RejectedError when it is another map than `wanted` or has
+    fewer cpus (EINVAL), or when another process has programs or maps in it (EBUSY); the file is left as it is.
     """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise _unreadable(
-            path, "cannot-read", error.strerror or "cannot be opened", error.errno or 0
-        ) from None
-    found = False
+    descriptor = _open(path, os.O_RDWR)
+    live: LiveMap | None = None
+    is_right = False
     try:
         pinned = _read(path, descriptor)
         if wanted is not None:
-            _check_same(path, pinned.declared, wanted)
+            _check_same(path, pinned, wanted, cpus)
         address = map_file(descriptor, PAGE, pinned.layout.size, pinned.layout.mirrored)
-        found = True
+        declared = pinned.declared if wanted is None else replace(wanted, initial=None)
+        live = LiveMap(declared, MapBlock(address, pinned.layout.size, None, descriptor), host, pinned.cpus)
+        _enter(path, live, descriptor)
+        live.is_frozen = bool(live.block.view[map_layout.FROZEN])
+        is_right = True
     finally:
-        if not found:
+        if live is None:
             os.close(descriptor)
-    block = MapBlock(address, pinned.layout.size, None, descriptor)
-    _recover(block, pinned, descriptor)
-    declared = pinned.declared if wanted is None else replace(wanted, initial=None)
-    live = LiveMap(declared, block, host, pinned.cpus)
-    live.is_frozen = bool(block.view[map_layout.FROZEN])
+        elif not is_right:
+            live.close()
     return live
 
 
 def read_pin(path: Path) -> Pinned:
     """What a pin file holds, without opening the map."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = _open(path, os.O_RDONLY)
     try:
         return _read(path, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path, access: int) -> int:
+    try:
+        descriptor = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _unreadable(
+            path, "cannot-read", error.strerror or "cannot be opened", error.errno or 0
+        ) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _unreadable(path, "not-a-pin-file", "is no file")
+    return descriptor
 
 
 def _pack(declared: Map, cpus: int, size: int) -> bytes:
@@ -135,43 +148,74 @@ def _read(path: Path, descriptor: int) -> Pinned:
         raise _unreadable(path, "damaged-pin-file", f"holds a map of unknown type {type}")
     said = name.rstrip(b"\0").decode(errors="replace")
     declared = Map(said, MapType(type), key, value, entries, flags, extra=extra)
+    if (problem := check_map(replace(declared, inner=declared))) is not None:
+        raise _unreadable(path, "damaged-pin-file", f"has a header that no map has: {problem.message}")
     layout = layout_of(declared, cpus)
     length = os.fstat(descriptor).st_size
     if size != layout.size - layout.mirrored or length != PAGE + size:
         raise _unreadable(path, "truncated-pin-file", f"has {length} bytes, its map needs {PAGE + size}")
-    block = os.pread(descriptor, map_layout.SEED, PAGE)
-    if block != map_layout.pack_header(declared, layout, cpus, 0, "=")[: map_layout.SEED]:
+    _check_block_header(path, os.pread(descriptor, map_layout.DATA, PAGE), declared, layout, cpus)
+    return Pinned(declared, cpus, layout, _special(descriptor))
+
+
+def _check_block_header(path: Path, block: bytes, declared: Map, layout: MapLayout, cpus: int) -> None:
+    """Everything that never changes in the header of a block, but for its seed, which may be anything."""
+    (seed,) = struct.unpack_from("=Q", block, map_layout.SEED)
+    known = map_layout.pack_header(declared, layout, cpus, seed, "=")[: map_layout.FROZEN]
+    fields = _SPECIAL.unpack_from(block, map_layout.SPECIAL)
+    if (
+        not block.startswith(known)
+        or block[map_layout.FROZEN] > 1
+        or not all(
+            map(_is_field, fields[::2], fields[1::2], [map_layout.value_bytes(declared)] * len(fields))
+        )
+    ):
         raise _unreadable(path, "damaged-pin-file", "has a block that does not fit its header")
-    return Pinned(declared, cpus, layout)
 
 
-def _check_same(path: Path, found: Map, wanted: Map) -> None:
+def _is_field(offset: int, size: int, value_size: int) -> bool:
+    """Whether these are bytes of a value that are no data; a lock is a word."""
+    length = size & (map_layout.SPECIAL_LOCK - 1)
+    is_lock = size != length
+    return offset + length <= value_size and (not is_lock or (length == 4 and offset % 4 == 0))
+
+
+def _special(descriptor: int) -> bytes:
+    return os.pread(descriptor, _SPECIAL.size, PAGE + map_layout.SPECIAL)
+
+
+def _check_same(path: Path, pinned: Pinned, wanted: Map, cpus: int) -> None:
     for field in ("type", "key_size", "value_size", "max_entries", "flags", "extra"):
-        have, want = getattr(found, field), getattr(wanted, field)
+        have, want = getattr(pinned.declared, field), getattr(wanted, field)
         if have != want:
             raise map_error(
                 wanted, EINVAL, f"is unlike the one pinned at '{path}': {field} {want}, there {have}"
             )
+    if pinned.special != map_layout.pack_special(wanted, "=").ljust(_SPECIAL.size, b"\0"):
+        raise map_error(
+            wanted, EINVAL, f"is unlike the one pinned at '{path}': locks or pointers are elsewhere in values"
+        )
+    if needs_cpus(wanted.type) and pinned.cpus < cpus:
+        raise map_error(
+            wanted, EINVAL, f"is unlike the one pinned at '{path}': {cpus} cpus, there {pinned.cpus}"
+        )
 
 
-def _recover(block: MapBlock, pinned: Pinned, descriptor: int) -> None:
-    """Clean up after a process that died, unless others have the map open; then share it."""
+def _enter(path: Path, live: LiveMap, descriptor: int) -> None:
+    """Join those who have the map open, or be the first, who checks it and cleans up after a process that died."""
+    is_private = live.declared.type in PRIVATE
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        if is_private:
+            said = f"is in use: what it holds at '{path}' are addresses in another process"
+            raise map_error(live.declared, EBUSY, said) from None
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         return
-    view = block.view
-    view[map_layout.LOCK : map_layout.LOCK + 4] = bytes(4)
-    if pinned.declared.type in HASHES:
-        buckets = view[map_layout.DATA : map_layout.DATA + 4 * (pinned.layout.bucket_mask + 1)].cast("I")
-        for number, word in enumerate(buckets):
-            if word & map_layout.BUCKET_LOCKED:
-                buckets[number] = word & ~map_layout.BUCKET_LOCKED
-        buckets.release()
-    if pinned.declared.type in _HANDLES:
-        view[map_layout.DATA : pinned.layout.size] = bytes(pinned.layout.size - map_layout.DATA)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if damage := open_body(live):
+        raise _unreadable(path, "damaged-pin-file", damage)
+    if not is_private:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 def _unreadable(path: Path, code: str, message: str, errno: int = EINVAL) -> UnreadableError:

@@ -73,6 +73,7 @@ def test_large_functions_compiled_in_a_hurry_do_what_the_interpreter_says() -> N
     assert seen >= {*ALU, *BRANCHES, *STACK}
 
 
+@pytest.mark.unsprinkled
 def test_only_large_functions_of_the_fast_tier_are_compiled_in_a_hurry() -> None:
     def optnone(count: int, level: str) -> bool:
         loaded = from_insns(large_program(Random(1), count))
@@ -110,6 +111,7 @@ def test_many_loops_do_what_the_interpreter_says() -> None:
             runtime["main"].run(bytes(17))
 
 
+@pytest.mark.unsprinkled
 def test_llvm_is_given_nothing_that_it_takes_the_square_of_time_for() -> None:
     loaded = bpfc.assemble(many_loops(300))
     program = loaded.program("main")

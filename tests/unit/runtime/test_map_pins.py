@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from errno import EEXIST, EINVAL, ENOENT
+from dataclasses import replace as replaced
+from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import pytest
 from backends.registry import host
 from ir.diagnostics import RejectedError, UnreadableError
 from ir.kinds import MapFlag, MapType
-from ir.map_layout import BUCKET_LOCKED, DATA, LOCK
+from ir.map_layout import BUCKET_LOCKED, DATA, LINE, LOCK, RECORD_BUSY, RING_DATA
 from ir.maps import PAGE
 from ir.object import Map
 from runtime.maps.host import HostOperations
@@ -22,6 +25,7 @@ from runtime.maps.pin import open_pin, pin, read_pin
 from runtime.maps.views import view_of
 from runtime.memory import Pool
 
+ROOT = Path(__file__).parents[3]
 HASH = Map("counters", MapType.HASH, 4, 8, 100)
 KEYED = [
     HASH,
@@ -105,6 +109,100 @@ def test_locks_of_a_dead_process_are_given_back(bench: Bench, tmp_path: Path) ->
     again.update(ONE, value(again, 2))
     assert again.lookup(ONE) == value(again, 2)
     again.close()
+
+
+def test_elements_in_the_hands_of_a_dead_process_are_free_again(bench: Bench, tmp_path: Path) -> None:
+    """As if two processes died while they replaced a value, and others with what they had taken from free lists."""
+    first = bench.make(HASH)
+    for number in range(100):
+        first.update(number.to_bytes(4, sys.byteorder), value(first, number))
+    for number in range(50):
+        first.delete(number.to_bytes(4, sys.byteorder))
+    pin(first, tmp_path / "pin")
+    spares = first.layout.spares_offset
+    first.block.view[spares : spares + 2 * LINE] = bytes(2 * LINE)
+    first.close()
+    again = bench.open(tmp_path / "pin")
+    assert sorted(key for key, _ in again.items()) == sorted(
+        number.to_bytes(4, sys.byteorder) for number in range(50, 100)
+    )
+    for number in range(100, 150):
+        again.update(number.to_bytes(4, sys.byteorder), value(again, number))
+        again.update(number.to_bytes(4, sys.byteorder), value(again, 1))
+    with pytest.raises(RejectedError) as caught:
+        again.update(ONE, value(again, 1))
+    assert caught.value.errno == E2BIG
+    assert len(again) == 100
+    again.close()
+
+
+def test_a_lock_in_a_value_and_a_record_of_a_dead_process_are_given_back(
+    bench: Bench, tmp_path: Path
+) -> None:
+    locked = bench.make(Map("locked", MapType.ARRAY, 4, 16, 3, special=((8, 4, "bpf_spin_lock"),)))
+    locked.update(ONE, bytes(range(1, 17)))
+    pin(locked, tmp_path / "locked")
+    ring = bench.make(Map("ring", MapType.RINGBUF, 0, 0, PAGE))
+    output = bench.operations.of(MapType.RINGBUF, "output")
+    for size in (100, 200):
+        assert output(bench.operations.run, ring.address, ring.address, size, 0) == 0
+    pin(ring, tmp_path / "ring")
+    place = locked.locate(ONE) - locked.address + 8
+    locked.block.view[place] = 1
+    ring.block.view[RING_DATA + 3] |= RECORD_BUSY >> 24
+    locked.close()
+    ring.close()
+    again = bench.open(tmp_path / "locked")
+    assert again.lookup(ONE) == bytes([*range(1, 9), 0, 0, 0, 0, *range(13, 17)])
+    again.close()
+    again = bench.open(tmp_path / "ring")
+    assert [len(record) for record in view_of(again)] == [200]  # type: ignore[call-overload]  # as above
+    again.close()
+
+
+def test_maps_that_hold_addresses_are_open_in_one_process_at_a_time(bench: Bench, tmp_path: Path) -> None:
+    first = bench.make(Map("programs", MapType.PROG_ARRAY, 4, 4, 3))
+    first.put_slot(1, 0x1234_5678, 1)
+    pin(first, tmp_path / "pin")
+    with pytest.raises(RejectedError, match="addresses in another process") as caught:
+        bench.open(tmp_path / "pin")
+    assert caught.value.errno == EBUSY
+    assert first.lookup(ONE) == bytes([1, 0, 0, 0])
+    first.close()
+    again = bench.open(tmp_path / "pin")
+    assert again.lookup(ONE) is None
+    with pytest.raises(RejectedError, match="in use"):
+        bench.open(tmp_path / "pin")
+    again.close()
+
+
+def test_a_map_for_fewer_cpus_or_with_locks_elsewhere_is_another_one(bench: Bench, tmp_path: Path) -> None:
+    live = bench.make(HASH)
+    pin(live, tmp_path / "pin")
+    with pytest.raises(RejectedError, match="3 cpus, there 2") as caught:
+        open_pin(tmp_path / "pin", bench.operations, HASH, cpus=3)
+    assert caught.value.errno == EINVAL
+    with pytest.raises(RejectedError, match="elsewhere in values") as caught:
+        bench.open(tmp_path / "pin", replaced(HASH, special=((0, 4, "bpf_spin_lock"),)))
+    assert caught.value.errno == EINVAL
+    live.close()
+
+
+def test_what_is_no_file_is_refused(bench: Bench, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UnreadableError, match="is no file"):
+            bench.open(path)
+
+
+@pytest.mark.slow
+def test_damaged_files_crash_and_hang_nobody() -> None:
+    """BPFC_DAMAGED_PINS=1000 tries so many of each type of map."""
+    count = os.environ.get("BPFC_DAMAGED_PINS", "40")
+    command = [sys.executable, "-m", "tests.damaged_pins", "1", count]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout.splitlines()[-1:]}: {done.returncode} {done.stderr}"
+    assert len(done.stdout.splitlines()) == 20 * int(count)
 
 
 def test_a_file_that_exists_is_not_pinned_over(bench: Bench, tmp_path: Path) -> None:
