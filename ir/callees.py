@@ -9,7 +9,7 @@ A word that points at a function holds a token (`ir/object`, FunctionWord): `tok
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ir.core import Address, Call, Function, Inst, Module
 from ir.isa import Callee
@@ -35,6 +35,18 @@ def callees_of(module: Module, function: Function) -> list[str]:
         elif isinstance(inst, Call) and inst.callee is Callee.INDIRECT:
             found.update(dict.fromkeys(functions_taken(module)))
     return list(found)
+
+
+def reached_from(module: Module, names: Iterable[str]) -> set[str]:
+    """Functions of these names, and all that may run because of them."""
+    found: set[str] = set()
+    work = list(names)
+    while work:
+        name = work.pop()
+        if name in module.functions and name not in found:
+            found.add(name)
+            work += callees_of(module, module.functions[name])
+    return found
 
 
 def functions_taken(module: Module) -> list[str]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from ir.btf_types import Enum, Int, Prototype
 from ir.btf_types import Function as FunctionType
-from ir.callees import callees_of, functions_taken
+from ir.callees import functions_taken, reached_from
 from ir.core import Call, Const, Function, Inst, Module, Param
 from ir.helpers import helper_by_id
 from ir.isa import Callee
 from ir.verify.exits import check_result
+from ir.verify.held import who_may_not
 from ir.verify.kfuncs import kfunc_named
 from ir.verify.refusal import Refused
 from ir.verify.state import State
@@ -44,8 +45,11 @@ def leave_tail_call(walk: Walk, state: State) -> None:
 
 def _check_returns_number(walk: Walk, what: str) -> None:
     subject, name = walk.explorer.subject, walk.function.name
-    if returns_number(subject, walk.function) is False:
-        raise Refused("bad-exception", f"{what} in '{name}', which returns no number")
+    is_number = returns_number(subject, walk.function)
+    if not is_number:
+        why = "returns no number" if is_number is False else "has no type that says that it returns a number"
+        said = f"{what} in function '{name}', which {why}"
+        raise Refused("bad-exception", said, None, "give the object BTF, and the function the result int")
 
 
 def returns_number(subject: Subject, function: Function) -> bool | None:
@@ -73,7 +77,7 @@ def check_throw(walk: Walk, state: State, call: Call) -> None:
     if held.rcu or held.preempt:
         raise Refused("section-open", "exception within an RCU or preemption-disabled section")
     end = exception_callback(subject)
-    called_back = _reached(subject.module, [*functions_taken(subject.module), *([end] if end else ())])
+    called_back = reached_from(subject.module, [*functions_taken(subject.module), *([end] if end else ())])
     if walk.function.name in called_back:
         raise Refused("bad-exception", f"exception in '{walk.function.name}', which runs as a callback")
     if not end:
@@ -89,9 +93,11 @@ def check_global_call(subject: Subject, state: State, function: Function) -> Non
     if is_holding and _may_throw(subject.module, function):
         said = f"call of global function '{function.name}', which may throw, while something is held"
         raise Refused("reference-leak", said)
-    if held.may_not_sleep and _may_sleep(subject.module, function):
-        said = f"call of global function '{function.name}', which may sleep, in a section that may not"
-        raise Refused("may-sleep", said)
+    if not (held.may_not_sleep or held.later_sleeps is False) or not _may_sleep(subject.module, function):
+        return
+    who = "in a section that" if held.may_not_sleep else f"and {who_may_not(held)}"
+    said = f"call of global function '{function.name}', which may sleep, {who} may not"
+    raise Refused("may-sleep", said)
 
 
 def exception_callback(subject: Subject) -> str:
@@ -110,13 +116,13 @@ def is_exception_callback(subject: Subject, function: Function) -> bool:
 
 
 def _may_throw(module: Module, function: Function) -> bool:
-    return any(_throws(module.functions[name]) for name in _reached(module, [function.name]))
+    return any(_throws(module.functions[name]) for name in reached_from(module, [function.name]))
 
 
 def _may_sleep(module: Module, function: Function) -> bool:
     return any(
         _sleeps(module, call)
-        for name in _reached(module, [function.name])
+        for name in reached_from(module, [function.name])
         for call in module.functions[name].of_types(Call)
     )
 
@@ -137,15 +143,3 @@ def _throws(function: Function) -> bool:
         isinstance(call, Call) and call.callee is Callee.KFUNC and call.target == THROW
         for call in function.of_types(Call)
     )
-
-
-def _reached(module: Module, names: list[str]) -> set[str]:
-    """Functions of these names, and all that may run because of them."""
-    found: set[str] = set()
-    work = list(names)
-    while work:
-        name = work.pop()
-        if name in module.functions and name not in found:
-            found.add(name)
-            work += callees_of(module, module.functions[name])
-    return found

@@ -94,7 +94,9 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
         _check_frame(pointer, offset, size, what, base)
         subject.note_stack(area, pointer.span.smin + offset)
     elif kind is _MAP_VALUE:
-        check_map_value(subject, pointer, offset, size, not writes or row.kind is _ATOMIC, what, base)
+        check_map_value(
+            subject, pointer, offset, size, not writes or row.kind is _ATOMIC, what, base, row.is_atomic
+        )
     elif kind is _PACKET or kind is _META:
         _check_packet(subject, state, pointer, offset, size, writes, what, base)
     elif kind is _CONTEXT:
@@ -102,7 +104,7 @@ def check_access(subject: Subject, state: State, base: Value, offset: int, row: 
     elif kind in _PLAIN:
         check_bounds(state, pointer, offset, size, what, base)
     elif kind is _OBJECT:
-        _check_allocated(subject, state, pointer, offset, size, what, base)
+        check_allocated(subject, state, pointer, offset, size, what, base)
     elif kind in _SOCKETS:
         _check_socket(pointer, offset, size, writes, what, base)
     elif kind in _KERNELS:
@@ -196,9 +198,19 @@ def check_packet_range(
 
 
 def check_map_value(
-    subject: Subject, pointer: Pointer, offset: int, size: int, reads: bool, what: str, base: Value
+    subject: Subject,
+    pointer: Pointer,
+    offset: int,
+    size: int,
+    reads: bool,
+    what: str,
+    base: Value,
+    is_bytes: bool = True,
 ) -> None:
-    """Refuse what may leave a map value, touches one of its special fields, or `reads` where only writing is allowed."""
+    """Refuse what may leave a map value, touches one of its special fields, or `reads` where only writing is allowed.
+
+    `is_bytes`: it is no plain load or store, by which a pointer that is kept there may be touched.
+    """
     area = pointer.area
     low, high = pointer.span.smin + offset, pointer.span.smax + offset + size
     assert area.map is not None
@@ -208,22 +220,22 @@ def check_map_value(
         raise Refused("map-value-out-of-bounds", said, base, _range_hint(pointer))
     if reads and not subject.may_load(area.map):
         raise Refused("write-only", f"{what} from write-only map '{area.name}'", base)
-    _check_fields(subject, pointer, low, high, size, what, base)
+    _check_fields(subject, pointer, low, high, what, base, is_bytes)
 
 
 def _check_fields(
-    subject: Subject, pointer: Pointer, low: int, high: int, size: int, what: str, base: Value
+    subject: Subject, pointer: Pointer, low: int, high: int, what: str, base: Value, is_bytes: bool = True
 ) -> None:
     """Refuse what touches, within bytes low..high, a field that is not for programs; pointers are touched whole."""
     for field in subject.fields_of(pointer.area):
         if field.offset < high and low < field.offset + field.size:
-            exact = low == high - size == field.offset and size == 8
-            if not (field.is_pointer and exact and pointer.span.is_const):
+            is_whole = (low, high) == (field.offset, field.offset + field.size) and pointer.span.is_const
+            if is_bytes or not (field.is_pointer and is_whole):
                 said = f"{what} touches the {field.kind} at byte {field.offset} of the {pointer.area}"
                 raise Refused("special-field", said, base)
 
 
-def _check_allocated(
+def check_allocated(
     subject: Subject, state: State, pointer: Pointer, offset: int, size: int, what: str, base: Value
 ) -> None:
     """Refuse what leaves an object that the program allocated, or one that may be gone."""
@@ -232,7 +244,7 @@ def _check_allocated(
         raise Refused("untrusted-pointer", said, base)
     check_bounds(state, pointer, offset, size, what, base)
     low, high = pointer.span.smin + offset, pointer.span.smax + offset + size
-    _check_fields(subject, pointer, low, high, size, what, base)
+    _check_fields(subject, pointer, low, high, what, base)
 
 
 def _load_map_value(

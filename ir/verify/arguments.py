@@ -9,7 +9,13 @@ from ir.core import Call, Value
 from ir.helpers import Argument, ArgumentKind, Helper
 from ir.kinds import MapType
 from ir.object import Map
-from ir.verify.access import check_bounds, check_map_value, check_packet_range, may_pass_packets
+from ir.verify.access import (
+    check_allocated,
+    check_bounds,
+    check_map_value,
+    check_packet_range,
+    may_pass_packets,
+)
 from ir.verify.dynptrs import find_dynptr
 from ir.verify.fields import SpecialField
 from ir.verify.kernel_objects import check_object, is_struct
@@ -79,6 +85,7 @@ class Passed:
     locked: Area | None = None
     type_id: int = 0
     dynptr: Area | None = None
+    iterator: Area | None = None
     new_dynptr: Value | None = None
     released_dynptr: Value | None = None
     key_number: int | None = None
@@ -179,6 +186,8 @@ def _check_pointer(
     if argument.releases:
         _check_release(state, known, value, passed)
     if kind is _MAP:
+        if passed.place is not None and not passed.place.area.is_value_of(area):
+            raise Refused("bad-argument", f"another map than that of the {passed.place.area}", value)
         passed.map, passed.map_pointer = area.map, known
     elif kind is _MAP_KEY:
         assert passed.map is not None
@@ -308,6 +317,8 @@ def check_memory(
     elif area.kind is AreaKind.CONTEXT:
         if steps.subject.type.name != "SYSCALL":
             raise Refused("bad-argument", "context where memory is wanted", value)
+    elif area.kind is AreaKind.OBJECT:
+        check_allocated(steps.subject, state, pointer, 0, most, what, value)
     elif area.kind is AreaKind.BTF:
         check_object(steps.subject, pointer, 0, most, writes, what, value)
     else:

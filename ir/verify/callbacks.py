@@ -32,7 +32,7 @@ def call_back(walk: Walk, state: State, call: Call, helper: Helper, passed: Pass
     subject = walk.explorer.subject
     function = subject.module.functions[passed.function]
     if helper.name == "timer_set_callback":
-        _walk_later(walk, function, passed)
+        _walk_later(walk, function, passed, sleeps=False)
         return [state]
     if state.held.locked is not None:
         raise Refused("lock-held", f"{helper.full_name} while a spin lock is held")
@@ -109,10 +109,13 @@ def call_later(walk: Walk, state: State, call: Call, passed: Passed) -> None:
     assert passed.place is not None
     passed.map = passed.place.area.map
     returns_zero = "task_work" not in str(call.target)
-    _walk_later(walk, walk.explorer.subject.module.functions[passed.function], passed, returns_zero)
+    function = walk.explorer.subject.module.functions[passed.function]
+    _walk_later(walk, function, passed, sleeps=True, returns_zero=returns_zero)
 
 
-def _walk_later(walk: Walk, function: Function, passed: Passed, returns_zero: bool = True) -> None:
+def _walk_later(
+    walk: Walk, function: Function, passed: Passed, sleeps: bool, returns_zero: bool = True
+) -> None:
     """A function that runs by itself some time: with a map, a key and a value, and nothing held."""
     subject = walk.explorer.subject
     map_ = passed.map
@@ -122,13 +125,14 @@ def _walk_later(walk: Walk, function: Function, passed: Passed, returns_zero: bo
         _key(walk, map_),
         start_of(subject.value_area("timer", map_)),
     ]
-    entry = State()
+    entry, held = State(), replace(NOTHING_HELD, later_sleeps=sleeps)
+    entry.held = held
     for param in function.params:
         entry.known[param] = args[param.register - 1] if param.register <= len(args) else ANY
     for done in walk.explorer.walk(function, entry, ()):
         if returns_zero:
             _check_result(done, function, 0)
-        if done.held != NOTHING_HELD:
+        if done.held != held:
             said = f"'{function.name}', which runs by itself, ends with something held"
             raise Refused("reference-leak", said)
 

@@ -174,7 +174,7 @@ class Walk:
             not frames and is_exception_callback(explorer.subject, function)
         )
         self.groups: dict[Param, Group] = {}
-        self.visits = Visits(self.outline)
+        self.visits = Visits(explorer.subject.module, function, self.outline)
         self._kept: dict[Block, dict[object, list[Visit]]] = {}
         self._recent: dict[Block, deque[Visit]] = {}  # where rounds of loops are kept apart
         self._pending: dict[Block, list[Visit]] = {}
@@ -190,7 +190,7 @@ class Walk:
             for visit in self._pending.pop(block, ()):
                 visit.is_pending = False
                 self._walk_block(block, visit)
-        self.visits.check(self.function)
+        self.visits.check()
         return self.exits
 
     def _schedule(self, visit: Visit) -> None:
@@ -417,13 +417,13 @@ class Walk:
             state.known[call] = ANY
             return [state]
         if callee is _HELPER:
-            helper = find_helper(subject, call)
+            helper = find_helper(subject, state.held, call)
             passed = call_helper(self.steps, state, call, helper)
             if helper.name == "tail_call" and self.function is not self.main:
                 leave_tail_call(self, state)
             return call_back(self, state, call, helper, passed) if passed.function else [state]
         if callee is Callee.KFUNC:
-            kfunc = find_kfunc(subject, call)
+            kfunc = find_kfunc(subject, state.held, call)
             passed = call_kfunc(self.steps, state, call, kfunc)
             if passed.function:
                 (compare if passed.root is not None else call_later)(self, state, call, passed)

@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from ir.btf_types import Enum, Int, Prototype
+from ir.btf_types import Enum, Forward, Int, Prototype, Struct
 from ir.btf_types import Function as FunctionType
 from ir.btf_types import Pointer as PointerType
 from ir.core import Call, Function, Value
 from ir.diagnostics import UnreadableError
 from ir.kinds import ProgramType
 from ir.verify.arguments import Passed, check_memory, note_writes
+from ir.verify.dynptrs import find_dynptr
+from ir.verify.kernel_objects import find_struct, is_alive, is_struct, object_area
 from ir.verify.refusal import Refused
 from ir.verify.state import State
 from ir.verify.steps import Steps
 from ir.verify.subject import Subject
-from ir.verify.values import ANY, ZERO, AreaKind, Known, Pointer, start_of
+from ir.verify.values import ANY, ZERO, AreaKind, Known, Pointer, Trust, start_of
 
 _T = ProgramType
 _CONTEXTS: Final = {
@@ -43,11 +45,15 @@ _CONTEXTS: Final = {
 @final
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """An argument by its type: 'number', 'context', or 'memory' of `size` bytes, perhaps NULL."""
+    """An argument by its type: 'number', 'context', 'arena', 'dynptr', or what may be NULL: 'memory' of `size` bytes,
+    a kernel 'object' of type `type_id`, 'trusted' or not.
+    """
 
     kind: str
     size: int = 0
     is_nullable: bool = True
+    type_id: int = 0
+    trust: Trust = Trust.PLAIN
 
 
 def arguments_of(subject: Subject, function: Function) -> tuple[Argument, ...] | None:
@@ -88,12 +94,30 @@ def _argument(subject: Subject, type_id: int, tags: Sequence[str], number: int) 
         return Argument("context", is_nullable=False)
     if "arg:arena" in tags:
         return Argument("arena", is_nullable=False)
+    if name == "bpf_dynptr":
+        return Argument("dynptr", is_nullable=False)
+    trust = next((trust for tag, trust in _OBJECT_TAGS.items() if tag in tags), None)
+    if trust is not None and isinstance(btf.type(btf.strip(type.type_id)), Struct | Forward):
+        return _object(subject, name, trust, "arg:nullable" in tags, number)
     try:
         size = btf.size_of(type.type_id)
     except UnreadableError:
         said = f"argument {number} of a global function points to something of no known size"
         raise Refused("global-function", said) from None
     return Argument("memory", size, "arg:nonnull" not in tags)
+
+
+def _object(subject: Subject, name: str, trust: Trust, is_nullable: bool, number: int) -> Argument:
+    if subject.kernel is None:
+        said = f"argument {number} of a global function points to a kernel object"
+        raise Refused("no-kernel-btf", said, None, "give the BTF of the kernel")
+    type_id = find_struct(subject, name.split("___")[0])
+    if not type_id:
+        said = (
+            f"argument {number} of a global function points to struct {name}, which the kernel does not have"
+        )
+        raise Refused("global-function", said)
+    return Argument("object", 0, is_nullable, type_id, trust)
 
 
 def _names_context(subject: Subject, type_id: int) -> bool:
@@ -120,8 +144,15 @@ def _given(subject: Subject, function: Function, position: int, argument: Argume
         return start_of(subject.area("context", AreaKind.CONTEXT))
     if argument.kind == "arena":
         return start_of(subject.area("arena", AreaKind.ARENA))
+    key = ("argument", function.name, position)
+    if argument.kind == "dynptr":
+        # It may be one of any sort, and is the caller's to give up.
+        area = subject.area(key, AreaKind.DYNPTR, "skb or other")
+        area.is_packet_view = True
+        return start_of(area)
+    if argument.kind == "object":
+        return start_of(object_area(subject, key, argument.type_id, argument.trust), argument.is_nullable)
     if argument.kind == "memory":
-        key = ("argument", function.name, position)
         area = subject.area(key, AreaKind.MEMORY, f"argument {position + 1}", argument.size)
         return start_of(area, argument.is_nullable)
     return ANY
@@ -142,6 +173,8 @@ def check_call(steps: Steps, state: State, call: Call, name: str, arguments: Seq
                 refused.hint = refused.hint or "pass what the function's type says"
             raise
     note_writes(steps, state, passed)
+    if passed.views_skb:
+        state.forget_packets(steps.subject.lost(call.at))
     state.known[call] = ANY
 
 
@@ -153,7 +186,10 @@ def _check_argument(steps: Steps, state: State, argument: Argument, value: Value
         return
     if argument.kind == "arena":
         return
-    if argument.kind == "memory" and argument.is_nullable and known == ZERO:
+    if argument.kind == "dynptr":
+        passed.dynptr = find_dynptr(state, value)
+        return
+    if argument.is_nullable and known == ZERO:
         return
     if type(known) is not Pointer:
         raise Refused("bad-argument", "a number where a pointer is wanted", value)
@@ -163,11 +199,27 @@ def _check_argument(steps: Steps, state: State, argument: Argument, value: Value
         if known.area.kind is not AreaKind.CONTEXT or known.span.mask or known.span.value:
             raise Refused("bad-argument", f"{known.area} pointer where the context is wanted", value)
         return
+    if argument.kind == "object":
+        _check_object(steps.subject, state, argument, known, value)
+        return
     if known.area.kind not in _SHARED:
         raise Refused("bad-argument", f"{known.area} pointer where memory is wanted", value)
     check_memory(steps, state, None, known, value, argument.size, argument.size, True, passed)
 
 
+def _check_object(subject: Subject, state: State, argument: Argument, known: Pointer, value: Value) -> None:
+    area, wanted = (
+        known.area,
+        f"struct {subject.kernel.name(argument.type_id)}" if subject.kernel else "an object",
+    )
+    is_one = area.kind is AreaKind.BTF and is_struct(subject, known, wanted.removeprefix("struct "))
+    if not is_one:
+        raise Refused("bad-argument", f"{area} pointer where {wanted} is wanted", value)
+    if argument.trust is Trust.TRUSTED and not is_alive(subject, state, area):
+        raise Refused("untrusted-pointer", f"{area} pointer is not trusted", value)
+
+
+_OBJECT_TAGS: Final = {"arg:trusted": Trust.TRUSTED, "arg:untrusted": Trust.UNTRUSTED}
 _SHARED: Final = frozenset(
     (
         *(AreaKind.FRAME, AreaKind.PACKET, AreaKind.PACKET_META, AreaKind.MAP_VALUE, AreaKind.MAP_KEY),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import final
 
+from ir.object import Program
 from ir.verify.values import Area
 
 
@@ -33,6 +34,7 @@ class Held:
     `locked`: the area whose spin lock is held; sections count how deeply they are nested. `comparing`: within a
     function that orders a tree, which runs under the lock of its caller. `lock_kind`: how the lock was taken,
     `outer_locks` those before it with theirs. `interrupts`: the states of interrupts that were saved, latest last.
+    `later_sleeps`: whether the function, which runs by itself some time, may sleep; None in what the program runs.
     """
 
     references: frozenset[Area] = field(default_factory=frozenset)
@@ -44,6 +46,7 @@ class Held:
     lock_kind: str = ""
     outer_locks: tuple[tuple[Area, str], ...] = ()
     interrupts: tuple[Area, ...] = ()
+    later_sleeps: bool | None = None
     _hash: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -59,7 +62,7 @@ class Held:
         return type(other) is Held and self._hash == other._hash and self._content() == other._content()
 
     def _content(self) -> tuple[object, ...]:
-        sections = (self.rcu, self.preempt, self.interrupts, self.comparing)
+        sections = (self.rcu, self.preempt, self.interrupts, self.comparing, self.later_sleeps)
         return self.references, self.objects, self.locked, self.lock_kind, self.outer_locks, sections
 
     def with_reference(self, area: Area) -> Held:
@@ -82,6 +85,10 @@ class Held:
     def locks(self) -> tuple[Area | None, ...]:
         """What the locks that are held are in."""
         return (self.locked, *(area for area, _ in self.outer_locks))
+
+    def is_sleepable(self, program: Program) -> bool:
+        """Whether what runs here may sleep outside of sections."""
+        return program.is_sleepable if self.later_sleeps is None else self.later_sleeps
 
     @property
     def may_not_sleep(self) -> bool:
@@ -107,6 +114,11 @@ class Held:
             for found in self.objects
             if found.frame is frame and found.offset < high and low < found.offset + found.size
         ]
+
+
+def who_may_not(held: Held) -> str:
+    """What it is that may not sleep."""
+    return "this program" if held.later_sleeps is None else "a function that runs in an interrupt"
 
 
 NOTHING_HELD = Held()

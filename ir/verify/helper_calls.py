@@ -15,6 +15,7 @@ from ir.object import Map
 from ir.verify.arguments import SOCKET_MAPS, Passed, check_arguments, note_writes
 from ir.verify.dynptrs import release_dynptr, start_dynptr
 from ir.verify.fields import SpecialField
+from ir.verify.held import Held, who_may_not
 from ir.verify.kernel_objects import field_target, find_struct, object_area
 from ir.verify.owned import acquire_object, end_section, kept_object
 from ir.verify.references import acquire, release
@@ -50,8 +51,8 @@ _MAX_CPUS: Final = 8192
 _EXCHANGE: Final = "bpf_kptr_xchg"
 
 
-def find_helper(subject: Subject, call: Call) -> Helper:
-    """The helper that `call` names. Raises Refused when programs like this one may not call it."""
+def find_helper(subject: Subject, held: Held, call: Call) -> Helper:
+    """The helper that `call` names. Raises Refused when programs like this one may not call it there."""
     assert isinstance(call.target, int)
     helper = helper_by_id(call.target, subject.type)
     if helper is None:
@@ -65,8 +66,8 @@ def find_helper(subject: Subject, call: Call) -> Helper:
     if helper.gpl_only and not subject.is_gpl:
         said = f"{helper.full_name} is for programs with a GPL-compatible license"
         raise Refused("gpl-only", said, None, 'set the license to "GPL" if that is what it is')
-    if helper.may_sleep and not subject.program.is_sleepable:
-        raise Refused("may-sleep", f"{helper.full_name} may sleep, and this program may not")
+    if helper.may_sleep and not held.is_sleepable(subject.program):
+        raise Refused("may-sleep", f"{helper.full_name} may sleep, and {who_may_not(held)} may not")
     return helper
 
 
@@ -248,7 +249,12 @@ def _map_value(subject: Subject, state: State, call: Call, helper: Helper, passe
         if map_.type in _ARRAYS and passed.key_number is not None:
             # The kernel sees, too, that such a lookup finds something.
             nullable = nullable and passed.key_number >= map_.max_entries
-    return start_of(fresh_value(subject, state, call, map_), nullable)
+    found = passed.map_pointer.area if passed.map_pointer is not None else None
+    if found is None or found is subject.map_area(map_) or not subject.special_fields(map_):
+        return start_of(fresh_value(subject, state, call, map_), nullable)
+    area = fresh_value(subject, state, (call, found), map_)
+    area.owner = found
+    return start_of(area, nullable)
 
 
 def fresh_value(subject: Subject, state: State, key: Hashable, map_: Map) -> Area:

@@ -20,13 +20,15 @@ from ir.verify.state import State
 from ir.verify.subject import Subject
 from ir.verify.targets import results_of
 from ir.verify.trusted_members import trust_of
-from ir.verify.values import ANY, Area, AreaKind, Known, Pointer, Trust, start_of
+from ir.verify.values import ANY, ZERO, Area, AreaKind, Known, Pointer, Trust, start_of
 
 _UNSIGNED: Final = {size: between(64, 0, (1 << 8 * size) - 1) for size in (1, 2, 4)} | {8: ANY}
 _SIGNED: Final = {
     size: between_signed(64, -1 << (8 * size - 1), (1 << (8 * size - 1)) - 1) for size in (1, 2, 4)
 } | {8: ANY}
 _WORD: Final = 8
+# Kernel objects that are freed only after RCU sections (kernel/bpf/verifier.c, rcu_protected_types).
+_RCU_FREED: Final = frozenset(("cgroup", "bpf_cpumask", "task_struct", "bpf_crypto_ctx"))
 _BUFFER_SIZE: Final = 1 << 29
 
 
@@ -44,15 +46,18 @@ def check_object(
     btf, type_id = _type_of(subject, pointer)
     if btf is None:
         return
+    if not pointer.span.is_const:
+        said = f"{what} of struct {btf.name(type_id)} at an offset that varies, {low}..{pointer.span.smax + offset}"
+        raise Refused("kernel-object", said, base, "read the members at constant offsets")
     room = size_of(btf, type_id)
     high = pointer.span.smax + offset + size
-    is_within = pointer.span.is_const and (ends_open(btf, type_id) or area.trust is Trust.UNTRUSTED)
+    is_within = ends_open(btf, type_id) or area.trust is Trust.UNTRUSTED
     if low < 0 or (high > room and not is_within):
         said = (
             f"{what} at byte {low if low < 0 else high - 1} of struct {btf.name(type_id)}, which has {room}"
         )
         raise Refused("kernel-object", said, base)
-    if high <= room and pointer.span.is_const and area.trust is not Trust.UNTRUSTED and not writes:
+    if high <= room and area.trust is not Trust.UNTRUSTED and not writes:
         _check_member(btf, type_id, low, size, what, base)
 
 
@@ -97,17 +102,28 @@ def load_object(
 
 def _load_field(subject: Subject, state: State, inst: Value, field: SpecialField) -> Known:
     """The pointer that a field keeps, which somebody else may exchange at any time."""
-    is_kept = field.kind in ("kptr", "percpu_kptr") and in_rcu(subject, state)
-    trust = Trust.RCU if is_kept else Trust.UNTRUSTED
     kind, type_id = field_target(subject, field)
+    is_freed_later = kind is not AreaKind.BTF or _name_of(subject, type_id) in _RCU_FREED
+    is_kept = field.kind in ("kptr", "percpu_kptr") and is_freed_later and in_rcu(subject, state)
+    trust = Trust.RCU if is_kept else Trust.UNTRUSTED
     if kind is AreaKind.BTF:
         return start_of(object_area(subject, inst, type_id, trust), is_nullable=True)
     return start_of(kept_object(subject, inst, type_id, trust, kind), is_nullable=True)
 
 
+def _name_of(subject: Subject, type_id: int) -> str:
+    return subject.kernel.name(type_id) if subject.kernel is not None and type_id else ""
+
+
 def in_rcu(subject: Subject, state: State) -> bool:
     """Whether objects that RCU protects stay alive here: in a section, under a lock, or where nothing may sleep."""
-    return not subject.program.is_sleepable or state.held.rcu > 0 or state.held.locked is not None
+    held = state.held
+    return not held.is_sleepable(subject.program) or held.rcu > 0 or held.locked is not None
+
+
+def is_alive(subject: Subject, state: State, area: Area) -> bool:
+    """Whether a kernel object surely is there for as long as it is used here."""
+    return area.is_held or area.trust is Trust.TRUSTED or (area.trust is Trust.RCU and in_rcu(subject, state))
 
 
 def _may_write(subject: Subject, pointer: Pointer, low: int, size: int) -> bool:
@@ -135,6 +151,18 @@ def field_target(subject: Subject, field: SpecialField) -> tuple[AreaKind, int]:
         return AreaKind.BTF, kernels
     is_percpu = field.kind == "percpu_kptr"
     return AreaKind.PERCPU_OBJECT if is_percpu else AreaKind.OBJECT, field.type_id
+
+
+def keeps_pointer(subject: Subject, known: Known, field: SpecialField) -> bool:
+    """Whether a field for untrusted pointers takes `known`: NULL, or a pointer to an object of the field's type."""
+    if type(known) is not Pointer:
+        return known == ZERO
+    kind, type_id = field_target(subject, field)
+    if known.area.kind is not kind or known.span.mask:
+        return False
+    if kind is not AreaKind.BTF or subject.kernel is None:
+        return known.area.type_id == type_id and not known.span.value
+    return is_struct(subject, known, subject.kernel.name(type_id))
 
 
 def find_struct(subject: Subject, name: str) -> int:

@@ -11,7 +11,7 @@ from ir.kinds import AttachType, ProgramType
 from ir.verify.access import UNSIGNED, may_write_packets
 from ir.verify.arguments import Passed, check_memory, check_string, note_writes
 from ir.verify.dynptrs import find_dynptr, start_dynptr
-from ir.verify.held import Held
+from ir.verify.held import Held, who_may_not
 from ir.verify.kernel_locks import (
     SAVED,
     SAVED_BY_LOCK,
@@ -20,7 +20,7 @@ from ir.verify.kernel_locks import (
     restore_interrupts,
     save_interrupts,
 )
-from ir.verify.kernel_objects import find_struct, in_rcu, is_struct, object_area
+from ir.verify.kernel_objects import find_struct, in_rcu, is_alive, is_struct, object_area
 from ir.verify.kfuncs import ITERATOR_SIZES, Kfunc, Parameter, kfunc_named
 from ir.verify.owned import (
     acquire_object,
@@ -54,8 +54,8 @@ _MEMORY: Final = frozenset(("mem", "out", "rw", "opt"))
 _OBJECTS: Final = frozenset((*(AreaKind.BTF, AreaKind.SOCKET, AreaKind.SOCKET_COMMON, AreaKind.TCP_SOCKET),))
 
 
-def find_kfunc(subject: Subject, call: Call) -> Kfunc:
-    """The kernel function that `call` names. Raises Refused when it is not known or not for this program."""
+def find_kfunc(subject: Subject, held: Held, call: Call) -> Kfunc:
+    """The kernel function that `call` names. Raises Refused when it is not known or not for this place."""
     found = kfunc_named(call.target)
     if found is None:
         raise Refused("unknown-kfunc", f"kernel function {call.target} is not known here")
@@ -68,8 +68,8 @@ def find_kfunc(subject: Subject, call: Call) -> Kfunc:
         raise Refused("helper-unavailable", f"{found.name} is for sessions of probes only")
     if not subject.is_gpl:
         raise Refused("gpl-only", f"{found.name} is for programs with a GPL-compatible license")
-    if "sleeps" in found.flags and not subject.program.is_sleepable:
-        raise Refused("may-sleep", f"{found.name} may sleep, and this program may not")
+    if "sleeps" in found.flags and not held.is_sleepable(subject.program):
+        raise Refused("may-sleep", f"{found.name} may sleep, and {who_may_not(held)} may not")
     return found
 
 
@@ -130,7 +130,7 @@ def _check(
         if "stop" in kfunc.flags:
             end_object(steps, state, find_object(state, value, kind, kind + _LEFT))
         else:
-            find_object(state, value, kind)
+            passed.iterator = find_object(state, value, kind).area
     elif kind == "newdynptr":
         _start_dynptr(steps, state, call, kfunc, value, passed)
     elif kind == "dynptr":
@@ -225,16 +225,16 @@ def _check_pointer(
         hint = "compare the pointer with NULL before the call"
         raise Refused("null-argument", f"{known.area} pointer may be NULL", value, hint)
     if kind == "skb" and known.area.kind is AreaKind.BTF:
-        _check_object(steps.subject, state, known, value, replace(parameter, of="sk_buff"), passed)
+        _check_object(steps.subject, state, kfunc, known, value, replace(parameter, of="sk_buff"), passed)
     elif kind in ("ctx", "skb"):
         if known.area.kind is not AreaKind.CONTEXT or known.span.mask or known.span.value:
             raise Refused("bad-argument", f"{known.area} pointer where the context is wanted", value)
     elif kind == "map":
         if known.area.kind is AreaKind.BTF:
-            _check_object(steps.subject, state, known, value, replace(parameter, of="bpf_map"), passed)
+            _check_object(steps.subject, state, kfunc, known, value, replace(parameter, of="bpf_map"), passed)
         elif known.area.kind is not AreaKind.MAP:
             raise Refused("bad-argument", f"{known.area} pointer where a map is wanted", value)
-        elif passed.place is not None and passed.place.area.map is not known.area.map:
+        elif passed.place is not None and not passed.place.area.is_value_of(known.area):
             raise Refused("bad-argument", f"another map than that of the {passed.place.area}", value)
     elif kind == "rom":
         check_string(steps.subject, known, value)
@@ -243,11 +243,17 @@ def _check_pointer(
             writes = kind in ("out", "rw")
             check_memory(steps, state, None, known, value, parameter.size, parameter.size, writes, passed)
     elif kind in ("btf", "anysk"):
-        _check_object(steps.subject, state, known, value, parameter, passed)
+        _check_object(steps.subject, state, kfunc, known, value, parameter, passed)
 
 
 def _check_object(
-    subject: Subject, state: State, known: Pointer, value: Value, parameter: Parameter, passed: Passed
+    subject: Subject,
+    state: State,
+    kfunc: Kfunc,
+    known: Pointer,
+    value: Value,
+    parameter: Parameter,
+    passed: Passed,
 ) -> None:
     area = known.area
     if area.kind not in _OBJECTS:
@@ -262,11 +268,13 @@ def _check_object(
             raise Refused("bad-release", f"{area} holds no reference to give up", value)
         passed.released = area
         return
-    is_safe = (
-        area.is_held or area.trust is Trust.TRUSTED or (area.trust is Trust.RCU and in_rcu(subject, state))
-    )
-    if area.kind is AreaKind.BTF and not is_safe:
+    if area.kind is not AreaKind.BTF:
+        return
+    if not is_alive(subject, state, area):
         raise Refused("untrusted-pointer", f"{area} pointer is not trusted", value)
+    if "trusted" in kfunc.flags and not area.is_held and area.trust is not Trust.TRUSTED:
+        said = f"{area} pointer is trusted within an RCU section only, not for as long as is wanted"
+        raise Refused("untrusted-pointer", said, value, "acquire a reference to it first")
 
 
 def _check_size(steps: Steps, state: State, call: Call, kfunc: Kfunc, number: int, passed: Passed) -> None:
@@ -289,6 +297,9 @@ def _enter_or_leave(subject: Subject, state: State, kfunc: Kfunc) -> None:
     """Sections that the function opens or closes."""
     held, flags = state.held, kfunc.flags
     if "rcu+" in flags:
+        if held.rcu:
+            said = f"{kfunc.name} within an RCU section, which does not nest"
+            raise Refused("section-open", said, None, "close the section first")
         held = replace(held, rcu=held.rcu + 1)
     elif "preempt+" in flags:
         held = replace(held, preempt=held.preempt + 1)
@@ -355,7 +366,8 @@ def _cast(subject: Subject, state: State, call: Call) -> Known:
 def _result(subject: Subject, state: State, call: Call, kfunc: Kfunc, passed: Passed) -> Known:
     if kfunc.result in ("word", "word8"):
         size = 8 if kfunc.result == "word8" else 4
-        area = subject.area(("word", call), AreaKind.MEMORY, "", size, writable=size == 8)
+        area = subject.area(("word", call, passed.iterator), AreaKind.MEMORY, "", size, writable=size == 8)
+        area.owner = passed.iterator
         return start_of(area, kfunc.is_nullable)
     if kfunc.result in ("slice", "slicerw"):
         size, owner = passed.most_bytes, passed.dynptr
@@ -390,4 +402,8 @@ def _result(subject: Subject, state: State, call: Call, kfunc: Kfunc, passed: Pa
         area.writable = bool(subject.writable_ranges(type_id))
         return start_of(area, kfunc.is_nullable)
     trust = Trust.RCU if "rcu" in kfunc.flags else Trust.TRUSTED
-    return start_of(object_area(subject, call, type_id, trust), kfunc.is_nullable)
+    # What RCU protects outlives the iterator that gave it.
+    owner = passed.iterator if trust is Trust.TRUSTED else None
+    area = object_area(subject, (call, owner), type_id, trust)
+    area.owner = owner
+    return start_of(area, kfunc.is_nullable)

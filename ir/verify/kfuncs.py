@@ -22,7 +22,8 @@ type whose number is the second argument), `object` (of the type that was named)
 (what was counted).
 Flags: `acquire` (the result has to be released), `sleeps`, `rcu+` `rcu-` `preempt+` `preempt-` (sections), `start` `step`
 `stop` (of iterators), `iterator` `session` (for programs of that sort), `throws` (does not return), `locked` (may be called
-under a lock), `rcu` (the result lives in an RCU section), `protected` (is called in one), `trylock` `unlock` (of a reslock).
+under a lock), `trusted` (objects that RCU keeps alive will not do), `rcu` (the result lives in an RCU section), `protected`
+(is called in one), `trylock` `unlock` (of a reslock).
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ bpf_iter_num_destroy(iter:num) -> void stop locked
 bpf_iter_bits_new(newiter:bits, raw, any) -> int start
 bpf_iter_bits_next(iter:bits) -> word? step
 bpf_iter_bits_destroy(iter:bits) -> void stop
-bpf_iter_task_new(newiter:task, btf:task_struct?, any) -> int start protected
+bpf_iter_task_new(newiter:task, btf:task_struct?, any) -> int start protected trusted
 bpf_iter_task_next(iter:task) -> btf:task_struct? step rcu protected
 bpf_iter_task_destroy(iter:task) -> void stop
 bpf_iter_task_vma_new(newiter:task_vma, btf:task_struct, any) -> int start
 bpf_iter_task_vma_next(iter:task_vma) -> btf:vm_area_struct? step
 bpf_iter_task_vma_destroy(iter:task_vma) -> void stop
-bpf_iter_css_new(newiter:css, btf:cgroup_subsys_state, any) -> int start protected
+bpf_iter_css_new(newiter:css, btf:cgroup_subsys_state, any) -> int start protected trusted
 bpf_iter_css_next(iter:css) -> btf:cgroup_subsys_state? step rcu protected
 bpf_iter_css_destroy(iter:css) -> void stop
-bpf_iter_css_task_new(newiter:css_task, btf:cgroup_subsys_state, any) -> int start
+bpf_iter_css_task_new(newiter:css_task, btf:cgroup_subsys_state, any) -> int start trusted
 bpf_iter_css_task_next(iter:css_task) -> btf:task_struct? step
 bpf_iter_css_task_destroy(iter:css_task) -> void stop
 bpf_iter_kmem_cache_new(newiter:kmem_cache) -> int start sleeps
@@ -157,7 +158,7 @@ bpf_send_signal_task(btf:task_struct, any, any, any) -> int
 """
 _CPUMASKS: Final = """
 bpf_cpumask_create() -> btf:bpf_cpumask? acquire
-bpf_cpumask_acquire(btf:bpf_cpumask) -> btf:bpf_cpumask acquire
+bpf_cpumask_acquire(btf:bpf_cpumask) -> btf:bpf_cpumask acquire trusted
 bpf_cpumask_release(-btf:bpf_cpumask) -> void
 bpf_cpumask_first(btf:cpumask) -> int
 bpf_cpumask_first_zero(btf:cpumask) -> int
@@ -190,12 +191,12 @@ bpf_skb_ct_alloc(ctx, mem?, size, rw, size) -> btf:nf_conn___init? acquire
 bpf_skb_ct_lookup(ctx, mem?, size, rw, size) -> btf:nf_conn? acquire
 bpf_ct_insert_entry(-btf:nf_conn___init) -> btf:nf_conn? acquire
 bpf_ct_release(-btf:nf_conn) -> void
-bpf_ct_set_nat_info(btf:nf_conn___init, mem16, any, any) -> int
-bpf_ct_set_nat_info(btf:nf_conn___init, mem16, any, any) -> int
-bpf_ct_set_timeout(btf:nf_conn___init, any) -> void
-bpf_ct_change_timeout(btf:nf_conn, any) -> int
-bpf_ct_set_status(btf:nf_conn___init, any) -> int
-bpf_ct_change_status(btf:nf_conn, any) -> int
+bpf_ct_set_nat_info(btf:nf_conn___init, mem16, any, any) -> int trusted
+bpf_ct_set_nat_info(btf:nf_conn___init, mem16, any, any) -> int trusted
+bpf_ct_set_timeout(btf:nf_conn___init, any) -> void trusted
+bpf_ct_change_timeout(btf:nf_conn, any) -> int trusted
+bpf_ct_set_status(btf:nf_conn___init, any) -> int trusted
+bpf_ct_change_status(btf:nf_conn, any) -> int trusted
 """
 _SKB: Final = "bpf_dynptr_from_skb(skb, any, newdynptr) -> int"
 _XDP: Final = """
@@ -248,13 +249,13 @@ bpf_crypto_encrypt(btf:bpf_crypto_ctx, dynptr, dynptr, dynptr?) -> int
 bpf_crypto_decrypt(btf:bpf_crypto_ctx, dynptr, dynptr, dynptr?) -> int
 """
 _FILES: Final = """
-bpf_get_task_exe_file(btf:task_struct) -> btf:file? acquire
+bpf_get_task_exe_file(btf:task_struct) -> btf:file? acquire trusted
 bpf_put_file(-btf:file) -> void
-bpf_path_d_path(btf:path, out, size) -> int
-bpf_get_dentry_xattr(btf:dentry, rom, dynptr) -> int sleeps
-bpf_get_file_xattr(btf:file, rom, dynptr) -> int sleeps
-bpf_set_dentry_xattr(btf:dentry, rom, dynptr, any) -> int sleeps
-bpf_remove_dentry_xattr(btf:dentry, rom) -> int sleeps
+bpf_path_d_path(btf:path, out, size) -> int trusted
+bpf_get_dentry_xattr(btf:dentry, rom, dynptr) -> int sleeps trusted
+bpf_get_file_xattr(btf:file, rom, dynptr) -> int sleeps trusted
+bpf_set_dentry_xattr(btf:dentry, rom, dynptr, any) -> int sleeps trusted
+bpf_remove_dentry_xattr(btf:dentry, rom) -> int sleeps trusted
 """
 _STATISTICS: Final = """
 css_rstat_updated(btf:cgroup_subsys_state, any) -> void
@@ -262,7 +263,7 @@ css_rstat_flush(btf:cgroup_subsys_state) -> void sleeps
 """
 _ADDRESSES: Final = """
 bpf_sock_addr_set_sun_path(btf:bpf_sock_addr_kern, mem, size) -> int
-bpf_sock_ops_enable_tx_tstamp(btf:bpf_sock_ops_kern, any) -> int
+bpf_sock_ops_enable_tx_tstamp(btf:bpf_sock_ops_kern, any) -> int trusted
 """
 _REQUESTS: Final = "bpf_sk_assign_tcp_reqsk(skb, btf:sock, mem, size) -> int"
 

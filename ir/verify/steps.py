@@ -14,6 +14,7 @@ from ir.kinds import MapType, ProgramType
 from ir.object import ReferenceKind
 from ir.verify.access import UNSIGNED, check_access, load, plain_range
 from ir.verify.arithmetic import compute_alu
+from ir.verify.kernel_objects import keeps_pointer
 from ir.verify.kernel_symbols import kernel_symbol
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, const
@@ -204,12 +205,18 @@ class Steps:
             note_store(self.subject, keeper, state, pointer.area, low, size, inst.value)
 
     def _check_stored(self, state: State, pointer: Pointer, inst: Store) -> None:
-        """A kernel pointer in a map is only stored through bpf_kptr_xchg, or when it is NULL or untrusted."""
+        """A kernel pointer in a map, unless it is untrusted, is only stored through bpf_kptr_xchg, which gives what was there."""
         for field in self.subject.fields_of(pointer.area):
-            if field.offset == pointer.span.smin + inst.offset and field.kind != "kptr_untrusted":
-                known = state.of(inst.value)
-                if type(known) is Pointer or known.value or known.mask:
-                    raise Refused("special-field", f"store into the {field.kind} of the {pointer.area}")
+            if field.offset != pointer.span.smin + inst.offset:
+                continue
+            if field.kind != "kptr_untrusted":
+                said = f"store into the {field.kind} of the {pointer.area}, which may hold a reference"
+                raise Refused("special-field", said, inst.base, "exchange it with bpf_kptr_xchg")
+            if not keeps_pointer(self.subject, state.of(inst.value), field):
+                said = (
+                    f"store of another than a pointer of its type into the {field.kind} of the {pointer.area}"
+                )
+                raise Refused("special-field", said, inst.value)
 
     def _atomic(self, state: State, inst: Atomic) -> None:
         size = inst.row.size

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from ir.core import Block, Branch, Call, Edge, Function, MayGoto, Param, Value
-from ir.isa import Callee
+from ir.core import Block, Edge, Function, MayGoto, Module, Param, Value
 from ir.verify.distance import halves, step_of
+from ir.verify.iterations import is_iteration
 from ir.verify.loops import Loop
 from ir.verify.outline import Outline
 from ir.verify.refusal import Refused
@@ -28,7 +28,8 @@ _NO_PACE: Final = (1 << 70, -(1 << 70))
 class Visits:
     """The visits to the loop heads of one walk."""
 
-    def __init__(self, outline: Outline) -> None:
+    def __init__(self, module: Module, function: Function, outline: Outline) -> None:
+        self.module, self.function = module, function
         self.outline = outline
         self._flow: dict[object, set[object]] = {}
         self._back: dict[object, set[tuple[object, Block]]] = {}
@@ -108,12 +109,9 @@ class Visits:
                 continue
             if type(block.terminator) is MayGoto:
                 return True
-            for inst in block.insts:
-                if type(inst) is Call and inst.callee is Callee.KFUNC and str(inst.target).endswith("_next"):
-                    return type(block.terminator) is Branch
-        return False
+        return is_iteration(self.module, self.function, dominators, loop)
 
-    def check(self, function: Function) -> None:
+    def check(self) -> None:
         """Refuse when some loop may go on for ever."""
         bounded = {head for head in self.outline.loops.heads if self.is_bounded(head)}
         graph = {visit: set(to) for visit, to in self._flow.items()}
@@ -127,7 +125,7 @@ class Visits:
         hint = "count up to a constant, or compare the counter with a bound that is known"
         refused = Refused("unbounded-loop", said, None, hint)
         latch = self.outline.loops.heads[block].latches[-1]
-        refused.at, refused.function = latch.terminator.at, function.name
+        refused.at, refused.function = latch.terminator.at, self.function.name
         raise refused
 
 

@@ -145,6 +145,10 @@ class Area:
             area = area.owner
         return area is other
 
+    def is_value_of(self, map_area: Area) -> bool:
+        """Whether it surely is a value of the map that `map_area` is; one found in a map of maps owns what it holds."""
+        return self.map is map_area.map and (self.owner is None or self.owner is map_area)
+
     def is_like(self, other: Area) -> bool:
         """Whether pointers into either may be used alike: it does not matter which object it is."""
         return (

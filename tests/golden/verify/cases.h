@@ -24,6 +24,8 @@ struct bpf_rb_node { __u64 opaque[4]; } __attribute__((aligned(8)));
 struct bpf_refcount { __u32 opaque[1]; } __attribute__((aligned(4)));
 
 struct bpf_res_spin_lock { __u32 val; } __attribute__((aligned(4)));
+struct bpf_timer { __u64 opaque[2]; } __attribute__((aligned(8)));
+struct task_struct;
 struct bpf_wq { __u64 opaque[2]; } __attribute__((aligned(8)));
 struct bpf_iter_num { __u64 opaque; } __attribute__((aligned(8)));
 struct bpf_iter_task { __u64 opaque[3]; } __attribute__((aligned(8)));
@@ -35,6 +37,12 @@ struct bpf_iter_task { __u64 opaque[3]; } __attribute__((aligned(8)));
 #define container_of(pointer, type, member) ((type *)((char *)(pointer) - __builtin_offsetof(type, member)))
 #define type_id(type) __builtin_btf_type_id(*(type *)0, 0)
 
+static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158;
+static long (*const bpf_copy_from_user)(void *to, __u32 size, const void *from) = (void *)148;
+static long (*const bpf_probe_read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
+static long (*const bpf_timer_init)(struct bpf_timer *timer, void *map, __u64 flags) = (void *)169;
+static long (*const bpf_timer_set_callback)(struct bpf_timer *timer, void *done) = (void *)170;
+static long (*const bpf_timer_start)(struct bpf_timer *timer, __u64 ns, __u64 flags) = (void *)171;
 static long (*const bpf_spin_lock)(struct bpf_spin_lock *lock) = (void *)93;
 static long (*const bpf_spin_unlock)(struct bpf_spin_lock *lock) = (void *)94;
 static void *(*const bpf_kptr_xchg)(void *place, void *pointer) = (void *)194;

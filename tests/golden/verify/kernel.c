@@ -91,6 +91,18 @@ SEC("tp_btf/task_newtask") REFUSED(untrusted-pointer) int reference_to_what_a_me
 	return 0;
 }
 
+SEC("tp_btf/task_newtask") int one_byte_of_a_member(__u64 *arguments)
+{
+	struct task_struct *task = (void *)arguments[0];
+	return *(volatile char *)&task->pid;
+}
+
+SEC("tp_btf/task_newtask") REFUSED(kernel-object) int a_byte_at_an_offset_that_varies(__u64 *arguments)
+{
+	struct task_struct *task = (void *)arguments[0];
+	return ((volatile char *)&task->pid)[arguments[1] & 3];
+}
+
 SEC("struct_ops/ssthresh") unsigned int ssthresh(__u64 *arguments)
 {
 	return ((struct tcp_sock *)arguments[0])->snd_cwnd;

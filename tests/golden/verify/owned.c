@@ -42,6 +42,13 @@ struct kept {
 	struct plain __kptr *object;
 	struct plain __percpu_kptr *each;
 	struct task_struct __kptr *task;
+	struct task_struct __attribute__((btf_type_tag("kptr_untrusted"))) *untrusted;
+	long count;
+};
+
+struct holder {
+	long number;
+	struct task_struct __kptr *task;
 };
 
 struct {
@@ -457,6 +464,101 @@ SEC("syscall") REFUSED(bad-argument) int what_was_exchanged_is_of_the_type_of_it
 		object = bpf_kptr_xchg(&kept->object, object);
 	if (object)
 		bpf_task_release((void *)object);
+	return 0;
+}
+
+SEC("syscall") REFUSED(special-field) int null_stored_where_a_reference_may_be(void *context)
+{
+	struct kept *kept = find();
+	unsigned long nothing = 0;
+	asm volatile("" : "+r"(nothing));
+	if (kept)
+		*(volatile unsigned long *)&kept->task = nothing;
+	return 0;
+}
+
+SEC("syscall") int null_exchanged_for_a_reference(void *context)
+{
+	struct kept *kept = find();
+	struct task_struct *task = kept ? bpf_kptr_xchg(&kept->task, 0) : 0;
+	if (task)
+		bpf_task_release(task);
+	return 0;
+}
+
+SEC("syscall") REFUSED(special-field) int a_helper_writes_over_a_reference(void *context)
+{
+	struct kept *kept = find();
+	if (kept)
+		bpf_probe_read_kernel(&kept->task, sizeof(kept->task), 0);
+	return 0;
+}
+
+SEC("syscall") int a_helper_writes_beside_references(void *context)
+{
+	struct kept *kept = find();
+	if (kept)
+		bpf_probe_read_kernel(&kept->count, sizeof(kept->count), 0);
+	return 0;
+}
+
+SEC("syscall") REFUSED(special-field) int an_atomic_exchange_of_a_reference(void *context)
+{
+	struct kept *kept = find();
+	return kept && __sync_lock_test_and_set((unsigned long *)&kept->task, 0);
+}
+
+SEC("tp_btf/task_newtask") int an_object_kept_untrusted(void *context)
+{
+	struct kept *kept = find();
+	if (kept)
+		kept->untrusted = bpf_get_current_task_btf();
+	return 0;
+}
+
+SEC("tp_btf/task_newtask") REFUSED(special-field) int a_number_kept_untrusted(void *context)
+{
+	struct kept *kept = find();
+	if (kept)
+		*(volatile unsigned long *)&kept->untrusted = 8;
+	return 0;
+}
+
+SEC("tp_btf/task_newtask") REFUSED(special-field) int the_middle_of_an_object_kept_untrusted(void *context)
+{
+	struct kept *kept = find();
+	if (kept)
+		kept->untrusted = (void *)bpf_get_current_task_btf() + 8;
+	return 0;
+}
+
+SEC("tc") REFUSED(special-field) int reference_within_an_object_read(struct __sk_buff *skb)
+{
+	struct holder *holder = new(struct holder);
+	if (!holder)
+		return 0;
+	touch(&holder->task);
+	drop(holder);
+	return 0;
+}
+
+SEC("tc") REFUSED(bad-argument) int a_helper_writes_over_an_object(struct __sk_buff *skb)
+{
+	struct holder *holder = new(struct holder);
+	if (!holder)
+		return 0;
+	bpf_skb_load_bytes(skb, 0, holder, sizeof(*holder));
+	drop(holder);
+	return 0;
+}
+
+SEC("tc") int number_within_an_object_read(struct __sk_buff *skb)
+{
+	struct holder *holder = new(struct holder);
+	if (!holder)
+		return 0;
+	touch(&holder->number);
+	drop(holder);
 	return 0;
 }
 

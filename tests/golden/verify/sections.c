@@ -46,6 +46,19 @@ struct {
 	__type(value, struct value);
 } values SEC(".maps"), others SEC(".maps");
 
+struct kept {
+	struct task_struct __kptr *task;
+	struct bpf_wq work;
+	struct bpf_timer timer;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, struct kept);
+} keeper SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
@@ -388,6 +401,154 @@ SEC("tc") REFUSED(return-range) int work_with_a_result(struct __sk_buff *skb)
 SEC("tc") REFUSED(bad-argument) int work_of_another_map(struct __sk_buff *skb)
 {
 	return later(counts, &others);
+}
+
+SEC("syscall") int threads_of_a_task(void *context)
+{
+	struct bpf_iter_task it;
+	bpf_rcu_read_lock();
+	bpf_iter_task_new(&it, bpf_get_current_task_btf(), 1);
+	bpf_iter_task_next(&it);
+	bpf_iter_task_destroy(&it);
+	bpf_rcu_read_unlock();
+	return 0;
+}
+
+SEC("syscall") REFUSED(untrusted-pointer) int threads_of_a_parent(void *context)
+{
+	struct bpf_iter_task it;
+	bpf_rcu_read_lock();
+	bpf_iter_task_new(&it, bpf_get_current_task_btf()->real_parent, 1);
+	bpf_iter_task_next(&it);
+	bpf_iter_task_destroy(&it);
+	bpf_rcu_read_unlock();
+	return 0;
+}
+
+static int copies_later(void *map, int *key, void *value)
+{
+	char text[8];
+	return bpf_copy_from_user(text, sizeof(text), 0) & 0;
+}
+
+static int refers(void *map, int *key, void *value)
+{
+	struct task_struct *task = ((struct kept *)value)->task;
+	if (task)
+		task = bpf_task_acquire(task);
+	if (task)
+		bpf_task_release(task);
+	return 0;
+}
+
+static int refers_in_a_section(void *map, int *key, void *value)
+{
+	struct task_struct *task;
+	bpf_rcu_read_lock();
+	task = ((struct kept *)value)->task;
+	if (task)
+		task = bpf_task_acquire(task);
+	bpf_rcu_read_unlock();
+	if (task)
+		bpf_task_release(task);
+	return 0;
+}
+
+static int nothing(void *map, int *key, void *value)
+{
+	return 0;
+}
+
+static __always_inline int work(int (*done)(void *, int *, void *))
+{
+	__u32 key = 0;
+	struct kept *kept = bpf_map_lookup_elem(&keeper, &key);
+	if (!kept || bpf_wq_init(&kept->work, &keeper, 0))
+		return 0;
+	bpf_wq_set_callback_impl(&kept->work, done, 0, 0);
+	return bpf_wq_start(&kept->work, 0);
+}
+
+static __always_inline int alarm(int (*done)(void *, int *, void *), void *map)
+{
+	__u32 key = 0;
+	struct kept *kept = bpf_map_lookup_elem(&keeper, &key);
+	if (!kept || bpf_timer_init(&kept->timer, map, 1))
+		return 0;
+	bpf_timer_set_callback(&kept->timer, done);
+	return bpf_timer_start(&kept->timer, 1, 0);
+}
+
+SEC("tc") int work_that_sleeps(struct __sk_buff *skb)
+{
+	return work(copies_later);
+}
+
+SEC("syscall") REFUSED(may-sleep) int alarm_that_sleeps(void *context)
+{
+	return alarm(copies_later, &keeper);
+}
+
+SEC("tc") REFUSED(untrusted-pointer) int work_on_what_a_map_keeps(struct __sk_buff *skb)
+{
+	return work(refers);
+}
+
+SEC("tc") int work_on_what_a_map_keeps_in_a_section(struct __sk_buff *skb)
+{
+	return work(refers_in_a_section);
+}
+
+SEC("tc") int alarm_on_what_a_map_keeps(struct __sk_buff *skb)
+{
+	return alarm(refers, &keeper);
+}
+
+SEC("tc") int alarm_of_its_map(struct __sk_buff *skb)
+{
+	return alarm(nothing, &keeper);
+}
+
+SEC("tc") REFUSED(bad-argument) int alarm_of_another_map(struct __sk_buff *skb)
+{
+	return alarm(nothing, &values);
+}
+
+SEC("syscall") int a_section_after_another(void *context)
+{
+	bpf_rcu_read_lock();
+	bpf_rcu_read_unlock();
+	bpf_rcu_read_lock();
+	bpf_rcu_read_unlock();
+	return 0;
+}
+
+SEC("syscall") REFUSED(section-open) int a_section_within_another(void *context)
+{
+	bpf_rcu_read_lock();
+	bpf_rcu_read_lock();
+	bpf_rcu_read_unlock();
+	bpf_rcu_read_unlock();
+	return 0;
+}
+
+SEC("syscall") REFUSED(untrusted-pointer) int a_parent_where_the_program_may_sleep(void *context)
+{
+	struct task_struct *parent = bpf_task_acquire(bpf_get_current_task_btf()->real_parent);
+	if (parent)
+		bpf_task_release(parent);
+	return 0;
+}
+
+SEC("syscall") int a_parent_in_a_section_where_the_program_may_sleep(void *context)
+{
+	struct task_struct *parent;
+	bpf_rcu_read_lock();
+	parent = bpf_task_acquire(bpf_get_current_task_btf()->real_parent);
+	bpf_rcu_read_unlock();
+	if (parent)
+		bpf_task_release(parent);
+	return 0;
 }
 
 char _license[] SEC("license") = "GPL";
