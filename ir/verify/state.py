@@ -436,6 +436,8 @@ def join_states(a: State, b: State, slot: Slot) -> State:
             both = fact if found is fact else _join(fact, found, value, leaders)
             if both is not ANY:
                 known[value] = both
+                if both is not fact and type(both) is Pointer and both.symbol is value:
+                    merged.append((value, value, value))
     for offset, (size, value) in a.stack.items():
         there = b.stack.get(offset)
         if there is None or there[0] != size:
@@ -480,7 +482,7 @@ def _join_outer(a: State | None, b: State | None, slot: Slot) -> State | None:
 
 
 def _merge_room(a: State, b: State, new: State, symbol: Value, x: Value, y: Value) -> None:
-    """The room of a merged stack slot that holds `x` on one way and `y` on the other."""
+    """The room of what is `x` on one way and `y` on the other."""
     left, right = a.of(x), b.of(y)
     if type(left) is not Pointer or type(right) is not Pointer or left.area is not right.area:
         return
