@@ -36,7 +36,7 @@ from ir.core import (
 from ir.diagnostics import Diagnostic, TrapError
 from ir.environment import FRAME_SIZE, FUNCTION_BASE, MAX_DEPTH, MAY_GOTO_BUDGET, Environment
 from ir.isa import Callee, compute
-from ir.object import Reference, ReferenceKind
+from ir.object import POISON_HELPER, Reference, ReferenceKind
 from ir.segments import AccessError, Memory, Segment, make_segment
 
 U64: Final = (1 << 64) - 1
@@ -242,6 +242,9 @@ class _Activation:
             if function is not None:
                 return machine._call_function(function, args)
         if helper is None:
+            reason = machine.module.program.poisoned.get(inst.at) if target == POISON_HELPER else None
+            if reason is not None:
+                machine._trap(self.function, inst.at, reason.code, reason.message)
             machine._trap(self.function, inst.at, "missing-helper", "helper is not provided")
         padded = (*args, 0, 0, 0, 0, 0)[:5]
         return helper(machine, *padded)  # type: ignore[arg-type]  # helpers may use what both machines have

@@ -340,6 +340,9 @@ class Machine:
 
     def _call_helper(self, helper: Helper | None, name: str) -> int | None:
         if helper is None:
+            reason = self.program.poisoned.get(self.slot)
+            if reason is not None:
+                self.trap(reason.code, reason.message)
             self.trap("missing-helper", f"{name} is not provided")
         arguments = [self.registers[register] or 0 for register in ARGUMENT_REGISTERS]
         try:

@@ -8,6 +8,14 @@
 Registers become values: a move makes no instruction. A block that several edges enter gets a parameter for each register
 live there that they bring different values of; for each one at all where an edge comes back, and those that turn out to
 receive one value only are then removed.
+
+Where a register is read that only some of the ways there wrote, another parameter, its flag, says whether the one taken did,
+and a branch asks it:
+
+    b1: ...                b1(v1: r5, v2: flag):
+      r0 = r5      ->        if v2 == 0 goto b2 else b3
+                           b2: v3 = call poison      b3: ...
+                             return v3
 """
 
 from __future__ import annotations
@@ -62,6 +70,8 @@ from ir.structure import Shape, Span, Structure, analyze_structure
 U64 = (1 << 64) - 1
 _ALU, _LOAD, _STORE, _BRANCH = Kind.ALU, Kind.LOAD, Kind.STORE, Kind.BRANCH
 _COPY, _CONSTANT = ROW_BY_NAME["mov64 reg"], ROW_BY_NAME["mov64 imm"]
+_IF_EQUAL = ROW_BY_NAME["jeq64 reg"]
+_FLAG = -1  # the register of flags, which stood in none
 
 
 def lift(program: Program, maps: Mapping[str, Map], context: ContextLayout | None = None) -> Module:
@@ -94,6 +104,10 @@ class _Lifter:
         self.entering: list[list[tuple[Edge, Registers]]] = [[] for _ in shape.spans]
         self.entered: set[int] = set()
         self.has_loops = False
+        self.flag_of: dict[
+            Value, Param
+        ] = {}  # of the parameters that bring a register which not all ways wrote
+        self.flagged: dict[Param, int] = {}  # flag -> that register
         self.params = [Param(register) for register in ARGUMENT_REGISTERS if shape.reads >> register & 1]
         if is_main:
             self.params = [Param(R1 + number) for number in range(len(context.arguments))]
@@ -105,7 +119,7 @@ class _Lifter:
         for span in shape.spans:
             for successor in span.successors:
                 self.entry_counts[successor] += 1
-        blocks = list(self.blocks)
+        self.all_blocks = blocks = list(self.blocks)
         at = self.structure.starts[shape.first]
         frame = Frame(at)
         start: Registers = [None] * 11
@@ -121,6 +135,9 @@ class _Lifter:
             self.entering[0].append((Edge(entry), start))
         self.entry_counts[0] += 1
         entry.insts.append(frame)
+        if shape.uncertain:
+            self.unset, self.is_set = Const(0, at), Const(1, at)
+            entry.insts += self.unset, self.is_set
         for number in self._order():
             self._lift_span(number)
         function = Function(shape.info, self.params, blocks, self.structure.program)
@@ -151,7 +168,7 @@ class _Lifter:
         edges = self.entering[number]
         edges.append((edge, registers))
         if number in self.entered:
-            _pass(edge, registers)
+            self._pass(edge, registers)
         return edge
 
     def _enter(self, number: int) -> Registers:
@@ -173,19 +190,39 @@ class _Lifter:
             if is_loop or any(brought[register] is not value for _, brought in edges):
                 value = Param(register)
                 block.params.append(value)
+                if self.shape.uncertain >> register & 1:
+                    self.flag_of[value] = flag = Param(_FLAG)
+                    self.flagged[flag] = register
+                    block.params.append(flag)
             registers[register] = value
         for edge, brought in edges if block.params else ():
-            _pass(edge, brought)
+            self._pass(edge, brought)
         return registers
 
+    def _pass(self, edge: Edge, registers: Registers) -> None:
+        """Make `edge` pass what its block wants of these registers."""
+        for param in edge.block.params:
+            register = self.flagged.get(param, param.register)
+            value = registers[register]
+            if param.register == _FLAG:
+                value = self.flag_of.get(value, self.is_set) if value is not None else self.unset
+            elif value is None:
+                assert self.shape.uncertain >> register & 1, (
+                    "other registers are live where they are initialised"
+                )
+                value = self.unset
+            edge.args.append(value)
+
     def _lift_span(self, number: int) -> None:
-        span, block = self.shape.spans[number], self.blocks[number]
-        self.registers, self.out = registers, out = self._enter(number), block.insts
+        span, self.block = self.shape.spans[number], self.blocks[number]
+        self.registers, self.out = registers, out = self._enter(number), self.block.insts
         rows, insns, starts = self.structure.rows, self.insns, self.structure.starts
         forbidden = self.structure.forbidden
         for i in range(span.first, span.last + (not rows[span.last].ends_block)):
-            if forbidden and i in forbidden and not self._forbid(i):
-                continue
+            if forbidden and i in forbidden:
+                if not self._forbid(i):
+                    continue
+                out = self.out
             row, insn, at = rows[i], insns[i], starts[i]
             kind = row.kind
             if row is _COPY:
@@ -201,16 +238,39 @@ class _Lifter:
                 self._lift_insn(i, row, insn, at)
         if span.last in forbidden and rows[span.last].ends_block:
             self._forbid(span.last)
-        self._terminate(block, span)
+        self._terminate(self.block, span)
 
     def _forbid(self, i: int) -> bool:
-        """Put a call of nothing before insn i, which must not be reached; whether there is more to lift of it."""
+        """Put a call of nothing before insn i, which must not be reached; whether there is more to lift of it.
+
+        Where that hangs on the way there, the call is in a block of its own.
+        """
         missing, _ = self.structure.forbidden[i]
-        poison = self._emit(Call(Callee.HELPER, POISON_HELPER, (), self.structure.starts[i]))
+        if not missing:
+            self._poison(i)
         for register in range(11):
-            if missing >> register & 1:
-                self.registers[register] = poison
+            if not missing >> register & 1:
+                continue
+            value = self.registers[register]
+            if value is None:
+                self.registers[register] = self._poison(i)
+            elif value in self.flag_of:
+                self._ask(i, self.flag_of[value])
         return missing != 0
+
+    def _poison(self, i: int) -> Inst:
+        return self._emit(Call(Callee.HELPER, POISON_HELPER, (), self.structure.starts[i]))
+
+    def _ask(self, i: int, flag: Param) -> None:
+        """End the block with a branch to a call of nothing, taken unless the flag is set; go on in a new one."""
+        at, before = self.structure.starts[i], self.block
+        trap, rest = Block(at), Block(at)
+        before.terminator = Branch(_IF_EQUAL, flag, self.unset, Edge(trap), Edge(rest), at)
+        self.out = trap.insts
+        trap.terminator = Return(self._poison(i), at)
+        self.block, self.out = rest, rest.insts
+        after = self.all_blocks.index(before) + 1
+        self.all_blocks[after:after] = trap, rest
 
     def _terminate(self, block: Block, span: Span) -> None:
         i, at = span.last, self.structure.starts[span.last]
@@ -323,17 +383,9 @@ class _Lifter:
         if is_poison(row, insn):
             self.registers[:] = [result if value is None else value for value in self.registers]
             return
-        self.registers[R0] = result
+        self.registers[R0] = result if i not in self.shape.void_calls else None
         self._clobber()
 
     def _clobber(self) -> None:
         for register in ARGUMENT_REGISTERS:
             self.registers[register] = None
-
-
-def _pass(edge: Edge, registers: Registers) -> None:
-    """Make `edge` pass what its block wants of these registers."""
-    for param in edge.block.params:
-        value = registers[param.register]
-        assert value is not None, "structure lets only initialised registers be live"
-        edge.args.append(value)

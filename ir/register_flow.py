@@ -121,7 +121,7 @@ class _Flow:
         for span, summary in zip(spans, summaries, strict=True):
             if summary.is_broken or summary.reads & ~span.initialized:
                 self._forbid(span)
-        self._flow_live(summaries)
+        self._flow_live(given, summaries)
 
     def _all_effects(self) -> list[Effects]:
         """The effects of each insn, numbered as in the program; of other functions' and open ones anything."""
@@ -161,6 +161,8 @@ class _Flow:
             if takes_more:
                 self.open.add(i)
         self.shape.call_reads[i] = reads
+        if not made:
+            self.shape.void_calls.add(i)
         return Effects(reads, _CLOBBERED, made)
 
     def _is_void(self, row: Row, insn: Insn) -> bool:
@@ -257,12 +259,13 @@ class _Flow:
                 at = structure.program.location(structure.starts[i])
                 problem = Diagnostic("uninitialized-register", said, at, errno=EACCES)
                 structure.forbidden[i] = missing, problem
+                self.shape.uncertain |= missing
             if killed:
                 taken = dict.fromkeys(ARGUMENT_REGISTERS, structure.starts[i])
             known = (known | reads) & ~killed | made
 
-    def _flow_live(self, summaries: list[Summary]) -> None:
-        """Backward: which registers each span reads before writing them."""
+    def _flow_live(self, given: int, summaries: list[Summary]) -> None:
+        """Backward: which registers each span reads before writing them, `given` those that are initialised at the entry."""
         shape, spans = self.shape, self.shape.spans
         before: list[list[int]] = [[] for _ in spans]
         for number, span in enumerate(spans):
@@ -276,13 +279,15 @@ class _Flow:
             span, summary, live = spans[number], summaries[number], 0
             for successor in span.successors:
                 live |= spans[successor].live_in
-            live = summary.reads & span.initialized | live & ~(summary.killed | summary.made)
+            live = summary.reads & (span.initialized | shape.uncertain) | live & ~(
+                summary.killed | summary.made
+            )
             if live != span.live_in:
                 span.live_in = live
                 for previous in before[number]:
                     if previous not in queued:
                         queued.add(previous)
                         work.append(previous)
-        shape.reads = _ARGUMENTS if shape.address_taken else spans[0].live_in & _ARGUMENTS
+        shape.reads = _ARGUMENTS if shape.address_taken else spans[0].live_in & _ARGUMENTS & given
         if shape.info.is_global and shape.info.start:
             shape.reads |= declared(shape.info) if shape.info.btf_id else 0

@@ -46,7 +46,8 @@ class Span:
 class Shape:
     """One function: its spans in order (the first is the entry), what it calls and which arguments it reads.
 
-    `reads` and `call_reads` are masks of registers: read at entry, and passed at each call (by insn number).
+    `reads` and `call_reads` are masks of registers: read at entry, and passed at each call (by insn number). Those that are
+    `uncertain` are read somewhere although not all ways there wrote them. `void_calls` leave nothing in r0.
     """
 
     info: FunctionInfo
@@ -55,9 +56,11 @@ class Shape:
     spans: list[Span] = field(default_factory=list)
     callees: list[int] = field(default_factory=list)
     reads: int = 0
+    uncertain: int = 0
     returns: bool = True
     address_taken: bool = False
     call_reads: dict[int, int] = field(default_factory=dict)
+    void_calls: set[int] = field(default_factory=set)
 
 
 @final

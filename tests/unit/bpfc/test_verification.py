@@ -156,3 +156,25 @@ def test_a_callback_has_to_return_something(sets: str, code: str) -> None:
     text = f"r1 = 3\nr2 = func(body)\nr3 = 0\nr4 = 0\ncall 181\nr0 = 0\nexit\nbody:\n{sets}\nexit"
     report = bpfc.assemble(text, type=ProgramType.XDP).verify()["main"]
     assert [found.code for found in report.diagnostics] == ([code] if code else [])
+
+
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_a_register_that_one_way_leaves_unwritten_is_read_on_the_other(level: str) -> None:
+    text = """
+        r2 = *(u32 *)(r1 + 0)
+        r3 = *(u32 *)(r1 + 4)
+        r4 = r2
+        r4 += 14
+        r6 = 0
+        if r4 > r3 goto short
+        r5 = *(u8 *)(r2 + 12)
+        r6 = 1
+    short:
+        r0 = 2
+        if r6 == 0 goto out
+        r0 = r5
+    out:
+        exit
+    """
+    with bpfc.assemble(text, type=ProgramType.XDP).start(bpfc.Options(level=level, cache=False)) as runtime:
+        assert [runtime["main"].run(data).ret for data in (bytes(range(20)), bytes(3))] == [12, 2]
