@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bpfc.cli.explain import explain_for, explain_option, explanation_json, explanation_text
+from bpfc.cli.explain import arch_for, explain_for, explain_option, explanation_json, explanation_text
 from bpfc.cli.objects import select_program, select_programs, with_object
 from bpfc.cli.root import Group
 from bpfc.cli.terminal import Terminal
@@ -50,7 +50,7 @@ def xlated(
     from bpfc.cli.listings import list_xlated, xlated_json
 
     if explain_branches:
-        _explain(terminal, loaded, program, "auto", None)
+        _explain(terminal, loaded, program, "auto", arch_for(loaded))
         return
     chosen = select_programs(loaded, program)
     if live:
@@ -87,7 +87,7 @@ def ir(
     from bpfc.cli.passes_report import Request, optimize
 
     if explain_branches:
-        _explain(terminal, loaded, program, wanted["level"], None)
+        _explain(terminal, loaded, program, wanted["level"], arch_for(loaded))
         return
     request = Request(**wanted)
     texts = [(one, optimize(one, loaded.maps, request)) for one in select_programs(loaded, program)]

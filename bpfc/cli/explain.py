@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 explain_option = click.option(
     "--explain-branches", is_flag=True, help="Which branches read-only data decided, by which value, and why."
 )
+
+
+def arch_for(loaded: Loaded) -> str | None:
+    """For those who are asked about no machine: None when this one has the object's byte order, else the first that has."""
+    from backends.registry import NAMES, target_named
+
+    order = "big" if loaded.object.big_endian else "little"
+    if order == sys.byteorder:
+        return None
+    return next(name for name in NAMES if target_named(name).byte_order == order)
 
 
 def explain_for(loaded: Loaded, program: Program, level: str, arch: str | None) -> Explanation:

@@ -139,6 +139,12 @@ def test_what_constants_decided_is_part_of_the_json(
     assert "debug = 0x0" in bpfc("run", xdp, "--explain-branches").stdout
 
 
+@pytest.mark.parametrize("form", ["xlated", "ir"])
+def test_branches_of_the_other_byte_order_are_explained(bpfc: Run, objects: Path, form: str) -> None:
+    said = bpfc("dump", form, objects / "xdp_stats.eb.o", "--explain-branches").stdout
+    assert "debug = 0x0" in said
+
+
 def test_a_program_that_needs_its_branches_decided_is_explained(bpfc: Run, objects: Path) -> None:
     said = bpfc("dump", "ir", objects / "globals.o", "guarded", "--explain-branches").stdout
     assert "use_missing = 0x0 (globals.rodata+" in said
