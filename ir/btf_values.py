@@ -64,7 +64,7 @@ def encode_value(btf: Btf, type_id: int, value: object) -> bytes:
     if isinstance(value, bytes | bytearray | memoryview):
         if len(value) == size or (_is_text(btf, type_id) and len(value) < size):
             return bytes(value).ljust(size, b"\0")
-        raise _misfit(btf, type_id, value, f"{size} bytes")
+        raise misfit(btf, type_id, value, f"{size} bytes")
     type = btf.type(btf.strip(type_id))
     match type:
         case Int() if isinstance(value, int):
@@ -73,7 +73,7 @@ def encode_value(btf: Btf, type_id: int, value: object) -> bytes:
             number = next((one.value for one in type.values if one.name == value), value)
             if isinstance(number, int):
                 return _encode_number(btf, type_id, number, type.size, 8 * type.size)
-            raise _misfit(btf, type_id, value, "a number or " + ", ".join(one.name for one in type.values))
+            raise misfit(btf, type_id, value, "a number or " + ", ".join(one.name for one in type.values))
         case Pointer() if isinstance(value, int):
             return _encode_number(btf, type_id, value, 8, 64)
         case Float() if isinstance(value, int | float) and size in _FLOATS:
@@ -83,7 +83,7 @@ def encode_value(btf: Btf, type_id: int, value: object) -> bytes:
         case Struct() if isinstance(value, Mapping):
             return _encode_struct(btf, type_id, type, value)
         case _:
-            raise _misfit(
+            raise misfit(
                 btf, type_id, value, f"{size} bytes" if isinstance(value, str) else "another kind of value"
             )
 
@@ -144,7 +144,7 @@ def _encode_array(btf: Btf, type_id: int, type: Array, value: object) -> bytes:
         if raw is not None and len(raw) == size:
             return raw
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > type.count:
-        raise _misfit(btf, type_id, value, f"at most {type.count} elements")
+        raise misfit(btf, type_id, value, f"at most {type.count} elements")
     return b"".join(encode_value(btf, type.element_id, one) for one in value).ljust(size, b"\0")
 
 
@@ -154,11 +154,11 @@ def _encode_struct(btf: Btf, type_id: int, type: Struct, value: Mapping[object, 
     for name, inner in value.items():
         place = placed.get(str(name))
         if place is None:
-            raise _misfit(btf, type_id, name, f"one of its members: {', '.join(placed)}")
+            raise misfit(btf, type_id, name, f"one of its members: {', '.join(placed)}")
         member, bit = place
         if member.bit_size:
             if not isinstance(inner, int):
-                raise _misfit(btf, member.type_id, inner, "a number")
+                raise misfit(btf, member.type_id, inner, "a number")
             _put_bits(btf, image, bit, member.bit_size, inner)
             continue
         raw = encode_value(btf, member.type_id, inner)
@@ -185,7 +185,7 @@ def _put_bits(btf: Btf, image: bytearray, bit: int, width: int, value: int) -> N
 
 def _encode_number(btf: Btf, type_id: int, value: int, size: int, bits: int) -> bytes:
     if not -(1 << (bits - 1)) <= value < 1 << bits:
-        raise _misfit(btf, type_id, value, f"a number of {bits} bits")
+        raise misfit(btf, type_id, value, f"a number of {bits} bits")
     return (int(value) & (1 << 8 * size) - 1).to_bytes(size, _byteorder(btf))
 
 
@@ -224,7 +224,8 @@ def _order(btf: Btf) -> str:
     return ">" if btf.big_endian else "<"
 
 
-def _misfit(btf: Btf, type_id: int, value: object, wanted: str) -> RejectedError:
+def misfit(btf: Btf, type_id: int, value: object, wanted: str) -> RejectedError:
+    """The error for a value that is none of a type; what is `wanted` instead in words."""
     type = btf.type(type_id)
     while isinstance(type, Qualifier | TypeTag):
         type_id = type.type_id

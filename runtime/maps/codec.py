@@ -15,7 +15,7 @@ from typing import Literal, Protocol, final
 
 from ir.btf import Btf
 from ir.btf_types import Struct
-from ir.btf_values import decode_value, encode_value
+from ir.btf_values import decode_value, encode_value, misfit
 from ir.map_layout import key_bytes
 from ir.object import Map
 from runtime.maps.errors import map_error
@@ -72,6 +72,8 @@ class BtfCodec:
         elif hasattr(value, "_asdict"):
             value = value._asdict()
         elif self._members is not None and isinstance(value, Sequence) and not isinstance(value, str):
+            if len(value) != len(self._members):
+                raise misfit(self._btf, self._type_id, value, f"{len(self._members)} members")
             value = dict(zip(self._members, value, strict=True))
         return encode_value(self._btf, self._type_id, value)
 

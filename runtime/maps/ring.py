@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from errno import ENOENT, ENOSPC
+from errno import EINVAL, ENOENT, ENOSPC
 from typing import Final, final
 
 from ir.btf import Btf
@@ -24,7 +24,8 @@ from ir.map_layout import (
     RING_LOST,
     RING_PRODUCER,
 )
-from runtime.maps.codec import BtfCodec, Codec
+from ir.object import Map
+from runtime.maps.codec import BtfCodec, Codec, raw_bytes
 from runtime.maps.errors import map_error
 from runtime.maps.live import LiveMap
 from runtime.maps.view import View
@@ -122,6 +123,13 @@ class RingView(View):
                 yield data[self._skipped :]
 
 
+def _sample(declared: Map, data: object) -> bytes:
+    raw = raw_bytes(data)
+    if raw is None:
+        raise map_error(declared, EINVAL, f"takes samples of bytes, not {data!r:.80}")
+    return raw
+
+
 @final
 class UserRingView(View):
     """The producer of a user ring buffer: what is sent, a program drains. One thread sends at a time."""
@@ -134,8 +142,12 @@ class UserRingView(View):
         self._producer = word.from_address(live.address + RING_PRODUCER)
         self._size = live.layout.mirrored
 
-    def send(self, data: bytes) -> None:
-        """Append a sample. RejectedError with ENOSPC when there is no room before older ones are drained."""
+    def send(self, data: object) -> None:
+        """Append a sample, bytes or whatever has a buffer; RejectedError with EINVAL for what has none.
+
+        RejectedError with ENOSPC when there is no room before older ones are drained.
+        """
+        data = _sample(self.live.declared, data)
         length = (len(data) + RECORD_HEADER + 7) // 8 * 8
         assert self.live.address
         position = self._producer.value

@@ -52,11 +52,19 @@ class SlotView(View, MutableMapping[int, object]):
         return self._occupants[index].thing
 
     def __setitem__(self, index: int, thing: object) -> None:
+        if not isinstance(index, int):
+            raise map_error(self.live.declared, EINVAL, f"has numbers for keys, not {index!r:.80}")
         occupant = self._occupant(thing)
         if isinstance(thing, TailCallee):
             thing.join_table()
+        is_in = False
+        try:
+            self.live.put_slot(index, occupant.handle, occupant.number)
+            is_in = True
+        finally:
+            if not is_in and isinstance(thing, TailCallee):
+                thing.leave_table()
         self._leave(index)
-        self.live.put_slot(index, occupant.handle, occupant.number)
         self._occupants[index] = occupant
 
     def __delitem__(self, index: int) -> None:
