@@ -23,7 +23,7 @@ from bpfc.testing.case import from_json
 from bpfc.testing.finds import Find
 from bpfc.testing.oracle import Finding, Surroundings
 from bpfc.testing.plants import planted
-from bpfc.testing.reduce import SECONDS, death, reduce
+from bpfc.testing.reduce import BUSY, SECONDS, death, reduce
 from bpfc.testing.registry import ORACLES
 from bpfc.testing.shard import read_current
 
@@ -224,7 +224,7 @@ def _reduced(find: Find, plant: str) -> dict[str, Any]:
             [sys.executable, "-m", "bpfc.testing.supervisor"],
             input=json.dumps({"find": find.to_json(), "plant": plant}).encode(),
             capture_output=True,
-            timeout=4 * SECONDS,
+            timeout=(BUSY + 4) * SECONDS,
             check=True,
         )
         return dict(json.loads(done.stdout))
