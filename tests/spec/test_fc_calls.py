@@ -21,6 +21,7 @@ from runtime.link_report import Reach
 from runtime.linker import LinkedImage, link
 from runtime.memory import Pool
 from tests.native import compile_text, function_at
+from tests.storms import going_on
 
 GIB = 1 << 30
 SECONDS = float(os.environ.get("BPFC_STRESS_SECONDS", "10"))
@@ -367,8 +368,9 @@ def test_fc_21_a_swapped_callee_goes_when_the_threads_inside_have_left(pool: Poo
             threads = [threading.Thread(target=call) for _ in range(4)]
             for thread in threads:
                 thread.start()
-            end, swaps, held = time.monotonic() + SECONDS, 0, 0
-            while time.monotonic() < end:
+            swaps = held = 0
+            goes_on = going_on(SECONDS, lambda: swaps > 50 and held > 0)
+            while goes_on():
                 swaps += 1
                 old, current = current, link(code[swaps & 1], {}, pool)
                 table["callee"] = current.address_of("callee")

@@ -15,6 +15,7 @@ import pytest
 import bpfc
 from ir.diagnostics import DiagnosticError
 from runtime.space import Space
+from tests.storms import going_on
 
 OBJECT = Path(__file__).parent.parent / "objects" / "static_keys.o"
 SECONDS, PACKETS, CHECKED = 5, 2000, 1_000_000
@@ -53,8 +54,9 @@ def test_sk_23_running_threads_see_both_legal_results_and_nothing_else(machine: 
                 seen.update(program.run_batch(batch))
 
         with threads(*[read] * 4):
-            end, toggles = time.monotonic() + seconds, 0
-            while time.monotonic() < end:
+            toggles = 0
+            goes_on = going_on(seconds, lambda: seen == LEGAL and toggles > enough // 1000)
+            while goes_on():
                 key.enable()
                 key.disable()
                 toggles += 2

@@ -26,6 +26,7 @@ from runtime.records import Records
 from runtime.space import Space, host_space
 from runtime.threads import Threads
 from tests.native import load_text
+from tests.storms import going_on
 from tests.tracing import WAITS, run
 
 if TYPE_CHECKING:
@@ -228,11 +229,6 @@ def _storm(target: RunningProgram | NativeFunction, call: object, machine: Space
     cycles: list[int] = []
     failed: list[BaseException] = []
 
-    def goes_on() -> bool:
-        """For some seconds, and on a busy machine until there was something of a storm."""
-        now = time.monotonic()
-        return now < end or (len(cycles) < 12 and now < end + 60)
-
     def work() -> None:
         while goes_on():
             wrong.append(call())
@@ -256,7 +252,8 @@ def _storm(target: RunningProgram | NativeFunction, call: object, machine: Space
             ):
                 call()
         baseline = memory_in_use(machine)
-        end = time.monotonic() + (SECONDS if machine.is_native else EMULATED_SECONDS)
+        seconds = SECONDS if machine.is_native else EMULATED_SECONDS
+        goes_on = going_on(seconds, lambda: len(cycles) >= 12)
         workers = [threading.Thread(target=work) for _ in range(4)]
         workers += [threading.Thread(target=hook, args=(tracers,)) for tracers in (one, two)]
         for thread in workers:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import bpfc
 from ir.diagnostics import Diagnostic
 from runtime.epoch import epochs
 from runtime.memory import Pool
+from tests.storms import going_on
 from tests.tracing import run, slots
 
 if TYPE_CHECKING:
@@ -297,12 +297,6 @@ def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime) -> N
     wrong: list[int] = []
     cycles: list[int] = []
 
-    def goes_on() -> bool:
-        """For some seconds, and on a slow or busy machine until there was something of a storm."""
-        now = time.monotonic()
-        had_one = len(cycles) > 10 and all(tracers.globals["exits"] for tracers in (one, two))
-        return now < end or (not had_one and now < end + 60)
-
     def call() -> None:
         while goes_on():
             rets = target.run_batch([PACKET] * 32, ctx={"ingress_ifindex": 2, "rx_queue_index": 3})
@@ -317,7 +311,10 @@ def test_tr_22_a_storm_of_attaching_under_running_threads(targets: Runtime) -> N
                 cycles.append(1)
 
     with source.start() as one, source.start() as two:
-        end = time.monotonic() + SECONDS
+        goes_on = going_on(
+            SECONDS,
+            lambda: len(cycles) > 10 and all(tracers.globals["exits"] for tracers in (one, two)),
+        )
         workers = [threading.Thread(target=call) for _ in range(4)]
         workers += [threading.Thread(target=hook, args=(tracers,)) for tracers in (one, two)]
         for thread in workers:

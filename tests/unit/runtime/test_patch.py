@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -21,6 +20,7 @@ from runtime.patch import EntryHook, Patcher, PatchPoint, patch_points
 from runtime.publish import Mode, Publisher
 from runtime.region import Protection
 from tests.native import DECLARE_BRANCH, branch_function, compile_text, function_at, invoke_branch, load_text
+from tests.storms import going_on
 
 HOOKED = f"""
 define i64 @answer() noinline {host().prologue} {{
@@ -222,9 +222,9 @@ def test_threads_running_through_a_site_see_one_of_its_two_forms(patcher: Patche
     threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + 2
     toggles = 0
-    while time.monotonic() < end:
+    goes_on = going_on(2, lambda: min(both) > 0 and toggles > 100)
+    while goes_on():
         toggles += 1
         if toggles % 2:
             patcher.poke(jumps=points)
