@@ -2,12 +2,13 @@
 
     visit of a head --(walked)--> visit of the same or another head, or one that covers what arrived there
 
-A back-edge of a bounded loop is left out: it is not taken for ever. What is left has a cycle only if some
-states may come round again and again.
+The back-edges of a bounded loop are not taken for ever without entering it anew. Where a cycle is left without those of
+loops that it does not enter anew, some states may come round again and again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, final
 
 from ir.core import Block, Edge, Function, MayGoto, Module, Param, Value
@@ -21,6 +22,8 @@ from ir.verify.state import State
 from ir.verify.values import Pointer
 
 _MOST_TRIPS: Final = 1 << 24
+Ways = dict[object, set[tuple[object, Block | None]]]
+"""From each visit, those that are come to next; with the head when that is by a back-edge."""
 _NO_PACE: Final = (1 << 70, -(1 << 70))
 
 
@@ -31,8 +34,7 @@ class Visits:
     def __init__(self, module: Module, function: Function, outline: Outline) -> None:
         self.module, self.function = module, function
         self.outline = outline
-        self._flow: dict[object, set[object]] = {}
-        self._back: dict[object, set[tuple[object, Block]]] = {}
+        self._ways: Ways = {}
         self._arrivals: dict[Block, int | None] = {}
         self._paces: dict[Block, dict[Param, tuple[int, int] | None]] = {}
         self._spans: dict[Block, dict[Param, tuple[int, int]]] = {}
@@ -41,11 +43,9 @@ class Visits:
     def note_arrival(self, marks: frozenset[object], visit: object, is_back: bool) -> None:
         """Control got from the visits `marks` to a head, in a state kept (or covered) as `visit`."""
         block: Block = visit.block  # type: ignore[attr-defined]  # a Visit; importing it would be circular
+        self._ways.setdefault(visit, set())
         for mark in marks:
-            if is_back:
-                self._back.setdefault(mark, set()).add((visit, block))
-            else:
-                self._flow.setdefault(mark, set()).add(visit)
+            self._ways.setdefault(mark, set()).add((visit, block if is_back else None))
 
     def note_arrivals(self, head: Block, arrivals: int | None) -> None:
         """Induction bounds how often a head is reached, or does not."""
@@ -114,10 +114,7 @@ class Visits:
     def check(self) -> None:
         """Refuse when some loop may go on for ever."""
         bounded = {head for head in self.outline.loops.heads if self.is_bounded(head)}
-        graph = {visit: set(to) for visit, to in self._flow.items()}
-        for visit, ways in self._back.items():
-            graph.setdefault(visit, set()).update(to for to, head in ways if head not in bounded)
-        endless = find_cycle(graph)
+        endless = find_endless(self._ways, bounded)
         if endless is None:
             return
         block: Block = endless.block  # type: ignore[attr-defined]  # as above
@@ -139,26 +136,59 @@ def _span_before(state: State, param: Param, arg: Value, step: int) -> tuple[int
     return max(span.umin, after.umin - step), min(span.umax, after.umax - step)
 
 
-def find_cycle(graph: dict[object, set[object]]) -> object | None:
-    """A node on a cycle, None when there is none."""
-    done: set[object] = set()
-    active: set[object] = set()
-    for root in graph:
-        if root in done:
-            continue
-        stack: list[tuple[object, list[object]]] = [(root, list(graph.get(root, ())))]
-        active.add(root)
-        while stack:
-            node, rest = stack[-1]
-            if not rest:
-                stack.pop()
-                active.discard(node)
-                done.add(node)
-                continue
-            following = rest.pop()
-            if following in active:
-                return following
-            if following not in done:
-                active.add(following)
-                stack.append((following, list(graph.get(following, ()))))
+def find_endless(ways: Ways, bounded: set[Block]) -> object | None:
+    """A visit that may be come to for ever, None when there is none.
+
+    What is gone through for ever is strongly connected. It is not when it has back-edges to the head of a bounded loop that
+    it never enters anew: these are not taken for ever, and what is left without them is looked at in turn.
+    """
+    work = [set(ways)]
+    while work:
+        for component in strong_components(ways, work.pop()):
+            inside = [(source, way) for source in component for way in ways[source] if way[0] in component]
+            entered = {visit.block for _, (visit, head) in inside if head is None}  # type: ignore[attr-defined]  # as above
+            ended = {head for _, (_, head) in inside if head in bounded and head not in entered}
+            if inside and not ended:
+                return next(
+                    (visit for _, (visit, head) in inside if head not in bounded and head), inside[0][0]
+                )
+            for source, way in inside:
+                if way[1] in ended:
+                    ways[source].discard(way)
+            if inside:
+                work.append(component)
     return None
+
+
+def strong_components(ways: Ways, among: set[object]) -> Iterator[set[object]]:
+    """The strongly connected components of what of `ways` is `among` these (Tarjan's algorithm)."""
+    number: dict[object, int] = {}
+    low: dict[object, int] = {}
+    path: list[object] = []
+    place: dict[object, int] = {}  # of what is on the path, where
+    for root in among:
+        work = [(root, iter(ways[root]))] if root not in number else []
+        while work:
+            node, rest = work[-1]
+            if node not in number:
+                number[node] = low[node] = len(number)
+                place[node] = len(path)
+                path.append(node)
+            for following, _ in rest:
+                if following not in among:
+                    continue
+                if following not in number:
+                    work.append((following, iter(ways[following])))
+                    break
+                if following in place:
+                    low[node] = min(low[node], number[following])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
+                if low[node] == number[node]:
+                    component = set(path[place[node] :])
+                    del path[place[node] :]
+                    for each in component:
+                        del place[each]
+                    yield component
