@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,11 @@ from ir.verify.values import ANY, AreaKind, Known, Pointer, start_of
 if TYPE_CHECKING:
     from ir.verify.explore import Walk
 
+Arguments = Callable[[State], list[Value | Known]]
+"""What a callback is called with in a state."""
+
 _MOST_ROUNDS: Final = 40
+_MOST_APART: Final = 32
 _MOST_LOOPS: Final = 1 << 23
 # As many calls are followed one by one.
 _FEW: Final = 16
@@ -50,11 +54,42 @@ def _go_round(
     state: State,
     call: Call,
     function: Function,
-    arguments: Callable[[State], list[Value | Known]],
+    arguments: Arguments,
     outcome: Known,
     most: int,
 ) -> list[State]:
     """Call the function `most` times, or until nothing new comes of it: none, one or more times."""
+    reached = _reach(walk, state, function, arguments, most)
+    after = reached or [_join_rounds(walk, state, function, arguments, most).copy()]
+    for each in after:
+        each.known[call] = outcome
+    return after
+
+
+def _reach(
+    walk: Walk, state: State, function: Function, arguments: Arguments, most: int
+) -> list[State] | None:
+    """The states after any number of rounds, kept apart; None when they are more than the effort allows."""
+    width = min(walk.explorer.effort.width, _MOST_APART)
+    if width == 1:
+        return None
+    reached, latest = [state], [state]
+    for _ in range(most):
+        before, latest = latest, []
+        for each in before:
+            for back in _call_once(walk, each, function, arguments):
+                if not any(covers_state(known, back) for known in reached):
+                    reached.append(back)
+                    latest.append(back)
+            if len(reached) > width:
+                return None
+        if not latest:
+            break
+    return [each.copy() for each in reached]
+
+
+def _join_rounds(walk: Walk, state: State, function: Function, arguments: Arguments, most: int) -> State:
+    """What holds after any number of rounds."""
     from ir.verify.explore import widen_state
 
     symbols: dict[int, Param] = {}
@@ -64,27 +99,27 @@ def _go_round(
 
     for rounds in range(_MOST_ROUNDS):
         if rounds == most:
-            break
+            return state
         after = state
-        for done in walk.enter_function(state.copy(), function, arguments(state)):
-            _check_result(done, function, 1)
-            back = walk.resume(None, done)
-            if back.held != state.held:
-                said = (
-                    f"'{function.name}', called in a loop, ends with other references or locks than it starts"
-                )
-                raise Refused("reference-leak", said)
+        for back in _call_once(walk, state, function, arguments):
             after = join_states(after, back, slot)
         if after is state or covers_state(state, after):
-            break
+            return state
         if rounds > 1 and most > _FEW:
             widen_state(state, after, (0, 1 << 16, 1 << 32))
         state = after
-    else:
-        raise Refused("too-complex", f"the effect of calling '{function.name}' in a loop is not bounded")
-    state = state.copy()
-    state.known[call] = outcome
-    return [state]
+    raise Refused("too-complex", f"the effect of calling '{function.name}' in a loop is not bounded")
+
+
+def _call_once(walk: Walk, state: State, function: Function, arguments: Arguments) -> Iterator[State]:
+    """The states after one more round from `state`, which stays as it is."""
+    for done in walk.enter_function(state.copy(), function, arguments(state)):
+        _check_result(done, function, 1)
+        back = walk.resume(None, done)
+        if back.held != state.held:
+            said = f"'{function.name}', called in a loop, ends with other references or locks than it starts"
+            raise Refused("reference-leak", said)
+        yield back
 
 
 def compare(walk: Walk, state: State, call: Call, passed: Passed) -> None:

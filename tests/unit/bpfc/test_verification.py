@@ -13,7 +13,8 @@ from ir.btf import read_btf
 from ir.btf_encode import encode_btf
 from ir.btf_types import Function, Prototype
 from ir.isa import Insn
-from ir.kinds import ProgramType
+from ir.kinds import MapType, ProgramType
+from ir.object import Map
 
 ROOT = Path(__file__).parents[3]
 
@@ -178,3 +179,37 @@ def test_a_register_that_one_way_leaves_unwritten_is_read_on_the_other(level: st
     """
     with bpfc.assemble(text, type=ProgramType.XDP).start(bpfc.Options(level=level, cache=False)) as runtime:
         assert [runtime["main"].run(data).ret for data in (bytes(range(20)), bytes(3))] == [12, 2]
+
+
+@pytest.mark.parametrize(("index", "code"), [(63, ""), (64, "map-value-out-of-bounds")])
+def test_what_a_callback_leaves_together_is_known_together(index: int, code: str) -> None:
+    text = f"""
+        *(u64 *)(r10 - 8) = 0
+        *(u64 *)(r10 - 16) = 1000
+        r1 = 4
+        r2 = func(body)
+        r3 = r10
+        r3 += -16
+        r4 = 0
+        call 181
+        r2 = *(u64 *)(r10 - 8)
+        if r2 == 0 goto out
+        r3 = *(u64 *)(r10 - 16)
+        r4 = map_value(4, 0)
+        r4 += r3
+        r2 = *(u8 *)(r4 + 0)
+    out:
+        r0 = 0
+        exit
+    body:
+        r0 = 0
+        if r1 == 2 goto skip
+        *(u64 *)(r2 + 8) = 1
+        *(u64 *)(r2 + 0) = {index}
+        r0 = 1
+    skip:
+        exit
+    """
+    maps = {4: Map("m", MapType.ARRAY, 4, 64, 1)}
+    report = bpfc.assemble(text, type=ProgramType.XDP, maps=maps).verify()["main"]
+    assert [found.code for found in report.diagnostics] == ([code] if code else [])
