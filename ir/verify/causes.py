@@ -45,6 +45,8 @@ def causal_path(subject: Subject, refused: Refused) -> tuple[Cause, ...]:
     if refused.code in _RESOURCES and refused.state is not None:
         found |= acquisitions(subject, refused.state.held)
         found |= branches(trail, lambda _: True)
+    elif refused.code == "uninitialized-register":
+        found |= branches(trail, lambda _: True)
     else:
         found |= branches(trail, lambda branch: slicer.is_about(branch, values))
     if (loser := loser_of(subject, refused)) is not None:
@@ -163,7 +165,9 @@ def branches(trail: Trail | None, is_wanted: Callable[[Branch], bool]) -> dict[i
         if trail is None or len(found) == MOST:
             break
         branch = trail.branch
-        if branch not in seen and is_wanted(branch):
+        # What asks whether a register was written is no branch of the program's.
+        is_own = not isinstance(branch.x, Param) or branch.x.register >= 0
+        if branch not in seen and is_own and is_wanted(branch):
             found[branch.at] = "taken" if trail.taken else "not taken"
         seen.add(branch)
         trail = trail.before

@@ -213,3 +213,20 @@ def test_what_a_callback_leaves_together_is_known_together(index: int, code: str
     maps = {4: Map("m", MapType.ARRAY, 4, 64, 1)}
     report = bpfc.assemble(text, type=ProgramType.XDP, maps=maps).verify()["main"]
     assert [found.code for found in report.diagnostics] == ([code] if code else [])
+
+
+def test_a_read_of_a_register_that_was_not_written_names_the_branches_that_led_there() -> None:
+    text = """
+        r2 = *(u32 *)(r1 + 0)
+        r3 = *(u32 *)(r1 + 4)
+        r2 += 14
+        if r2 > r3 goto other
+        r5 = 1
+    other:
+        r0 = r5
+        exit
+    """
+    (found,) = bpfc.assemble(text, type=ProgramType.XDP).verify()["main"].diagnostics
+    assert found.at.insn == 5
+    assert found.why is not None
+    assert [(cause.at.insn, cause.remark) for cause in found.why.causes] == [(3, "taken")]
