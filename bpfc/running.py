@@ -165,14 +165,16 @@ class Runtime:
     def unload(self, name: str) -> None:
         """Free a program's code once no thread is in it; asked for again, it is compiled again.
 
-        RejectedError (EBUSY) while it is attached, and while hooks or tail-call tables hold it.
+        RejectedError (EBUSY) while it is attached, and while hooks, tail-call tables or timers hold it.
         """
         with self._lock, attach_lock():
             running = self._programs.get(self.loaded.program(name).name)
             if running is None:
                 return
-            if running.is_attached or running.is_hooked or running.hooks.tables:
-                said = f"'{name}' is busy: it is attached, or hooks or tail-call tables hold it"
+            block = running.image.block
+            is_timed = self.world.timers.calls_into(block.address, block.address + block.size)
+            if running.is_attached or running.is_hooked or running.hooks.tables or is_timed:
+                said = f"'{name}' is busy: it is attached, or hooks, tail-call tables or timers hold it"
                 raise RejectedError([Diagnostic("program-busy", said, errno=EBUSY)])
             del self._programs[running.program.name]
             running.end()
@@ -194,6 +196,7 @@ class Runtime:
             return
         for running in (*self._programs.values(), *self._retired):
             running.end()
+        self.world.timers.end()
         epochs().retire(self._free)
 
     def _free(self) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from errno import EBUSY, EINVAL
 from typing import TYPE_CHECKING, Final, final
 
+from runtime.epoch import epochs
+
 if TYPE_CHECKING:
     from runtime.maps.view import View
 
@@ -92,21 +94,38 @@ class Timers:
     def fire(self) -> int:
         """Run the callbacks that are due now, the earliest first; how many."""
         count = 0
-        while (due := self._take()) is not None:
+        while self._fire_one():
+            count += 1
+        return count
+
+    def _fire_one(self) -> bool:
+        """Run what is due first, if anything is. The thread counts as inside from before it knows what it will call."""
+        with epochs().reader():
+            due = self._take()
+            if due is None:
+                return False
             address, timer = due
             try:
                 self.run(timer.callback, timer.map, address)
             except Exception as error:  # noqa: BLE001  # nobody waits for a timer: kept for who asks
                 self.errors.append(error)
-            count += 1
-        return count
+        return True
 
-    def close(self) -> None:
-        """Stop; closing twice is fine."""
+    def calls_into(self, start: int, end: int) -> bool:
+        """Whether a timer has its callback in code at [start, end)."""
+        with self._changed:
+            return any(start <= timer.callback < end for timer in self._known.values())
+
+    def end(self) -> None:
+        """From now on no callback is entered; who is in one is so until the next grace period ends (runtime/epoch)."""
         with self._changed:
             self._closed = True
             self._known.clear()
             self._changed.notify()
+
+    def close(self) -> None:
+        """Stop; closing twice is fine."""
+        self.end()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -117,7 +136,7 @@ class Timers:
                 for address, timer in self._known.items()
                 if timer.deadline is not None and timer.deadline <= self.clock(timer.clock)
             ]
-            if not due:
+            if not due or self._closed:
                 return None
             address = min(due)[1]
             self._known[address].deadline = None

@@ -10,6 +10,7 @@ import pytest
 
 import bpfc
 from bpfc.running import Runtime
+from ir.diagnostics import RejectedError
 
 OBJECT = Path(__file__).parents[2] / "objects" / "timers.o"
 PACKET = bytes(64)
@@ -63,3 +64,25 @@ def test_timers_run_on_a_thread_of_their_own(runtime: Runtime) -> None:
         time.sleep(0.001)
     assert runtime.maps["array"][2].count == 3
     assert not runtime.world.timers.errors
+
+
+@pytest.mark.parametrize("target", [None, "riscv64"])
+def test_no_callback_runs_in_code_that_was_freed(target: str | None) -> None:
+    """Each runtime ends while its timer, due at once again and again, is somewhere in its callback or before it."""
+    if target is not None:
+        pytest.importorskip("unicorn", reason="the extra 'emu' is not installed")
+    loaded = bpfc.load(OBJECT)
+    for number in range(40):
+        with loaded.start(target=target) if target else loaded.start() as runtime:
+            timers = runtime.world.timers
+            assert runtime["in_array"].run(PACKET, {"mark": 1 + 20_000 * (number % 8)}).ret == 0
+            time.sleep(0.0001 * (number % 4))
+        assert (timers.fire(), timers.errors) == (0, [])
+
+
+def test_a_program_is_not_unloaded_while_a_timer_has_its_callback(runtime: Runtime) -> None:
+    runtime.world.timers.clock = lambda clock: 0
+    assert runtime["in_array"].run(PACKET, {"mark": 500}).ret == 0
+    with pytest.raises(RejectedError, match="timers hold it") as caught:
+        runtime.unload("in_array")
+    assert caught.value.errno == EBUSY
