@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import final
+from typing import Final, final
 
 import llvmlite.binding as llvm
 
@@ -26,6 +26,11 @@ class Effort:
     pipeline: int
     code_generation: int
     may_grow: bool
+
+
+# LLVM's way to see through loops takes the square of time for many of them whose results go into the next, and more: what a
+# loop counts has a few terms, these have as many as there are loops. The usual threshold is 4096.
+_OPTIONS: Final = ("-scalar-evolution-huge-expr-threshold=32",)
 
 
 class Level(Enum):
@@ -59,6 +64,7 @@ class Machine:
         else:
             llvm.initialize_all_targets()
             llvm.initialize_all_asmprinters()
+        _say(_OPTIONS)
         _say(target.llvm_options)
         self.target = target
         self.level = level
