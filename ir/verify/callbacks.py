@@ -29,6 +29,7 @@ _MOST_APART: Final = 32
 _MOST_LOOPS: Final = 1 << 23
 # As many calls are followed one by one.
 _FEW: Final = 16
+_PASSING: Final = (AreaKind.MAP_KEY, AreaKind.DYNPTR)
 
 
 def call_back(walk: Walk, state: State, call: Call, helper: Helper, passed: Passed) -> list[State]:
@@ -113,9 +114,14 @@ def _join_rounds(walk: Walk, state: State, function: Function, arguments: Argume
 
 def _call_once(walk: Walk, state: State, function: Function, arguments: Arguments) -> Iterator[State]:
     """The states after one more round from `state`, which stays as it is."""
-    for done in walk.enter_function(state.copy(), function, arguments(state)):
+    given = arguments(state)
+    # What the helper keeps for the time of a call: the key, or a dynptr of what was sent.
+    passing = [each.area for each in given[:-1] if type(each) is Pointer and each.area.kind in _PASSING]
+    for done in walk.enter_function(state.copy(), function, given):
         _check_result(done, function, 1)
         back = walk.resume(None, done)
+        for area in passing:
+            back.forget_area(area)
         if back.held != state.held:
             said = f"'{function.name}', called in a loop, ends with other references or locks than it starts"
             raise Refused("reference-leak", said)
