@@ -156,7 +156,11 @@ def _check_frame(pointer: Pointer, offset: int, size: int, what: str, base: Valu
         said = f"{what} at {where}, outside [-{FRAME_SIZE}, 0)"
         raise Refused("stack-out-of-bounds", said, base, _range_hint(pointer))
     if not _is_aligned(pointer, offset, size):
-        raise Refused("misaligned-stack", f"{what} at stack offset {low} is not aligned to {size}", base)
+        if low == high:
+            said = f"{what} at stack offset {low} is not aligned to {size}"
+        else:
+            said = f"{what} at stack offsets {low}..{high}, not all of which are aligned to {size}"
+        raise Refused("misaligned-stack", said, base)
 
 
 def _is_aligned(pointer: Pointer, offset: int, size: int) -> bool:
@@ -291,7 +295,22 @@ def _check_context(
     fields = subject.context.writable if writes else subject.context.readable
     if fields.find(offset, size) is None:
         said = f"{what} at offset {offset} of the context is not allowed in {_program_name(subject)} programs"
-        raise Refused("context-access", said, base)
+        readable = subject.context.readable
+        if writes and any(readable.find(offset, width) is not None for width in _WIDTHS):
+            is_other = any(fields.find(offset, width) is not None for width in _WIDTHS)
+            said += ", which write other widths there" if is_other else ", which may only read what is there"
+            hint = (
+                "write the whole field, with the width that it has"
+                if is_other
+                else "leave the field as it is"
+            )
+            raise Refused("context-access", said, base, hint)
+        raise Refused(
+            "context-access", said, base, "" if not writes else "no field that may be written is there"
+        )
+
+
+_WIDTHS: Final = (1, 2, 4, 8)
 
 
 def _program_name(subject: Subject) -> str:

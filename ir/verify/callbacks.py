@@ -29,6 +29,7 @@ _MOST_APART: Final = 32
 _MOST_LOOPS: Final = 1 << 23
 # As many calls are followed one by one.
 _FEW: Final = 16
+_WITHIN: Final = "give back within the function what it takes, and nothing else"
 _PASSING: Final = (AreaKind.MAP_KEY, AreaKind.DYNPTR)
 
 
@@ -124,7 +125,7 @@ def _call_once(walk: Walk, state: State, function: Function, arguments: Argument
             back.forget_area(area)
         if back.held != state.held:
             said = f"'{function.name}', called in a loop, ends with other references or locks than it starts"
-            raise Refused("reference-leak", said)
+            raise Refused("reference-leak", said, None, _WITHIN)
         yield back
 
 
@@ -142,7 +143,7 @@ def compare(walk: Walk, state: State, call: Call, passed: Passed) -> None:
             said = (
                 f"'{function.name}', which orders a tree, ends with other references or locks than it starts"
             )
-            raise Refused("reference-leak", said)
+            raise Refused("reference-leak", said, None, _WITHIN)
 
 
 def call_later(walk: Walk, state: State, call: Call, passed: Passed) -> None:
@@ -175,7 +176,7 @@ def _walk_later(
             _check_result(done, function, 0)
         if done.held != held:
             said = f"'{function.name}', which runs by itself, ends with something held"
-            raise Refused("reference-leak", said)
+            raise Refused("reference-leak", said, None, _WITHIN)
 
 
 def _check_result(done: State, function: Function, most: int) -> None:
@@ -185,7 +186,8 @@ def _check_result(done: State, function: Function, most: int) -> None:
     known = done.of(RESULT)
     if type(known) is Pointer or known.umax > most:
         said = f"'{function.name}', a callback, returns {known}, wanted 0" + ("..1" if most else "")
-        raise Refused("return-range", said, None, "return one of the numbers allowed")
+        hint = "return 0 to go on, or 1 to stop" if most else "return 0"
+        raise Refused("return-range", said, None, hint)
 
 
 def _key(walk: Walk, map_: Map) -> Known:

@@ -30,7 +30,7 @@ def _name_loser(subject: Subject, refused: Refused) -> None:
     if loser is None:
         return
     lost = f"a pointer that '{text_at(subject.program, loser)}' at insn {loser} made invalid"
-    refused.message = sub(r"a number(, which is no pointer| (?=where))", lost, refused.message)
+    refused.message = sub(r"a number(, which is no pointer|(?= where))", lost, refused.message)
     refused.hint = "use it before that call; get a new one after it, packet pointers from the context"
 
 

@@ -147,7 +147,7 @@ def _given(subject: Subject, function: Function, position: int, argument: Argume
     key = ("argument", function.name, position)
     if argument.kind == "dynptr":
         # It may be one of any sort, and is the caller's to give up.
-        area = subject.area(key, AreaKind.DYNPTR, "skb or other")
+        area = subject.area(key, AreaKind.DYNPTR, "skb")
         area.is_packet_view = True
         return start_of(area)
     if argument.kind == "object":

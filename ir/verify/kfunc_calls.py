@@ -259,7 +259,9 @@ def _check_object(
     if area.kind not in _OBJECTS:
         raise Refused("bad-argument", f"{area} pointer where struct {parameter.of} is wanted", value)
     if parameter.of and area.type_id and not is_struct(subject, known, parameter.of):
-        raise Refused("bad-argument", f"struct {area.name} where struct {parameter.of} is wanted", value)
+        place = "" if known.span.is_const and not known.span.value else f"byte {known.span} of "
+        said = f"{place}struct {area.name} where struct {parameter.of} is wanted"
+        raise Refused("bad-argument", said, value)
     is_new = area.name.endswith(_NEW)
     if parameter.of and area.type_id and is_new != parameter.of.endswith(_NEW):
         raise Refused("bad-argument", f"struct {area.name} where struct {parameter.of} is wanted", value)

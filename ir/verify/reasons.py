@@ -56,7 +56,9 @@ _PROOF: Final[Mapping[str, Reason]] = {
         "pointer", "index with an unsigned number that is below the size, or load it with CAP_PERFMON"
     ),
     "stack-escape": Reason("pointer", "pass memory of the caller down instead"),
-    "untrusted-pointer": Reason("pointer", "take a reference, or read through bpf_probe_read_kernel"),
+    "untrusted-pointer": Reason(
+        "pointer", "load it in an RCU section, take a reference, or read it by bpf_probe_read_kernel"
+    ),
     "bad-release": Reason("resource", "release what was acquired, once, by the pointer that acquiring gave"),
     "lock-held": Reason("resource", "call bpf_spin_unlock first, on every way"),
     "lock-not-held": Reason("resource", "call bpf_spin_lock first, on every way, with the same lock"),
