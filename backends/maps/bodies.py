@@ -42,7 +42,8 @@ def check_chains(w: Writer, shape: Shape) -> None:
         number = w.var("i32", bucket_place(map, bucket).load("i32") & ~BUCKET_LOCKED)
         with w.if_(number.get().ne(0)), w.loop():
             _refuse(w, (number.get() - 1).to("i64").uge(last), Damage.NO_ELEMENT)
-            _mark(w, number.get().to("i64"), used)
+            _mark(w, number.get().to("i64"))
+            used.set(used.get() + 1)
             element = element_at(w, shape, map, number.get())
             hash = hash_of(w, shape, map, element.at(key_offset(shape)))
             _refuse(w, bucket_number(w, shape, map, hash).to("i64").ne(bucket), Damage.MISPLACED)
@@ -135,7 +136,7 @@ def mend_trie(w: Writer, shape: Shape) -> None:
 
 
 def _enter(w: Writer, shape: Shape, entry: Value, live: Variable) -> Value:
-    """The node that an entry names, once it is one."""
+    """The node that an entry names, once it is one; `live` counts those with a value."""
     map, stride = w["map"], shape.number(w, w["map"], layout.ELEMENT_STRIDE)
     place, prefix = (entry & 0xFFFF_FFFF) << 3, entry >> 32
     offset = place - layout.DATA
@@ -145,21 +146,18 @@ def _enter(w: Writer, shape: Shape, entry: Value, live: Variable) -> Value:
     _mark(w, number)
     node = map.at(place)
     kind = node.load("i32", NODE_KIND)
-    is_like_entry = node.load("i32", NODE_PREFIX).to("i64").eq(prefix)
-    _refuse(w, prefix.ugt((shape.key_size(w, map) - 4) << 3), Damage.MISPLACED)
-    with w.unless(is_like_entry & (kind.eq(LIVE) | kind.eq(INNER))):
-        w.ret(Damage.MISPLACED)
+    is_unlike_entry = node.load("i32", NODE_PREFIX).to("i64").ne(prefix)
+    is_too_long = prefix.ugt((shape.key_size(w, map) - 4) << 3)
+    _refuse(w, is_unlike_entry | is_too_long | (kind.ne(LIVE) & kind.ne(INNER)), Damage.MISPLACED)
     live.set(live.get() + kind.eq(LIVE).to("i64"))
     return node
 
 
-def _mark(w: Writer, number: Value, used: Variable | None = None) -> None:
-    """Count an element that is in use, once."""
+def _mark(w: Writer, number: Value) -> None:
+    """Note an element that is in use, once."""
     place = w["marks"].at(number)
     _refuse(w, place.load("i8").ne(0), Damage.TWICE)
     place.store(w.value("i8", 1))
-    if used is not None:
-        used.set(used.get() + 1)
 
 
 def _highest(w: Writer, last: Value) -> Value:
