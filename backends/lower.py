@@ -23,7 +23,6 @@ from backends.calls import Natives, NoNatives
 from backends.checks import CHECK_SYMBOL
 from backends.control import PATCHPOINT
 from backends.function import FunctionLowering
-from backends.helpers.segments import in_segment_part
 from backends.line_table import line_metadata
 from backends.static_sites import FLAG, FLAGS
 from backends.unit import Facts, LowerOptions, Unit, quote
@@ -67,6 +66,8 @@ def lower(
             main, Loop(module.context, main in unit.may_trap, has_table, is_small, options.word < 8)
         )
     if unit.needs_segments:
+        from backends.helpers.segments import in_segment_part  # late: most programs prove all accesses
+
         bodies.append(in_segment_part(CHECK_SYMBOL))
     metadata = ['!1 = !{!"branch_weights", i32 1048575, i32 1}']
     if options.lines:
