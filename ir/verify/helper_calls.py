@@ -85,7 +85,7 @@ def check_poison(subject: Subject, call: Call) -> None:
 def call_helper(steps: Steps, state: State, call: Call, helper: Helper) -> Passed:
     """Check a call and bring the state to after it, but for a callback."""
     subject = steps.subject
-    _check_sections(state, helper)
+    _check_sections(state, helper, steps.leave_packet_load is None)
     passed = check_arguments(steps, state, call, helper)
     if passed.map is not None:
         _check_map(subject, passed, helper)
@@ -123,14 +123,16 @@ def _start_dynptr(steps: Steps, state: State, call: Call, helper: Helper, passed
     start_dynptr(steps, state, call, passed.new_dynptr, "local", None)
 
 
-def _check_sections(state: State, helper: Helper) -> None:
+def _check_sections(state: State, helper: Helper, is_main: bool) -> None:
+    """Refuse what may not be called while something is held; a tail call in a function comes back to its caller."""
     held = state.held
     if held.locked is not None and helper.name not in ("spin_unlock", "kptr_xchg"):
         said = f"{helper.full_name} is called while a spin lock is held"
         raise Refused("lock-held", said, None, "call bpf_spin_unlock first")
     if helper.may_sleep and held.may_not_sleep:
         raise Refused("may-sleep", f"{helper.full_name} may sleep, in a section that may not")
-    if helper.name == "tail_call" and (held.references or held.may_not_sleep or held.objects_in_use):
+    is_leaking = is_main and (held.references or held.objects_in_use)
+    if helper.name == "tail_call" and (is_leaking or held.may_not_sleep):
         raise Refused("reference-leak", "bpf_tail_call would leave while something is held")
 
 

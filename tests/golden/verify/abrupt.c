@@ -176,6 +176,31 @@ SEC("tc") int tail_call_in_a_function(struct __sk_buff *skb)
 	return value ? value[n] : 0;
 }
 
+SEC("tc") int tail_call_in_a_function_below_a_reference(struct __sk_buff *skb)
+{
+	void *record = bpf_ringbuf_reserve(&ring, 8, 0);
+	if (!record)
+		return 0;
+	calls_tail(skb);
+	bpf_ringbuf_discard(record, 0);
+	return 0;
+}
+
+static __noinline int jumps_with_a_reference(struct __sk_buff *skb)
+{
+	void *record = bpf_ringbuf_reserve(&ring, 8, 0);
+	if (!record)
+		return 0;
+	bpf_tail_call(skb, &programs, 0);
+	bpf_ringbuf_discard(record, 0);
+	return 0;
+}
+
+SEC("tc") REFUSED(reference-leak) int tail_call_in_a_function_with_a_reference(struct __sk_buff *skb)
+{
+	return jumps_with_a_reference(skb);
+}
+
 SEC("tc") REFUSED(map-value-out-of-bounds) int tail_call_in_a_function_may_return_anything(struct __sk_buff *skb)
 {
 	__u32 key = 0;
