@@ -6,7 +6,7 @@ summed up once; a call whose arguments nothing declares reads those of r1-r5 tha
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from ir.diagnostics import Diagnostic
@@ -229,7 +229,7 @@ class _Flow:
             self.effects[i] = Effects(initialized & 1 << R0, 0, 0)
             self.shape.returns &= bool(initialized & 1 << R0)
             return
-        passed = initialized & self._meant() if self.rows[i].callee is Callee.INDIRECT else initialized
+        passed = initialized & self.meant
         for register in ARGUMENT_REGISTERS:
             if not passed >> register & 1:
                 break
@@ -237,7 +237,8 @@ class _Flow:
         self.shape.call_reads[i] = reads
         self.effects[i] = Effects(reads, killed, made)
 
-    def _meant(self) -> int:
+    @cached_property
+    def meant(self) -> int:
         """The registers that hold what this function was given, by its type, or wrote; others only happen to hold something."""
         info, meant = self.shape.info, 0
         for effects in self.effects[self.shape.first : self.shape.end]:

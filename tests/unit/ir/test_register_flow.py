@@ -116,3 +116,15 @@ def test_the_ssa_form_traps_exactly_where_a_register_is_read_that_was_not_writte
     assert observe_module(sample, module) == wanted
     fails = first > 9 if text is WRITTEN_ON_ONE_WAY else first > 89
     assert isinstance(wanted.result, tuple) == fails
+
+
+@pytest.mark.parametrize(("typed", "forbidden_insns"), [(True, set()), (False, {2})])
+def test_a_function_whose_type_takes_nothing_passes_on_nothing_that_its_caller_left(
+    typed: bool, forbidden_insns: set[int]
+) -> None:
+    insns = assemble("r6 = r1\ncall 5\ncall f\nexit\nf: r1 = 4\nr2 = 4\ncall 6\nexit")
+    main = FunctionInfo("p", 0, 4, is_global=True)
+    called = FunctionInfo("f", 4, 4, is_global=False, btf_id=7 if typed else 0)
+    program = Program("p", "", ProgramType.UNSPEC, insns, (main, called))
+    assert set(analyze_structure(program, 0b110).forbidden) == forbidden_insns
+    validate(lift(program, {}))
