@@ -95,6 +95,7 @@ def _join_rounds(walk: Walk, state: State, function: Function, arguments: Argume
     from ir.verify.explore import widen_state
 
     symbols: dict[int, Param] = {}
+    walk.explorer.has_rounds = True
 
     def slot(offset: int) -> Param:
         return symbols.setdefault(offset, Param(-1))

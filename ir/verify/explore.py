@@ -65,9 +65,11 @@ _JOINS_BEFORE_WIDENING: Final = 2
 _JOINS_WITH_THRESHOLDS: Final = 10
 _MOST_LOSSY: Final = 6
 _MOST_APART: Final = 200
-# So many steps for each instruction come on top of an effort's: long programs are gone through, too.
-_VISITS_PER_INSN: Final = 2
 _MOST_RECENT: Final = 16
+# Facts that kept states may have together, a few hundred bytes each.
+_MOST_FACTS: Final = 400_000
+# So many facts of a state are joined or compared in the time of a step, and so many states found to differ.
+_FACTS_PER_STEP, _STATES_PER_STEP = 32, 8
 # A block with one way in need not be rid of values that are no longer live, as long as they are few.
 _MOST_DEAD: Final = 24
 
@@ -81,11 +83,15 @@ RESULT: Final = Param(0)
 @final
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard to try: states kept apart at a block, steps in all, and whether counters are bounded at once."""
+    """How hard to try: states kept apart at a block, steps in all, and whether counters are bounded at once.
+
+    `steps_per_insn` come on top, for each instruction of the program: long ones are gone through, too.
+    """
 
     width: int
     steps: int
     clamps: bool
+    steps_per_insn: int = 2
 
 
 @final
@@ -95,7 +101,8 @@ class Visit:
 
     `before`: the visit of a loop head that led here, if one. `clamped`: the counters of the loop that are
     bounded by how often it can go round. `round`: at the head of a loop whose rounds are kept apart, that of the loop
-    around it and the number of this one. `number` orders visits by when they were made.
+    around it and the number of this one. `number` orders visits by when they were made. `facts`: how many the state had
+    when it was kept.
     """
 
     block: Block
@@ -107,6 +114,7 @@ class Visit:
     before: object = None
     round: object = None
     number: int = 0
+    facts: int = 0
 
 
 class Witness(Protocol):
@@ -131,9 +139,11 @@ class Explorer:
         self.subject = subject
         self.effort = effort
         self.outlines = outlines
-        self.budget = effort.steps + _VISITS_PER_INSN * len(subject.program.insns)
+        self.budget = effort.steps + effort.steps_per_insn * len(subject.program.insns)
         self.steps_left = self.budget
         self.states = 0
+        self.facts = 0  # of states that are kept
+        self.has_rounds = False  # whether something is gone round
         self.called: list[Function] = []  # global functions, in the order in which they were come to
         self.through: dict[Call, dict[str, None]] = {}  # through registers: the functions that a call may run
 
@@ -141,6 +151,11 @@ class Explorer:
     def moving(self) -> frozenset[str]:
         """The functions during whose call the packet may move."""
         return functions_that_move_packets(self.subject.module)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it ended because there were too many states."""
+        return self.steps_left < 0 or self.facts > _MOST_FACTS
 
     def outline(self, function: Function) -> Outline:
         """The outline of a function, made when first asked for."""
@@ -156,6 +171,18 @@ class Explorer:
             raise Refused("call-depth", f"calls nest more than {MAX_DEPTH} functions deep")
         return Walk(self, function, frames).run(entry)
 
+    def spend(self, steps: int) -> None:
+        """Take work that is no instruction from the budget, too. Raises Refused when nothing is left."""
+        self.steps_left -= steps
+        if self.steps_left < 0:
+            raise Refused("too-complex", f"not proved within {self.budget} steps")
+
+    def keep(self, facts: int) -> None:
+        """Make room for a state with so many facts. Raises Refused when there is none."""
+        self.facts += facts
+        if self.facts > _MOST_FACTS:
+            raise Refused("too-complex", f"not proved with {_MOST_FACTS} facts in mind")
+
 
 @final
 class Walk:
@@ -167,6 +194,7 @@ class Walk:
         self.main = explorer.subject.module.main
         self.frames = frames
         self.outline = explorer.outline(function)
+        explorer.has_rounds |= bool(self.outline.loops.heads)
         self.steps = Steps(explorer.subject, function, frames)
         if function is not self.main:
             self.steps.leave_packet_load = partial(leave_packet_load, self)
@@ -190,8 +218,19 @@ class Walk:
             for visit in self._pending.pop(block, ()):
                 visit.is_pending = False
                 self._walk_block(block, visit)
+            if outline.is_final(block):
+                self._forget(block)
         self.visits.check()
+        for block in [*self._kept]:
+            self._forget(block)
         return self.exits
+
+    def _forget(self, block: Block) -> None:
+        """Nothing arrives at `block` any more: what is kept there is not needed."""
+        self._recent.pop(block, None)
+        for visits in self._kept.pop(block, {}).values():
+            for visit in visits:
+                self.explorer.facts -= visit.facts
 
     def _schedule(self, visit: Visit) -> None:
         if visit.is_pending:
@@ -215,7 +254,8 @@ class Walk:
             for inst in block.insts:
                 left -= width
                 if left < 0:
-                    raise Refused("too-complex", f"not proved within {explorer.budget} steps")
+                    explorer.steps_left = left
+                    explorer.spend(0)
                 if type(inst) is Call:
                     explorer.steps_left = left
                     after: list[State] = []
@@ -289,6 +329,9 @@ class Walk:
         is_strict = self.explorer.subject.unprivileged
         unrolls = is_back and not clamps
         recent: Sequence[Visit] = () if clamps else self._recent.get(block, ())
+        work = len(new.known) // _FACTS_PER_STEP + (len(kept) + len(recent)) // _STATES_PER_STEP
+        if work:
+            self.explorer.spend(work)
         for visit in (*kept, *recent) if recent else kept:
             if covers_state(visit.state, new, own) and not (is_strict and mixes_pointers(visit.state, new)):
                 if unrolls and _is_before(visit, new) and not covers_state(new, visit.state, own):
@@ -368,6 +411,8 @@ class Walk:
             visit.state = new.copy()
             self._clamp(visit)
         kept.append(visit)
+        visit.facts = _MOST_DEAD + len(new.known) + len(new.stack) + len(new.rooms) + len(new.alias)
+        self.explorer.keep(visit.facts)
         if new.marks:
             visit.before = min(new.marks, key=_number_of)
         return visit

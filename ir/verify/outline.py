@@ -33,9 +33,15 @@ class Outline:
             for block in loop.blocks if counters else ():
                 if block is not loop.head:
                     self.live[block] |= counters
+        self._last_return = _last_returns(flow)
         self._own: dict[Block, set[Value]] = {}
         self._slots: dict[tuple[object, int], Param] = {}
         self._made: dict[Block, list[tuple[int, Param]]] = {}
+
+    def is_final(self, block: Block) -> bool:
+        """Whether nothing arrives at `block` once all blocks before it have been walked, and they will not be again."""
+        place = self.number[block]
+        return not self._last_return or self._last_return[place] < place
 
     def own(self, block: Block) -> set[Value]:
         """The symbols that a block makes: its parameters, at the head of a loop all that the loop makes, and slots."""
@@ -60,3 +66,15 @@ class Outline:
     def slots_of(self, block: Block) -> partial[Param]:
         """`slot` for one block."""
         return partial(self.slot, block)
+
+
+def _last_returns(flow: Flow) -> list[int]:
+    """For each place in the order the last one from which a back-edge leads to it or before; nothing without loops."""
+    if not flow.back:
+        return []
+    last, found = -1, []
+    for block in flow.order:
+        for latch in flow.back.get(block, ()):
+            last = max(last, flow.number[latch])
+        found.append(last)
+    return found

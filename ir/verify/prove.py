@@ -38,10 +38,10 @@ _PLAIN: Final = frozenset(
 )
 _UNDECIDED: Final = frozenset(("too-complex", "unbounded-loop"))
 EFFORTS: Final = (
-    Effort(width=1, steps=200_000, clamps=True),
-    Effort(width=8, steps=100_000, clamps=True),
-    Effort(width=2, steps=200_000, clamps=False),
-    Effort(width=128, steps=300_000, clamps=False),
+    Effort(width=1, steps=20_000, steps_per_insn=16, clamps=True),
+    Effort(width=8, steps=30_000, steps_per_insn=8, clamps=True),
+    Effort(width=2, steps=150_000, steps_per_insn=2, clamps=False),
+    Effort(width=128, steps=200_000, steps_per_insn=2, clamps=False),
 )
 
 
@@ -84,7 +84,10 @@ def verify(
     found: tuple[Diagnostic, ...] = ()
     tries = 0
     is_final = False
+    given_up = False
     for effort in efforts:
+        if given_up and effort.clamps:
+            continue  # with more states it would take longer
         tries += 1
         subject.guards.clear()
         explorer = Explorer(subject, effort, outlines, witness() if witness is not None else None)
@@ -96,8 +99,10 @@ def verify(
         except Refused as refused:
             if not found or refused.code != "too-complex":
                 found = (explain(subject, refused),)
+            given_up = explorer.is_spent
             is_exact = refused.state is not None and refused.state.exact
             is_final = refused.code in _PLAIN or (is_exact and refused.code not in _UNDECIDED)
+            is_final |= given_up and not explorer.has_rounds
         steps += explorer.budget - explorer.steps_left
         states += explorer.states
         if not found or is_final:
