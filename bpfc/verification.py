@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from errno import E2BIG
+from typing import Final, final
 
 from bpfc.kernel_types import running_kernel
 from ir.btf import Btf
 from ir.core_relocation import relocate
-from ir.diagnostics import RejectedError
+from ir.diagnostics import Diagnostic, RejectedError
 from ir.lift import lift
 from ir.object import Object, Program
 from ir.verify.explain import explain_structure
 from ir.verify.prove import Report, verify
+
+MOST_INSNS: Final = 150_000
+"""Instructions, and jumps once more, of a program that is verified: at some 1200 bytes each."""
 
 
 @final
@@ -66,12 +70,27 @@ def verify_program(
     source: Object, program: Program, kernel: Btf | None = None, unprivileged: bool = False
 ) -> Report:
     """The verdict on one program of `source`; never raises for what it does."""
+    too_large = _too_large(program)
+    if too_large is not None:
+        return Report(program.name, (too_large,), steps=0, states=0, tries=0, ns=0)
     try:
         module = lift(program if kernel is not None else _fitted(source, program), source.maps)
     except RejectedError as error:
         explained = tuple(explain_structure(program, found) for found in error.diagnostics)
         return Report(program.name, explained, steps=0, states=0, tries=0, ns=0)
     return verify(module, source.license, source.btf, kernel or running_kernel, unprivileged=unprivileged)
+
+
+def _too_large(program: Program) -> Diagnostic | None:
+    """Why a program is not looked at: what is kept of each instruction and block would take too much memory."""
+    insns = len(program.insns)
+    if insns <= MOST_INSNS // 2:  # no instruction is more than one block
+        return None
+    blocks = sum(row.ends_block for row in program.rows)
+    if insns + blocks <= MOST_INSNS:
+        return None
+    said = f"program has {insns} instructions and {blocks} jumps, up to {MOST_INSNS} together are verified"
+    return explain_structure(program, Diagnostic("too-many-insns", said, program.location(0), errno=E2BIG))
 
 
 def _fitted(source: Object, program: Program) -> Program:

@@ -6,7 +6,7 @@ chain of 10^5 blocks that all jump to one exit, where iterating over predecessor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import final
 
 from ir.core import Block, Function
@@ -42,6 +42,15 @@ class Dominators:
     def dominates(self, above: Block, below: Block) -> bool:
         """Whether every path to `below` passes `above` (a block dominates itself); both must be reachable."""
         return self._first[above] <= self._first[below] < self._last[above]
+
+    def span(self, blocks: Iterable[Block]) -> tuple[int, int]:
+        """The first and the last of `blocks` in preorder, for `dominates_span`."""
+        places = [self._first[block] for block in blocks]
+        return min(places), max(places)
+
+    def dominates_span(self, above: Block, span: tuple[int, int]) -> bool:
+        """Whether every path to each of some blocks, those of `span`, passes `above`."""
+        return self._first[above] <= span[0] and span[1] < self._last[above]
 
     def frontiers(
         self, predecessors: Mapping[Block, list[Block]], limit: int

@@ -74,6 +74,7 @@ class Extern:
     offset: int = 0
 
 
+_HASHED_AT_ONCE = 1 << 16
 LOCKS = ("bpf_spin_lock", "bpf_res_spin_lock")
 POISON_HELPER = 0xBAD2310
 """The helper that stands where control must not get: where a CO-RE relocation could not be resolved (libbpf:
@@ -241,10 +242,11 @@ class Program:
         """
         references, tokens = sorted(self.references.items()), sorted(self.tokens.items())
         said = (self.type.value, self.big_endian, self.functions, references, tokens)
-        opcodes, dsts, srcs, *rest = zip(*self.insns, strict=True) if self.insns else ((), (), ())
-        return blake2b(
-            repr(said).encode() + bytes(opcodes) + bytes(dsts) + bytes(srcs) + marshal.dumps(rest, 2)
-        ).digest()
+        found = blake2b(repr(said).encode())
+        for first in range(0, len(self.insns), _HASHED_AT_ONCE):
+            opcodes, dsts, srcs, *rest = zip(*self.insns[first : first + _HASHED_AT_ONCE], strict=True)
+            found.update(bytes(opcodes) + bytes(dsts) + bytes(srcs) + marshal.dumps(rest, 2))
+        return found.digest()
 
     @cached_property
     def _line_slots(self) -> list[int]:

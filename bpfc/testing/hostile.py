@@ -153,7 +153,7 @@ def calls(count: int) -> bytes:
     """Functions in eight layers, each of which calls all of the next."""
     wide = min(count, 252) // 7
     layers = [[f"f{layer}_{i}" for i in range(wide)] for layer in range(7)]
-    functions = {"main": layers[0]}
+    functions: dict[str, Sequence[str]] = {"main": layers[0]}
     for layer, names in enumerate(layers):
         functions |= {name: layers[layer + 1] if layer < 6 else [] for name in names}
     return _functions(functions)
@@ -162,7 +162,9 @@ def calls(count: int) -> bytes:
 def chain(count: int) -> bytes:
     """Functions each of which calls the next."""
     names = ["main", *(f"f{i}" for i in range(min(count, 255)))]
-    return _functions({name: [after] if after else [] for name, after in zip(names, [*names[1:], ""], strict=True)})
+    return _functions(
+        {name: [after] if after else [] for name, after in zip(names, [*names[1:], ""], strict=True)}
+    )
 
 
 def callers(count: int) -> bytes:
@@ -198,7 +200,10 @@ def maps(count: int) -> bytes:
     for i in range(count):
         relocations.append(Reloc(8 * (len(body) + i), _MAP, f"m{i}"))
         body += Insn(_WIDE, 1), Insn(_MOV_REG, 2, 10), Insn(_ADD, 2, imm=-8), Insn(_CALL, imm=1)
-    declared = b"".join((1).to_bytes(4, "little") + bytes((8, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0)) + bytes(4) for _ in range(count))
+    declared = b"".join(
+        (1).to_bytes(4, "little") + bytes((8, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0)) + bytes(4)
+        for _ in range(count)
+    )
     parts = [code("tc", encode([*body, *_END]), *relocations), Part("maps", declared, ALLOCATED | WRITE)]
     symbols = [Sym("main", "tc", 0, 8 * (len(body) + count + 2))]
     symbols += [Sym(f"m{i}", "maps", 20 * i, 20, OBJECT) for i in range(count)]
@@ -212,9 +217,19 @@ def values(count: int) -> bytes:
         body += _RANDOM, Insn(_STORE_REG, 10, 0, -8 * slot)
     for i in range(count // 4):
         slot = -8 * (i % 60 + 1)
-        body += Insn(_LOAD, 1, 10, slot), Insn(_JGT, 1, 0, 2, i), Insn(_ADD, 1, imm=i), Insn(_STORE_REG, 10, 1, slot)
+        body += (
+            Insn(_LOAD, 1, 10, slot),
+            Insn(_JGT, 1, 0, 2, i),
+            Insn(_ADD, 1, imm=i),
+            Insn(_STORE_REG, 10, 1, slot),
+        )
     for slot in range(1, 61):
-        body += Insn(_LOAD, 1, 10, -8 * slot), Insn(_MOV_REG, 2, 10), Insn(_ADD_REG, 2, 1), Insn(_LOAD_BYTE, 0, 2)
+        body += (
+            Insn(_LOAD, 1, 10, -8 * slot),
+            Insn(_MOV_REG, 2, 10),
+            Insn(_ADD_REG, 2, 1),
+            Insn(_LOAD_BYTE, 0, 2),
+        )
     return _object([*body, *_END])
 
 
@@ -246,7 +261,19 @@ def _functions(called: dict[str, Sequence[str]], before: Iterable[Insn] = ()) ->
 SHAPES: Final[dict[str, Callable[[int], bytes]]] = {
     shape.__name__: shape
     for shape in (
-        *(straight, stores, ladder, ladder_of_sums, ladder_of_stores, exits, switch, nest, latches, loops, endless),
+        *(
+            straight,
+            stores,
+            ladder,
+            ladder_of_sums,
+            ladder_of_stores,
+            exits,
+            switch,
+            nest,
+            latches,
+            loops,
+            endless,
+        ),
         *(count_down, tangle, calls, chain, callers, fan, acquired, maps, values),
     )
 }
@@ -292,7 +319,9 @@ def main(arguments: Sequence[str]) -> int:
                 path.write_bytes(SHAPES[name](size))
                 took = run(["verify", str(path)])
                 said = took.said.removeprefix(str(path))
-                print(f"{name:17} {size:8} {took.cpu:7.2f} s {took.memory:6.0f} MB  {took.code:3}  {said[:110]}", flush=True)
+                figures = f"{took.cpu:7.2f} s {took.memory:6.0f} MB  {took.code:3}"
+                sys.stdout.write(f"{name:17} {size:8} {figures}  {said[:110]}\n")
+                sys.stdout.flush()
     return 0
 
 

@@ -11,6 +11,7 @@ from ir.helpers import ArgumentKind, helper_by_id
 from ir.isa import Callee
 from ir.verify.flow import Flow
 from ir.verify.loops import Loops
+from ir.verify.refusal import Refused
 
 # A program may run this many instructions without spending fuel; a loop inside an unbounded one, this many.
 COST_LIMIT: Final = 1 << 33
@@ -38,7 +39,10 @@ def _function_cost(
 ) -> int:
     """Instructions that one call of `function` runs at most; `loop_costs` gets those of each loop."""
     flow = Flow(function)
-    loops = Loops(flow)
+    try:
+        loops = Loops(flow)
+    except Refused:  # for loops too deep in each other
+        return _UNBOUNDED
     within: dict[Block | None, int] = {None: 0}
     for block in flow.order:
         cost = len(block.insts) + 1

@@ -66,8 +66,8 @@ _JOINS_WITH_THRESHOLDS: Final = 10
 _MOST_LOSSY: Final = 6
 _MOST_APART: Final = 200
 _MOST_RECENT: Final = 16
-# Facts that kept states may have together, a few hundred bytes each.
-_MOST_FACTS: Final = 400_000
+# Facts that kept states may have together, some fifty bytes each: fewer in long programs, which take room themselves.
+_MOST_FACTS, _LEAST_FACTS, _FACTS_PER_INSN = 1_000_000, 100_000, 6
 # So many facts of a state are joined or compared in the time of a step, and so many states found to differ.
 _FACTS_PER_STEP, _STATES_PER_STEP = 32, 8
 # A block with one way in need not be rid of values that are no longer live, as long as they are few.
@@ -143,6 +143,7 @@ class Explorer:
         self.steps_left = self.budget
         self.states = 0
         self.facts = 0  # of states that are kept
+        self.most_facts = max(_MOST_FACTS - _FACTS_PER_INSN * len(subject.program.insns), _LEAST_FACTS)
         self.has_rounds = False  # whether something is gone round
         self.called: list[Function] = []  # global functions, in the order in which they were come to
         self.through: dict[Call, dict[str, None]] = {}  # through registers: the functions that a call may run
@@ -155,7 +156,7 @@ class Explorer:
     @property
     def is_spent(self) -> bool:
         """Whether it ended because there were too many states."""
-        return self.steps_left < 0 or self.facts > _MOST_FACTS
+        return self.steps_left < 0 or self.facts > self.most_facts
 
     def outline(self, function: Function) -> Outline:
         """The outline of a function, made when first asked for."""
@@ -180,8 +181,8 @@ class Explorer:
     def keep(self, facts: int) -> None:
         """Make room for a state with so many facts. Raises Refused when there is none."""
         self.facts += facts
-        if self.facts > _MOST_FACTS:
-            raise Refused("too-complex", f"not proved with {_MOST_FACTS} facts in mind")
+        if self.facts > self.most_facts:
+            raise Refused("too-complex", f"not proved with {self.most_facts} facts in mind")
 
 
 @final

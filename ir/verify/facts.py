@@ -7,13 +7,28 @@ from typing import final
 
 from ir.callees import callees_of, functions_taken
 from ir.context import Argument
-from ir.core import Alu, Atomic, Block, Branch, Call, Const, Inst, Load, Module, Param, Store, Value
+from ir.core import (
+    Alu,
+    Atomic,
+    Block,
+    Branch,
+    Call,
+    Const,
+    Function,
+    Inst,
+    Load,
+    Module,
+    Param,
+    Store,
+    Value,
+)
 from ir.isa import Callee
 from ir.region import RegionKind
 from ir.regions import Regions
 from ir.verify.cost import loops_without_fuel, order_callees_first
 from ir.verify.effects import FRAME_SIZE, Effects, World
 from ir.verify.ranges import FunctionRanges
+from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, between
 from ir.verify.state import State, join_states, pointer_room
 from ir.verify.trips import trip_bound
@@ -84,8 +99,7 @@ def _analyze(world: World) -> Facts:
         if entry is None:
             continue
         function = world.module.functions[name]
-        ranges = FunctionRanges(function, Effects(world, function), entry)
-        if not _walk(ranges, _Collector(world, ranges, facts, entries)):
+        if not _walk(world, function, entry, facts, entries):
             world.has_wild_writes = True
             for callee in callees_of(world.module, function):
                 entries[callee] = State()
@@ -112,12 +126,18 @@ def _main_entry(world: World) -> State:
     return state
 
 
-def _walk(ranges: FunctionRanges, collector: _Collector) -> bool:
-    """Show `collector` every instruction with the state at the fixed point; False when none was found in time."""
+def _walk(
+    world: World, function: Function, entry: State, facts: Facts, entries: dict[str, State | None]
+) -> bool:
+    """Collect what every instruction tells with the state at the fixed point; False when none was found in time."""
+    try:
+        ranges = FunctionRanges(function, Effects(world, function), entry)
+    except Refused:  # for loops too deep in each other
+        return False
+    collector = _Collector(world, ranges, facts, entries)
     if ranges.is_acyclic:
         ranges.sweep(collector)
     else:
-        world = collector.world
         wild = world.has_wild_writes
         if not ranges.run():
             return False

@@ -144,6 +144,7 @@ def _find_steps(loop: Loop) -> dict[Param, tuple[int, int]]:
 
 def _find_exits(loop: Loop, dominators: Dominators, steps: Mapping[Param, tuple[int, int]]) -> list[Exit]:
     found: list[Exit] = []
+    latches = dominators.span(loop.latches)
     for block in loop.blocks:
         terminator = block.terminator
         if type(terminator) is not Branch or len(found) >= _MOST_TESTS:
@@ -151,7 +152,7 @@ def _find_exits(loop: Loop, dominators: Dominators, steps: Mapping[Param, tuple[
         stays = terminator.taken.block in loop.blocks
         if stays == (terminator.other.block in loop.blocks):
             continue
-        if all(dominators.dominates(block, latch) for latch in loop.latches):
+        if dominators.dominates_span(block, latches):
             found += _read_exit(loop, terminator, stays, steps)
     return found
 

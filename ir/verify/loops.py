@@ -11,9 +11,13 @@ from typing import Final, final
 from ir.core import Alu, Block, Branch, Const, Param, Store, Value
 from ir.dominators import Dominators
 from ir.verify.flow import Flow
+from ir.verify.refusal import Refused
 
 _STEPS: Final = frozenset(("add", "sub", "rsh", "div", "and"))
 _MAX_THRESHOLDS: Final = 24
+# The blocks of all loops together: each is within so many, and some are within more.
+_MOST_DEEP: Final = 8
+_MOST_WITHIN: Final = 100_000
 # Lengths that bound offsets; a range that grows past what its loop compares with stops at these first.
 _COMMON: Final = (-(1 << 31), -1, 0, (1 << 31) - 1, (1 << 32) - 1, 1 << 40, (1 << 63) - 1)
 
@@ -69,7 +73,10 @@ class Loop:
 
 @final
 class Loops:
-    """All loops of a function: `heads` maps each head to its loop, `innermost` each block to the closest."""
+    """All loops of a function: `heads` maps each head to its loop, `innermost` each block to the closest.
+
+    Raises Refused when loops are so deep in each other that to tell what is in each would take too long.
+    """
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
@@ -81,9 +88,14 @@ class Loops:
         if not back:
             return
         self.dominators = dominators = Dominators(flow.function)
+        room = _MOST_WITHIN + _MOST_DEEP * len(flow.order)
         for head in sorted(back, key=lambda block: self.number[block]):
-            natural = all(dominators.dominates(head, latch) for latch in back[head])
-            self.heads[head] = Loop(head, back[head], self._body(head, back[head]), natural)
+            natural = dominators.dominates_span(head, dominators.span(back[head]))
+            body = self._body(head, back[head])
+            self.heads[head] = Loop(head, back[head], body, natural)
+            room -= len(body)
+            if room < 0:
+                raise Refused("too-complex", f"'{flow.function.name}' has too many loops within loops")
         self._nest()
 
     def renewed(self, block: Block) -> set[Value]:

@@ -38,10 +38,10 @@ _PLAIN: Final = frozenset(
 )
 _UNDECIDED: Final = frozenset(("too-complex", "unbounded-loop"))
 EFFORTS: Final = (
-    Effort(width=1, steps=20_000, steps_per_insn=16, clamps=True),
-    Effort(width=8, steps=30_000, steps_per_insn=8, clamps=True),
-    Effort(width=2, steps=150_000, steps_per_insn=2, clamps=False),
-    Effort(width=128, steps=200_000, steps_per_insn=2, clamps=False),
+    Effort(width=1, steps=40_000, steps_per_insn=4, clamps=True),
+    Effort(width=8, steps=30_000, clamps=True),
+    Effort(width=2, steps=150_000, clamps=False),
+    Effort(width=128, steps=200_000, clamps=False),
 )
 
 

@@ -104,8 +104,9 @@ class Visits:
     def _ends_by_itself(self, loop: Loop) -> bool:
         """Whether each trip passes a may_goto or asks an iterator for its next element."""
         dominators = self.outline.loops.dominators
+        latches = dominators.span(loop.latches)
         for block in loop.blocks:
-            if not all(dominators.dominates(block, latch) for latch in loop.latches):
+            if not dominators.dominates_span(block, latches):
                 continue
             if type(block.terminator) is MayGoto:
                 return True

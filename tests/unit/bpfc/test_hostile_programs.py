@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import bpfc
+from bpfc.testing.hostile import SHAPES
+from bpfc.verification import MOST_INSNS
 from ir.diagnostics import RejectedError, UnreadableError
 from ir.kinds import ProgramType
 from ir.lift import lift
@@ -20,6 +22,7 @@ BUDGET = sum(effort.steps for effort in EFFORTS)
 
 
 SHORT = Effort(width=1, steps=1000, clamps=True)
+SHORT_ROUNDS = Effort(width=8, steps=1000, clamps=False)
 
 
 def verdict(text: str, efforts: tuple[Effort, ...] = EFFORTS) -> Report:
@@ -81,6 +84,40 @@ def test_256_functions_are_verified_and_one_more_is_refused() -> None:
 
 def test_a_program_longer_than_the_budget_of_steps_is_gone_through() -> None:
     assert verdict("r0 = 0\n" + "r0 += 1\n" * (2 * SHORT.steps) + "exit\n", (SHORT,)).is_accepted
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_objects_of_every_hostile_shape_get_a_verdict(name: str) -> None:
+    loaded = bpfc.load(SHAPES[name](300))
+    (program,) = loaded.programs.values()
+    try:
+        report = verify(lift(program, loaded.object.maps), efforts=(SHORT, SHORT_ROUNDS))
+    except RejectedError as error:
+        assert name in ("chain", "callers")
+        assert error.diagnostics[0].code == "call-depth"
+    else:
+        assert report.is_accepted or report.diagnostics
+
+
+@pytest.mark.parametrize("name", ["nest", "tangle"])
+def test_loops_deep_in_each_other_are_refused_before_they_are_gone_through(name: str) -> None:
+    (report,) = bpfc.load(SHAPES[name](4000)).verify().values()
+    assert code(report) == "too-complex"
+    assert "loops within loops" in report.diagnostics[0].message
+    assert not report.steps
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("acquired", 1), ("calls", 1)])
+def test_what_runs_out_of_steps_without_a_loop_is_not_tried_again(name: str, wanted: int) -> None:
+    (report,) = bpfc.load(SHAPES[name](600)).verify().values()
+    assert code(report) == "too-complex"
+    assert report.tries == wanted
+
+
+def test_a_program_of_more_instructions_than_are_verified_is_refused_by_their_number() -> None:
+    (report,) = bpfc.load(SHAPES["straight"](MOST_INSNS)).verify().values()
+    assert code(report) == "too-many-insns"
+    assert str(MOST_INSNS) in report.diagnostics[0].message
 
 
 @pytest.mark.parametrize("seed", range(25))
