@@ -164,7 +164,9 @@ class SharedData:
 
     def __init__(self) -> None:
         self.file = -1
-        self.mirrors: list[tuple[int, int, int]] = []  # address, size, offset in the file
+        # Address, size, offset in the file of what was mapped since the start, in order: mirrors, and what they were before.
+        self.mirrors: list[tuple[int, int, int]] = []
+        self._mirrored: dict[int, int] = {}
         self._start = self._fresh = 0
 
     def map(self, start: int, size: int) -> None:
@@ -175,7 +177,11 @@ class SharedData:
         self._start = self._fresh = start
 
     def clear(self, address: int, size: int) -> None:
-        """Zero what was used before."""
+        """Zero what was used before, and let it be memory of its own, for other processes too, where it was a mirror."""
+        for place, length in list(self._mirrored.items()):
+            if place < address + size and address < place + length:
+                del self._mirrored[place]
+                self._map_again(place, length, place - self._start)
         used = min(self._fresh, address + size) - address
         if used > 0:
             # Safe because the whole arena stays mapped until its pool is closed.
@@ -185,7 +191,10 @@ class SharedData:
 
     def mirror(self, address: int, size: int) -> None:
         """Show the `size` bytes before `address` there once more."""
-        offset = address - size - self._start
+        self._mirrored[address] = size
+        self._map_again(address, size, address - size - self._start)
+
+    def _map_again(self, address: int, size: int, offset: int) -> None:
         map_memory(address, size, READ | WRITE, SHARED | FIXED, self.file, offset)
         self.mirrors.append((address, size, offset))
 

@@ -240,3 +240,30 @@ def test_a_killed_process_leaves_no_emulator_and_no_file_behind(tmp_path: Path) 
     done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, env=given, check=False)
     assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["ppc64le", "riscv64"])
+def test_memory_that_a_ring_buffer_showed_twice_is_used_again_for_something_else(target: str) -> None:
+    require_emulator(target)
+    ring = Map("ring", MapType.RINGBUF, 0, 0, 8 << 12)
+    uses = "r1 = map_fd(3)\nr2 = 0\ncall 134\nr0 = 0\nexit"
+    with bpfc.emulate(target) as machine:
+        for _ in range(2):
+            with bpfc.assemble(uses, maps={3: ring}).start(target=machine) as runtime:
+                runtime["main"].run(b"")
+        blocks = [machine.pool.allocate_data(4096) for _ in range(64)]
+        for number, block in enumerate(blocks):
+            block.view[0] = number + 1
+        with bpfc.assemble("r0 = 0\nexit").start(target=machine) as runtime:
+            runtime["main"].run(b"")
+        reads = bpfc.assemble("r0 = *(u64 *)(r1 + 0)\nexit")
+        with reads.start(bpfc.Options(cache=False), target=machine) as runtime:
+            image = runtime["main"].image
+            peek = machine.function(
+                image.address_of("main"), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64
+            )
+            state = machine.allocate(256)
+            seen = [peek(ctypes.addressof(state), block.address, 8) & 0xFF for block in blocks]
+        assert seen == [number + 1 for number in range(len(blocks))]
+        for block in blocks:
+            block.close()
