@@ -213,7 +213,28 @@ class Checker:
         flags = abi.SEGMENT_WRITABLE if writes else 0
         origin = self.text.to_int(self.lowering.origin(value))
         given = f"ptr %run, i64 {origin}, i64 {address}, i64 {size}, i64 {flags}"
-        return self.text.emit(f'call i1 @"{CHECK_SYMBOL}"({given})')
+        ok = self.text.emit(f'call i1 @"{CHECK_SYMBOL}"({given})')
+        for kind, name in sorted(region.parts, key=lambda part: part[1]):
+            part = Region(kind, name)
+            if kind is RegionKind.MAP_VALUE and not (writes and self._is_read_only(part)):
+                ok = self._or_in_value(ok, part, origin, address, size, constant)
+        return ok
+
+    def _or_in_value(
+        self, ok: str, part: Region, origin: str, address: str, size: str, constant: int | None
+    ) -> str:
+        """An i1: `ok`, or the value of a map it is that has `origin`: an extension's maps are in no segment of its target's."""
+        text = self.text
+        if self._is_global_data(part):
+            bounds = self._bounds(part)
+            return (
+                text.emit(f"or i1 {ok}, {self._within(*bounds, address, size, constant)}") if bounds else ok
+            )
+        start = self._value_around(part, text.select(64, text.eq(64, origin, "0"), address, origin))
+        if not start:
+            return ok
+        inside = self._within(start[0], self._map_value_size(part), address, size, constant)
+        return text.emit(f"or i1 {ok}, {text.and_(1, inside, start[1])}")
 
     def _within(self, start: str, length: int | str, address: str, size: str, constant: int | None) -> str:
         """An i1: [address, address + size) lies in the `length` bytes from `start` on."""
