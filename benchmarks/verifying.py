@@ -39,7 +39,7 @@ def measure(paths: Sequence[Path], tries: int = TRIES) -> Iterator[Took]:
     """Each program of these objects; objects that cannot be read are left out."""
     kernel = running_kernel()
     if kernel is not None:
-        kernel.names()  # once for all programs, so it is not the first one's
+        kernel.names.index()  # once for all programs, so it is not the first one's
     for path in paths:
         try:
             loaded = bpfc.load(path)

@@ -10,14 +10,17 @@ Documentation/bpf/btf.rst.
 
 from __future__ import annotations
 
-import re
 import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from errno import EINVAL
+from functools import cached_property, partial
 from struct import Struct as Layout
+from struct import pack
 from typing import final
 
+from ir.btf_names import Names
 from ir.btf_types import (
     NAMED_BY_STRING,
     VOID,
@@ -93,8 +96,6 @@ class Btf:
         self._first_string = base.strings_end if base is not None else 0
         self._starts = _find_records(words, at)
         self._types: dict[int, Type] = {}
-        self._ids_by_name: dict[str, list[int]] | None = None
-        self._flavours: dict[str, list[str]] | None = None
 
     def __len__(self) -> int:
         """One more than the highest id: void is type 0."""
@@ -149,10 +150,15 @@ class Btf:
 
     def pointer_to(self, id: int) -> int:
         """The first of this section's own types that is a pointer to type `id`; 0 when there is none."""
-        words, kind = self._words, BtfKind.PTR.value
-        for own, start in enumerate(self._starts, self.first_id):
-            if words[start + 2] == id and words[start + 1] >> 24 & 0x1F == kind:
-                return own
+        order = ">" if self.big_endian else "<"
+        pattern = pack(order + "2I", BtfKind.PTR << 24, id)
+        at, end = self._first_byte, self._first_byte + 4 * len(self._words)
+        while (at := self.data.find(pattern, at, end)) >= 0:
+            start, rest = divmod(at - 4 - self._first_byte, 4)
+            number = bisect_left(self._starts, start)
+            if not rest and number < len(self._starts) and self._starts[number] == start:
+                return self.first_id + number
+            at += 1
         return 0
 
     def string(self, offset: int, limit: int = MAX_NAME, cut: bool = False) -> str:
@@ -175,7 +181,7 @@ class Btf:
         """The ids of the types called `name` (of one of `kinds`, when given), lowest first."""
         if self.base is not None:
             yield from self.base.find(name, *kinds)
-        for id in self.names().get(name, ()):
+        for id in self.names.ids(name):
             if not kinds or self.kind(id) in kinds:
                 yield id
 
@@ -190,22 +196,24 @@ class Btf:
         """The ids of the types called `name` or a flavour of it (`name___old`), lowest first."""
         if self.base is not None:
             yield from self.base.find_flavours(name)
-        if self._flavours is None:
-            flavours = [full for full in self.names() if "___" in full]
-            self._flavours = {essential: [] for essential in map(essential_name, flavours)}
-            for full in flavours:
-                self._flavours[essential_name(full)].append(full)
-        found = [*self.names().get(name, ())]
-        for full in self._flavours.get(name, ()):
+        found = [*self.names.ids(name)]
+        for full in self.names.flavours(name):
             if full != name:
-                found += self.names()[full]
+                found += self.names.ids(full)
         yield from sorted(found)
 
-    def names(self) -> dict[str, list[int]]:
-        """This section's own named types: name to ids."""
-        if self._ids_by_name is None:
-            self._ids_by_name = self._index_names()
-        return self._ids_by_name
+    @cached_property
+    def names(self) -> Names:
+        """This section's own types by name."""
+        words = self._words
+        offsets = array("I", [words[start] for start in self._starts])
+        return Names(
+            offsets, self.first_id, self._string_tables(), partial(self.string, limit=MAX_INDEXED, cut=True)
+        )
+
+    def _string_tables(self) -> list[tuple[int, bytes]]:
+        base = self.base._string_tables() if self.base is not None else []
+        return [*base, (self._first_string, self._strings)]
 
     def strip(self, id: int) -> int:
         """`id` without typedefs, qualifiers and type tags. Raises UnreadableError when they never end."""
@@ -245,20 +253,6 @@ class Btf:
         if not self.first_id <= id < len(self):
             raise self._error("bad-btf-id", f"there is no type {id}; the highest is {len(self) - 1}")
         return self._starts[id - self.first_id]
-
-    def _index_names(self) -> dict[str, list[int]]:
-        ids_by_offset: dict[int, list[int]] = {}
-        words = self._words
-        for id, start in enumerate(self._starts, self.first_id):
-            offset = words[start]
-            if offset:
-                ids_by_offset.setdefault(offset, []).append(id)
-        index: dict[str, list[int]] = {}
-        for offset, ids in ids_by_offset.items():
-            found = index.setdefault(self.string(offset, MAX_INDEXED, cut=True), ids)
-            if found is not ids:
-                found += ids
-        return index
 
     def _build(self, start: int) -> Type:
         words = self._words
@@ -360,14 +354,6 @@ def read_btf(data: bytes, base: Btf | None = None, at: Location = NOWHERE) -> Bt
     if (order == ">") != (sys.byteorder == "big"):
         words.byteswap()
     return Btf(data, words, strings, order == ">", base, at, length + type_offset)
-
-
-def essential_name(name: str) -> str:
-    """`name` without its flavour: "task_struct___old" is "task_struct"."""
-    if "___" not in name:
-        return name
-    found = re.match(r"(.*[^_])___[^_]", name, re.DOTALL)
-    return found[1] if found else name
 
 
 def _find_records(words: array[int], at: Location) -> array[int]:

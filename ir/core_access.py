@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from errno import EINVAL
 from typing import final
 
-from ir.btf import Btf, essential_name
+from ir.btf import Btf
 from ir.btf_ext import CoreKind, CoreRelocation
+from ir.btf_names import essential_name
 from ir.btf_types import Array, Enum, Float, Forward, Int, Member, Pointer, Struct, Type
 from ir.diagnostics import Diagnostic, Location, RejectedError
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import final
 
-from ir.btf import MAX_DEPTH, Btf, essential_name
+from ir.btf import MAX_DEPTH, Btf
+from ir.btf_names import essential_name
 from ir.btf_types import Array, Enum, Forward, Int, Pointer, Prototype, Struct, Type, Void
 from ir.core_access import are_kinds_compatible, refuse
 

@@ -16,8 +16,9 @@ from errno import EINVAL, ERANGE
 from functools import lru_cache
 from typing import final
 
-from ir.btf import Btf, essential_name
+from ir.btf import Btf
 from ir.btf_ext import CoreKind, CoreRelocation
+from ir.btf_names import essential_name
 from ir.btf_types import Array, Enum, Int, Pointer, Struct
 from ir.core_access import (
     ENUMERATOR_KINDS,

@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import cache
 from typing import Final
 
-from ir.btf import Btf, essential_name, read_btf
+from ir.btf import Btf, read_btf
 from ir.btf_encode import encode_btf
+from ir.btf_names import essential_name
 from ir.btf_types import Int, Member, Pointer, Struct, Type
 from ir.core_relocation import relocate
 from ir.hook_objects import OBJECTS

@@ -215,7 +215,7 @@ def _identity(path: Path) -> str:
 def _warm_up() -> None:
     """Read the kernel's types and their names once, for all children."""
     if (kernel := running_kernel()) is not None:
-        kernel.names()
+        kernel.names.index()
 
 
 def _read_report(path: Path | None) -> dict[str, dict[str, Row]]:

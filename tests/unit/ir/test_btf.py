@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
 from struct import pack
 from time import process_time
 
 import pytest
 
-from ir.btf import Btf, essential_name, read_btf
+from bpfc.kernel_types import running_kernel
+from ir.btf import Btf, read_btf
 from ir.btf_c import c_declaration, dump_c
 from ir.btf_check import check_btf
 from ir.btf_dump import dump_raw
 from ir.btf_encode import encode_btf
 from ir.btf_ext import CoreKind, CoreRelocation, read_btf_ext, source_line
+from ir.btf_names import Names, essential_name
 from ir.btf_types import (
     VOID,
     Array,
@@ -419,3 +422,48 @@ def test_the_types_of_the_running_kernel_open_quickly() -> None:
     assert len(found) == 1
     assert isinstance(btf.type(found[0]), Struct)
     assert seconds < 2  # 0.2 where it was written; slow machines are slow
+
+
+def read_names(btf: Btf) -> Names:
+    """Names that nobody has asked for."""
+    own = btf.names
+    return Names(own._offsets, own._first_id, own._tables, own._text)
+
+
+def test_names_are_found_one_by_one_as_in_the_index() -> None:
+    """Strings may share their ends; the index is used once many names have been asked for."""
+    kernel = running_kernel()
+    if kernel is None:
+        pytest.skip("the running kernel has no BTF")
+    index = read_btf(kernel.data).names.index()
+    for name in sorted(index)[:: len(index) // 200]:
+        assert list(read_names(kernel).ids(name)) == index[name], name
+    flavoured = [name for name in index if essential_name(name) != name]
+    for name in map(essential_name, flavoured):
+        assert {*read_names(kernel).flavours(name)} == {
+            full for full in index if "___" in full and essential_name(full) == name
+        }
+
+
+def test_a_name_may_be_the_end_of_another_string() -> None:
+    names = Names(
+        array("I", [1, 3, 0, 3, 5]), 1, [(0, b"\0my_int\0")], {1: "my_int", 3: "_int", 5: "nt"}.__getitem__
+    )
+    assert [list(names.ids(name)) for name in ("my_int", "_int", "nt", "int", "")] == [
+        [1],
+        [2, 4],
+        [5],
+        [],
+        [],
+    ]
+
+
+def test_pointers_are_found_by_what_they_point_at() -> None:
+    kernel = running_kernel()
+    if kernel is None:
+        pytest.skip("the running kernel has no BTF")
+    for id in kernel.find("sk_buff", BtfKind.STRUCT):
+        found = kernel.type(kernel.pointer_to(id))
+        assert isinstance(found, Pointer)
+        assert found.type_id == id
+    assert kernel.pointer_to(len(kernel)) == 0
