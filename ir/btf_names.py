@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate, count
+from operator import add
 from typing import Final, final
 
-_FEW: Final = 24
+_FEW: Final = 32
 _MOST_PLACES: Final = 8
 _FLAVOUR: Final = b"___"
 
@@ -34,7 +37,7 @@ class Names:
         text: Callable[[int], str],
     ) -> None:
         self._offsets, self._first_id, self._tables, self._text = offsets, first_id, tables, text
-        self._used = frozenset(offsets)
+        self._used, self._bytes = frozenset(offsets), offsets.tobytes()
         self._found: dict[str, Sequence[int]] = {}
         self._index: dict[str, list[int]] | None = None
 
@@ -53,15 +56,29 @@ class Names:
     def index(self) -> dict[str, list[int]]:
         """All names: the types called so."""
         if self._index is None:
-            by_offset: dict[int, list[int]] = {}
+            by_offset: defaultdict[int, list[int]] = defaultdict(list)
             for id, offset in enumerate(self._offsets, self._first_id):
-                if offset:
-                    by_offset.setdefault(offset, []).append(id)
-            index: dict[str, list[int]] = {}
+                by_offset[offset].append(id)
+            by_offset.pop(0, None)
+            whole = self._whole_strings()
+            self._index = {}
             for offset, ids in by_offset.items():
-                index.setdefault(self._text(offset), []).extend(ids)
-            self._index = {name: sorted(ids) for name, ids in index.items()}
+                text = whole.get(offset)
+                name = self._text(offset) if text is None else text.decode("utf-8", "backslashreplace")
+                found = self._index.setdefault(name, ids)
+                if found is not ids:
+                    found += ids
+                    found.sort()
         return self._index
+
+    def _whole_strings(self) -> dict[int, bytes]:
+        """Each string by its offset."""
+        whole: dict[int, bytes] = {}
+        for first, table in self._tables:
+            strings = table.split(b"\0")
+            ends = accumulate(map(len, strings), initial=first)
+            whole.update(zip(map(add, ends, count()), strings, strict=False))
+        return whole
 
     def _search(self, name: bytes) -> Sequence[int]:
         """One string may be the end of another, so it need not stand behind a zero."""
@@ -72,10 +89,12 @@ class Names:
 
     def _ids_at(self, place: int) -> Iterator[int]:
         """The types whose name is at string offset `place`."""
-        at = 0
-        for _ in range(self._offsets.count(place)):
-            at = self._offsets.index(place, at) + 1
-            yield self._first_id + at - 1
+        word, size = array("I", [place]).tobytes(), self._offsets.itemsize
+        at = self._bytes.find(word)
+        while at >= 0:
+            if at % size == 0:
+                yield self._first_id + at // size
+            at = self._bytes.find(word, at + 1)
 
     def _places(self, text: bytes) -> Iterator[int]:
         """The string offsets at which `text` stands."""
