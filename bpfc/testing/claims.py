@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, final
 from bpfc.testing.spread import U64, Activation, Contradiction, Run, Thing
 from ir.core import Atomic, Block, Call, Const, Edge, Inst, Store, Value
 from ir.region import RegionKind
-from ir.verify.explore import Visit
+from ir.verify.arrivals import Visit
 from ir.verify.scalar import Scalar
 from ir.verify.state import State
 from ir.verify.values import ANY, AreaKind, Known, Pointer, as_number

@@ -10,6 +10,7 @@ from ir.core import Call, Function, Param, Value
 from ir.helpers import Helper
 from ir.object import Map
 from ir.verify.arguments import Passed
+from ir.verify.arrivals import widen_state
 from ir.verify.held import NOTHING_HELD
 from ir.verify.helper_calls import fresh_value
 from ir.verify.owned import element
@@ -92,8 +93,6 @@ def _reach(
 
 def _join_rounds(walk: Walk, state: State, function: Function, arguments: Arguments, most: int) -> State:
     """What holds after any number of rounds."""
-    from ir.verify.explore import widen_state
-
     symbols: dict[int, Param] = {}
     walk.explorer.has_rounds = True
 

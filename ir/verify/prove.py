@@ -16,8 +16,9 @@ from ir.diagnostics import Diagnostic
 from ir.kinds import ProgramType
 from ir.stack_depth import check_stack
 from ir.verify.abrupt import exception_callback
+from ir.verify.arrivals import Effort
 from ir.verify.explain import explain, explain_structure
-from ir.verify.explore import Effort, Explorer, Witness
+from ir.verify.explore import Explorer, Witness
 from ir.verify.global_functions import arguments_of, entry_of
 from ir.verify.outline import Outline
 from ir.verify.refusal import Refused

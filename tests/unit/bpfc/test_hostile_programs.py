@@ -13,7 +13,7 @@ from bpfc.verification import MOST_INSNS
 from ir.diagnostics import RejectedError, UnreadableError
 from ir.kinds import ProgramType
 from ir.lift import lift
-from ir.verify.explore import Effort
+from ir.verify.arrivals import Effort
 from ir.verify.prove import EFFORTS, Report, verify
 
 OBJECTS = Path(__file__).parents[2] / "objects"
