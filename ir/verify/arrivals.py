@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final, final
 from ir.core import Block, Edge, Param
 from ir.verify.held import NOTHING_HELD
 from ir.verify.induction import Group
+from ir.verify.meeting import covers_state, enter, join_states
 from ir.verify.outline import Outline
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, join, meet, widen
-from ir.verify.state import State, covers_state, enter, join_states
+from ir.verify.state import State
 from ir.verify.termination import Visits
 from ir.verify.unprivileged import mixes_pointers
 from ir.verify.values import MAX_LENGTH, Pointer

@@ -13,10 +13,11 @@ from ir.verify.arguments import Passed
 from ir.verify.arrivals import widen_state
 from ir.verify.held import NOTHING_HELD
 from ir.verify.helper_calls import fresh_value
+from ir.verify.meeting import covers_state, join_states
 from ir.verify.owned import element
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, between
-from ir.verify.state import State, covers_state, join_states
+from ir.verify.state import State
 from ir.verify.values import ANY, AreaKind, Known, Pointer, start_of
 
 if TYPE_CHECKING:

@@ -44,10 +44,11 @@ from ir.verify.helper_calls import call_helper, check_poison, find_helper
 from ir.verify.indirect import asked_with_tables, call_any
 from ir.verify.kernel_locks import SAVED_BY_LOCK, save_interrupts, take_lock
 from ir.verify.kfunc_calls import call_kfunc, find_kfunc, lock_kind
+from ir.verify.meeting import covers_state
 from ir.verify.outline import Outline
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, meet
-from ir.verify.state import State, Trail, covers_state, pointer_room
+from ir.verify.state import State, Trail, pointer_room
 from ir.verify.steps import Steps
 from ir.verify.subject import Subject
 from ir.verify.termination import Visits

@@ -27,10 +27,11 @@ from ir.region import RegionKind
 from ir.regions import Regions
 from ir.verify.cost import loops_without_fuel, order_callees_first
 from ir.verify.effects import FRAME_SIZE, Effects, World
+from ir.verify.meeting import join_states
 from ir.verify.ranges import FunctionRanges
 from ir.verify.refusal import Refused
 from ir.verify.scalar import Scalar, between
-from ir.verify.state import State, join_states, pointer_room
+from ir.verify.state import State, pointer_room
 from ir.verify.trips import trip_bound
 from ir.verify.values import ANY, MAX_LENGTH, AreaKind, Known, Pointer, start_of
 

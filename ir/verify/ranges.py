@@ -27,8 +27,9 @@ from ir.verify.flow import Flow
 from ir.verify.induction import Group, Induction
 from ir.verify.liveness import live_values
 from ir.verify.loops import Loop, Loops
+from ir.verify.meeting import covers_state, enter, join_states
 from ir.verify.scalar import Scalar, widen
-from ir.verify.state import State, covers_state, enter, join_states
+from ir.verify.state import State
 from ir.verify.values import MAX_LENGTH, Known, Pointer
 
 _VISITS_BEFORE_WIDENING: Final = 2
