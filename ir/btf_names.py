@@ -16,7 +16,7 @@ from itertools import accumulate, count
 from operator import add
 from typing import Final, final
 
-_FEW: Final = 32
+_FEW: Final = 12
 _MOST_PLACES: Final = 8
 _FLAVOUR: Final = b"___"
 
