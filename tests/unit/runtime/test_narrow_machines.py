@@ -91,6 +91,7 @@ def test_arenas_are_low_and_can_be_had_again() -> None:
 
 
 MANY = """
+from contextlib import ExitStack
 import bpfc
 opened = 0
 with ExitStack() as stack:
