@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
@@ -18,6 +16,7 @@ from backends.object_reader import parse_object
 from backends.registry import host
 from backends.target import Target
 from backends.unit import LowerOptions
+from bpfc.collection import uncollected
 from ir.context import ContextLayout
 from ir.core import Module, StaticBranch
 from ir.diagnostics import RejectedError
@@ -211,7 +210,7 @@ def _lower(
         natives = _LateNatives(overridden, program.type, XDP_BUFF in objects, lower_options.word)
         return lower(front.module, front.regions, front.facts, lower_options, natives), natives
 
-    with _uncollected():
+    with uncollected():
         try:
             lowered, natives = lower_with(lower_options)
         except RejectedError:
@@ -273,7 +272,7 @@ def front_of(
     done: Stage = _no_stage,
 ) -> Front:
     """`program` checked and optimized, for any target. Raises RejectedError."""
-    with _uncollected():
+    with uncollected():
         module = lift(program, maps, context)
         done("structure and SSA")
         if len(module.functions) > 1 and (
@@ -313,20 +312,6 @@ def _jumps_first(program: Program) -> frozenset[int]:
         for slot, insn, row in zip(program.starts, program.insns, program.rows, strict=False)
         if row.kind is Kind.STATIC_BRANCH and not insn.src & NOP_FIRST
     )
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage collection meanwhile: everything made lives until the end, and looking through it again and again costs a
-    quarter of the time on large programs.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _joined(*texts: str) -> str:

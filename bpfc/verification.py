@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from errno import E2BIG
 from typing import Final, final
 
+from bpfc.collection import uncollected
 from bpfc.kernel_types import running_kernel
 from ir.btf import Btf
 from ir.core_relocation import relocate
@@ -73,12 +74,13 @@ def verify_program(
     too_large = _too_large(program)
     if too_large is not None:
         return Report(program.name, (too_large,), steps=0, states=0, tries=0, ns=0)
-    try:
-        module = lift(program if kernel is not None else _fitted(source, program), source.maps)
-    except RejectedError as error:
-        explained = tuple(explain_structure(program, found) for found in error.diagnostics)
-        return Report(program.name, explained, steps=0, states=0, tries=0, ns=0)
-    return verify(module, source.license, source.btf, kernel or running_kernel, unprivileged=unprivileged)
+    with uncollected():
+        try:
+            module = lift(program if kernel is not None else _fitted(source, program), source.maps)
+        except RejectedError as error:
+            explained = tuple(explain_structure(program, found) for found in error.diagnostics)
+            return Report(program.name, explained, steps=0, states=0, tries=0, ns=0)
+        return verify(module, source.license, source.btf, kernel or running_kernel, unprivileged=unprivileged)
 
 
 def _too_large(program: Program) -> Diagnostic | None:
