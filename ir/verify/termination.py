@@ -8,7 +8,7 @@ loops that it does not enter anew, some states may come round again and again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, final
 
 from ir.core import Block, Edge, Function, MayGoto, Module, Param, Value
@@ -22,8 +22,8 @@ from ir.verify.state import State
 from ir.verify.values import Pointer
 
 _MOST_TRIPS: Final = 1 << 24
-Ways = dict[object, set[tuple[object, Block | None]]]
-"""From each visit, those that are come to next; with the head when that is by a back-edge."""
+Ways = dict[object, dict[tuple[object, Block | None], None]]
+"""From each visit, those that are come to next, in order; with the head when that is by a back-edge."""
 _NO_PACE: Final = (1 << 70, -(1 << 70))
 
 
@@ -43,9 +43,9 @@ class Visits:
     def note_arrival(self, marks: frozenset[object], visit: object, is_back: bool) -> None:
         """Control got from the visits `marks` to a head, in a state kept (or covered) as `visit`."""
         block: Block = visit.block  # type: ignore[attr-defined]  # a Visit; importing it would be circular
-        self._ways.setdefault(visit, set())
+        self._ways.setdefault(visit, {})
         for mark in marks:
-            self._ways.setdefault(mark, set()).add((visit, block if is_back else None))
+            self._ways.setdefault(mark, {})[visit, block if is_back else None] = None
 
     def note_arrivals(self, head: Block, arrivals: int | None) -> None:
         """Induction bounds how often a head is reached, or does not."""
@@ -143,10 +143,11 @@ def find_endless(ways: Ways, bounded: set[Block]) -> object | None:
     What is gone through for ever is strongly connected. It is not when it has back-edges to the head of a bounded loop that
     it never enters anew: these are not taken for ever, and what is left without them is looked at in turn.
     """
-    work = [set(ways)]
+    work = [list(ways)]
     while work:
         for component in strong_components(ways, work.pop()):
-            inside = [(source, way) for source in component for way in ways[source] if way[0] in component]
+            members = set(component)
+            inside = [(source, way) for source in component for way in ways[source] if way[0] in members]
             entered = {visit.block for _, (visit, head) in inside if head is None}  # type: ignore[attr-defined]  # as above
             ended = {head for _, (_, head) in inside if head in bounded and head not in entered}
             if inside and not ended:
@@ -155,14 +156,15 @@ def find_endless(ways: Ways, bounded: set[Block]) -> object | None:
                 )
             for source, way in inside:
                 if way[1] in ended:
-                    ways[source].discard(way)
+                    del ways[source][way]
             if inside:
                 work.append(component)
     return None
 
 
-def strong_components(ways: Ways, among: set[object]) -> Iterator[set[object]]:
-    """The strongly connected components of what of `ways` is `among` these (Tarjan's algorithm)."""
+def strong_components(ways: Ways, among: Sequence[object]) -> Iterator[list[object]]:
+    """The strongly connected components of what of `ways` is `among` these (Tarjan's algorithm), in an order of its own."""
+    members = set(among)
     number: dict[object, int] = {}
     low: dict[object, int] = {}
     path: list[object] = []
@@ -176,7 +178,7 @@ def strong_components(ways: Ways, among: set[object]) -> Iterator[set[object]]:
                 place[node] = len(path)
                 path.append(node)
             for following, _ in rest:
-                if following not in among:
+                if following not in members:
                     continue
                 if following not in number:
                     work.append((following, iter(ways[following])))
@@ -188,7 +190,7 @@ def strong_components(ways: Ways, among: set[object]) -> Iterator[set[object]]:
                 if work:
                     low[work[-1][0]] = min(low[work[-1][0]], low[node])
                 if low[node] == number[node]:
-                    component = set(path[place[node] :])
+                    component = path[place[node] :]
                     del path[place[node] :]
                     for each in component:
                         del place[each]

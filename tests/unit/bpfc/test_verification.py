@@ -230,3 +230,18 @@ def test_a_read_of_a_register_that_was_not_written_names_the_branches_that_led_t
     assert found.at.insn == 5
     assert found.why is not None
     assert [(cause.at.insn, cause.remark) for cause in found.why.causes] == [(3, "taken")]
+
+
+def test_of_many_loops_that_may_never_end_it_is_always_the_same_that_is_named() -> None:
+    """Whatever was in memory before."""
+    count = 20
+    tests = "".join(f"if r0 == {i} goto l{i}\n" for i in range(count))
+    loops = "".join(f"l{i}:\ncall 7\nif r0 == {i} goto l{i}\nr0 = 0\nexit\n" for i in range(count))
+    loaded = bpfc.assemble(f"call 7\n{tests}r0 = 0\nexit\n{loops}", type=ProgramType.XDP)
+    named: set[tuple[str, int | None]] = set()
+    kept: list[list[object]] = []
+    for size in range(12):
+        (found,) = loaded.verify()["main"].diagnostics
+        named.add((found.code, found.at.insn))
+        kept.append([object() for _ in range(1000 * size)][::3])
+    assert named == {("unbounded-loop", 24)}
