@@ -9,11 +9,12 @@ Source: kernel/bpf/verifier.c (process_iter_next_call).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from ir.algebra import signed
 from ir.callees import callees_of, reached_from
-from ir.core import Alu, Block, Branch, Call, Const, Frame, Function, Inst, Module, Value
+from ir.core import Alu, Branch, Call, Const, Frame, Function, Inst, Module, Value
 from ir.dominators import Dominators
 from ir.isa import Callee
 from ir.verify.loops import Loop
@@ -25,47 +26,44 @@ _ITERATOR: Final = "bpf_iter_"
 
 def is_iteration(module: Module, function: Function, dominators: Dominators, loop: Loop) -> bool:
     """Whether each trip of `loop`, of `function`, takes an element from an iterator, and it is left when there is none."""
+    elements = _left_when_null(dominators, loop)
+    asked = [call.args[0] for call in _calls(loop, _NEXT) if call in elements]
+    if not asked or _callees_start_over(module, function):
+        return False
+    # What is in this frame is not what a caller passed a pointer to.
+    started = {_frame_offset(call.args[0]) for call in _calls(loop, _NEW)}
+    return any(_frame_offset(place) not in started for place in asked)
+
+
+def _calls(loop: Loop, what: str) -> Iterator[Call]:
     for block in loop.blocks:
         for inst in block.insts:
-            if not _is_call(inst, _NEXT) or not _leaves_at_null(dominators, loop, inst):
-                continue
-            assert isinstance(inst, Call)
-            if not _starts_over(module, function, loop, inst.args[0]):
-                return True
-    return False
+            if _is_call(inst, what):
+                assert isinstance(inst, Call)
+                yield inst
 
 
-def _leaves_at_null(dominators: Dominators, loop: Loop, element: Value) -> bool:
+def _left_when_null(dominators: Dominators, loop: Loop) -> set[Value]:
+    """The values that each trip compares with NULL, to leave the loop if they are."""
+    found: set[Value] = set()
+    latches = dominators.span(loop.latches)
     for block in loop.blocks:
         branch = block.terminator
-        if type(branch) is not Branch or not _is_null_test(branch, element):
+        if type(branch) is not Branch or not _is_null_test(branch):
             continue
         at_null = branch.taken if branch.row.name.startswith("jeq") else branch.other
-        if at_null.block not in loop.blocks and _is_on_every_trip(dominators, loop, block):
-            return True
-    return False
+        if at_null.block not in loop.blocks and dominators.dominates_span(block, latches):
+            found.add(branch.x)
+    return found
 
 
-def _is_null_test(branch: Branch, element: Value) -> bool:
+def _is_null_test(branch: Branch) -> bool:
     is_equality = branch.row.name.startswith(("jeq", "jne")) and branch.row.bits == 64
-    return is_equality and branch.x is element and type(branch.y) is Const and not branch.y.value
+    return is_equality and type(branch.y) is Const and not branch.y.value
 
 
-def _is_on_every_trip(dominators: Dominators, loop: Loop, block: Block) -> bool:
-    return all(dominators.dominates(block, latch) for latch in loop.latches)
-
-
-def _starts_over(module: Module, function: Function, loop: Loop, place: Value) -> bool:
-    """Whether a new iterator may be made at `place` within the loop, by itself or by what it calls."""
-    here = _frame_offset(place)
-    for block in loop.blocks:
-        for inst in block.insts:
-            if _is_call(inst, _NEW):
-                assert isinstance(inst, Call)
-                there = _frame_offset(inst.args[0])
-                # What is in this frame is not what a caller passed a pointer to.
-                if there == here if there is not None and here is not None else there is here:
-                    return True
+def _callees_start_over(module: Module, function: Function) -> bool:
+    """Whether what the function calls may make a new iterator in the place of another."""
     return any(
         _makes_elsewhere(module.functions[name])
         for name in reached_from(module, callees_of(module, function))
