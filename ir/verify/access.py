@@ -7,7 +7,7 @@ from typing import Final
 from ir.core import Value
 from ir.isa import ROWS, Kind, Row
 from ir.kinds import ProgramType
-from ir.verify.contexts import Field
+from ir.verify.contexts import ContextRules, Field, Fields
 from ir.verify.indirect import load_function
 from ir.verify.kernel_objects import check_object, load_object
 from ir.verify.refusal import Refused
@@ -48,6 +48,7 @@ _ACCESSES: Final = {
     for row in ROWS
     if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC)
 }
+_WIDTHS: Final = (1, 2, 4, 8)
 _PLAIN: Final = (AreaKind.MEMORY, AreaKind.BUFFER, AreaKind.MAP_KEY, AreaKind.FLOW_KEYS)
 
 
@@ -293,24 +294,24 @@ def _check_context(
     if subject.unprivileged:
         check_context(offset, writes)
     fields = subject.context.writable if writes else subject.context.readable
-    if fields.find(offset, size) is None:
-        said = f"{what} at offset {offset} of the context is not allowed in {_program_name(subject)} programs"
-        readable = subject.context.readable
-        if writes and any(readable.find(offset, width) is not None for width in _WIDTHS):
-            is_other = any(fields.find(offset, width) is not None for width in _WIDTHS)
-            said += ", which write other widths there" if is_other else ", which may only read what is there"
-            hint = (
-                "write the whole field, with the width that it has"
-                if is_other
-                else "leave the field as it is"
-            )
-            raise Refused("context-access", said, base, hint)
-        raise Refused(
-            "context-access", said, base, "" if not writes else "no field that may be written is there"
-        )
+    if fields.find(offset, size) is not None:
+        return
+    said = f"{what} at offset {offset} of the context is not allowed in {_program_name(subject)} programs"
+    addition, hint = _why_no_store(subject.context, offset) if writes else ("", "")
+    raise Refused("context-access", said + addition, base, hint)
 
 
-_WIDTHS: Final = (1, 2, 4, 8)
+def _why_no_store(context: ContextRules, offset: int) -> tuple[str, str]:
+    """What to add of a store that a field does not take, and what would help."""
+    if not _has_field(context.readable, offset):
+        return "", "no field that may be written is there"
+    if _has_field(context.writable, offset):
+        return ", which write other widths there", "write the whole field, with the width that it has"
+    return ", which may only read what is there", "leave the field as it is"
+
+
+def _has_field(fields: Fields, offset: int) -> bool:
+    return any(fields.find(offset, width) is not None for width in _WIDTHS)
 
 
 def _program_name(subject: Subject) -> str:

@@ -245,3 +245,22 @@ def test_of_many_loops_that_may_never_end_it_is_always_the_same_that_is_named() 
         named.add((found.code, found.at.insn))
         kept.append([object() for _ in range(1000 * size)][::3])
     assert named == {("unbounded-loop", 24)}
+
+
+@pytest.mark.parametrize(
+    ("store", "said", "hint"),
+    [
+        ("*(u16 *)(r1 + 8) = 1", "which write other widths there", "the width that it has"),
+        ("*(u32 *)(r1 + 0) = 1", "which may only read what is there", "leave the field as it is"),
+        ("*(u32 *)(r1 + 1000) = 1", "in SCHED_CLS programs", "no field that may be written is there"),
+    ],
+)
+def test_a_refused_store_to_the_context_says_what_may_be_written_there(
+    store: str, said: str, hint: str
+) -> None:
+    (found,) = (
+        bpfc.assemble(f"{store}\nr0 = 0\nexit", type=ProgramType.SCHED_CLS).verify()["main"].diagnostics
+    )
+    assert (found.code, found.message.endswith(said)) == ("context-access", True)
+    assert found.why is not None
+    assert hint in found.why.hint
