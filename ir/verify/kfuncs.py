@@ -192,7 +192,6 @@ bpf_skb_ct_lookup(ctx, mem?, size, rw, size) -> btf:nf_conn? acquire
 bpf_ct_insert_entry(-btf:nf_conn___init) -> btf:nf_conn? acquire
 bpf_ct_release(-btf:nf_conn) -> void
 bpf_ct_set_nat_info(btf:nf_conn___init, mem16, any, any) -> int trusted
-bpf_ct_set_nat_info(btf:nf_conn___init, mem16, any, any) -> int trusted
 bpf_ct_set_timeout(btf:nf_conn___init, any) -> void trusted
 bpf_ct_change_timeout(btf:nf_conn, any) -> int trusted
 bpf_ct_set_status(btf:nf_conn___init, any) -> int trusted

@@ -12,7 +12,7 @@ from bpfc.verification import verify_program
 from ir.btf_types import BtfKind, Function, Pointer, Prototype
 from ir.kinds import ProgramType
 from ir.object import Reference, ReferenceKind
-from ir.verify.kfuncs import KFUNCS, Kfunc
+from ir.verify.kfuncs import _SETS, KFUNCS, Kfunc
 
 CALL = 0x85
 _NUMBERS = ("any", "size", "size0", "type")
@@ -29,6 +29,10 @@ def prototype(name: str) -> Prototype | None:
         found = kernel.type(function.type_id)
         return found if isinstance(found, Prototype) else None
     return None
+
+
+def test_every_kernel_function_has_one_row() -> None:
+    assert len(KFUNCS) == sum(len(text.strip().split("\n")) for text, _ in _SETS)
 
 
 @pytest.mark.parametrize("kfunc", KFUNCS.values(), ids=lambda kfunc: kfunc.name)
