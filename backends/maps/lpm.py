@@ -247,6 +247,7 @@ def node_of(w: Writer, entry: Value) -> Value:
 
 
 def child_of(node: Value, bit: Value) -> Value:
+    """Where a node has the entry of what goes on with this bit."""
     return node.at(bit << 3)
 
 

@@ -40,6 +40,13 @@ _CONTEXTS: Final = {
     _T.KPROBE: "pt_regs",
     _T.NETFILTER: "bpf_nf_ctx",
 }
+_OBJECT_TAGS: Final = {"arg:trusted": Trust.TRUSTED, "arg:untrusted": Trust.UNTRUSTED}
+_SHARED: Final = frozenset(
+    (
+        *(AreaKind.FRAME, AreaKind.PACKET, AreaKind.PACKET_META, AreaKind.MAP_VALUE, AreaKind.MAP_KEY),
+        *(AreaKind.MEMORY, AreaKind.BUFFER),
+    )
+)
 
 
 @final
@@ -208,21 +215,9 @@ def _check_argument(steps: Steps, state: State, argument: Argument, value: Value
 
 
 def _check_object(subject: Subject, state: State, argument: Argument, known: Pointer, value: Value) -> None:
-    area, wanted = (
-        known.area,
-        f"struct {subject.kernel.name(argument.type_id)}" if subject.kernel else "an object",
-    )
-    is_one = area.kind is AreaKind.BTF and is_struct(subject, known, wanted.removeprefix("struct "))
-    if not is_one:
-        raise Refused("bad-argument", f"{area} pointer where {wanted} is wanted", value)
+    assert subject.kernel is not None, "arguments that are kernel objects need its types"
+    area, name = known.area, subject.kernel.name(argument.type_id)
+    if area.kind is not AreaKind.BTF or not is_struct(subject, known, name):
+        raise Refused("bad-argument", f"{area} pointer where struct {name} is wanted", value)
     if argument.trust is Trust.TRUSTED and not is_alive(subject, state, area):
         raise Refused("untrusted-pointer", f"{area} pointer is not trusted", value)
-
-
-_OBJECT_TAGS: Final = {"arg:trusted": Trust.TRUSTED, "arg:untrusted": Trust.UNTRUSTED}
-_SHARED: Final = frozenset(
-    (
-        *(AreaKind.FRAME, AreaKind.PACKET, AreaKind.PACKET_META, AreaKind.MAP_VALUE, AreaKind.MAP_KEY),
-        *(AreaKind.MEMORY, AreaKind.BUFFER),
-    )
-)
