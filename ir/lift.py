@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 
 from ir.context import ContextLayout, layout_of
 from ir.core import (
@@ -100,13 +101,13 @@ class _Lifter:
         self.shape = shape
         self.insns = structure.program.insns
         self.blocks = [Block(structure.starts[span.first]) for span in shape.spans]
+        self.parts = [[block] for block in self.blocks]  # a span's block, and those that it ends up in
         self.entry_counts = [0] * len(shape.spans)
         self.entering: list[list[tuple[Edge, Registers]]] = [[] for _ in shape.spans]
         self.entered: set[int] = set()
         self.has_loops = False
-        self.flag_of: dict[
-            Value, Param
-        ] = {}  # of the parameters that bring a register which not all ways wrote
+        # Of the parameters that bring a register which not all ways wrote.
+        self.flag_of: dict[Value, Param] = {}
         self.flagged: dict[Param, int] = {}  # flag -> that register
         self.params = [Param(register) for register in ARGUMENT_REGISTERS if shape.reads >> register & 1]
         if is_main:
@@ -119,7 +120,6 @@ class _Lifter:
         for span in shape.spans:
             for successor in span.successors:
                 self.entry_counts[successor] += 1
-        self.all_blocks = blocks = list(self.blocks)
         at = self.structure.starts[shape.first]
         frame = Frame(at)
         start: Registers = [None] * 11
@@ -130,7 +130,6 @@ class _Lifter:
         if self.entry_counts[0]:
             entry = Block(at)
             entry.terminator = Jump(self._edge(0, start), at)
-            blocks.insert(0, entry)
         else:
             self.entering[0].append((Edge(entry), start))
         self.entry_counts[0] += 1
@@ -140,6 +139,9 @@ class _Lifter:
             entry.insts += self.unset, self.is_set
         for number in self._order():
             self._lift_span(number)
+        blocks = [*chain.from_iterable(self.parts)]
+        if entry is not blocks[0]:
+            blocks.insert(0, entry)
         function = Function(shape.info, self.params, blocks, self.structure.program)
         if self.has_loops:
             remove_trivial_params(function)
@@ -214,7 +216,7 @@ class _Lifter:
             edge.args.append(value)
 
     def _lift_span(self, number: int) -> None:
-        span, self.block = self.shape.spans[number], self.blocks[number]
+        span, self.block, self.part = self.shape.spans[number], self.blocks[number], self.parts[number]
         self.registers, self.out = registers, out = self._enter(number), self.block.insts
         rows, insns, starts = self.structure.rows, self.insns, self.structure.starts
         forbidden = self.structure.forbidden
@@ -269,8 +271,7 @@ class _Lifter:
         self.out = trap.insts
         trap.terminator = Return(self._poison(i), at)
         self.block, self.out = rest, rest.insts
-        after = self.all_blocks.index(before) + 1
-        self.all_blocks[after:after] = trap, rest
+        self.part += trap, rest
 
     def _terminate(self, block: Block, span: Span) -> None:
         i, at = span.last, self.structure.starts[span.last]

@@ -72,6 +72,14 @@ def ladder_of_stores(count: int) -> bytes:
     return _object([*body, *_END])
 
 
+def unwritten(count: int) -> bytes:
+    """A register that one way leaves unwritten, read where it meets the other, again and again."""
+    body: list[Insn] = []
+    for _ in range(count // 4):
+        body += _RANDOM, Insn(_JSGT, 0, 0, 1, 5), Insn(_MOV, 5), Insn(_MOV_REG, 6, 5)
+    return _object([*body, *_END])
+
+
 def exits(count: int) -> bytes:
     """Branches that all leave for one exit."""
     body = [_RANDOM]
@@ -261,19 +269,8 @@ def _functions(called: dict[str, Sequence[str]], before: Iterable[Insn] = ()) ->
 SHAPES: Final[dict[str, Callable[[int], bytes]]] = {
     shape.__name__: shape
     for shape in (
-        *(
-            straight,
-            stores,
-            ladder,
-            ladder_of_sums,
-            ladder_of_stores,
-            exits,
-            switch,
-            nest,
-            latches,
-            loops,
-            endless,
-        ),
+        *(straight, stores, ladder, ladder_of_sums, ladder_of_stores, unwritten, exits, switch),
+        *(nest, latches, loops, endless),
         *(count_down, tangle, calls, chain, callers, fan, acquired, maps, values),
     )
 }
