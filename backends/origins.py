@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, final
 
 from ir.callees import functions_taken
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _CHECKED: Final = (Callee.HELPER, Callee.KFUNC)
 _WORD: Final = 8
 _Slot = tuple[str, int]  # of a function's frame
+_Node = Value | _Slot
 
 
 @final
@@ -39,12 +41,11 @@ class Origins:
     def __init__(self, module: Module, regions: Regions, facts: Facts) -> None:
         self._module, self._regions = module, regions
         self._taken = frozenset(functions_taken(module))
-        self._stored: dict[_Slot, list[Value]] | None = None
-        self._users: dict[Value, list[Value]] = defaultdict(list)  # those whose origin is one's
+        self._users: dict[_Node, list[_Node]] = defaultdict(list)  # those whose origin is one's
         self._followed: set[Value] = set()
         self._slots: set[_Slot] = set()
-        self._inexact: set[Value] = set()
-        self._refilled: set[Value] = set()
+        self._inexact: set[_Node] = set()
+        self._refilled: set[_Node] = set()
         self._owner = {param: function for function in module.functions.values() for param in function.params}
         self._follow([pointer for pointer in self._checked(facts) if self._is_unclear(pointer)])
 
@@ -98,29 +99,34 @@ class Origins:
     def _is_unclear(self, value: Value) -> bool:
         return self._regions.of(value).kind in (RegionKind.MAP_VALUE, RegionKind.UNKNOWN)
 
-    def _follow(self, pointers: list[Value]) -> None:
-        """Find all that the origins of `pointers` depend on, and which of them are exact."""
-        seen: set[Value] = set()
-        bad: list[Value] = []
-        filled: list[Value] = []
-        while pointers:
-            value = pointers.pop()
-            if value in seen:
+    def _follow(self, work: list[_Node]) -> None:
+        """Find all that the origins of these pointers depend on, and which of them are exact.
+
+        A slot stands for all that is stored there, or each load of it would be followed to each store.
+        """
+        seen: set[_Node] = set()
+        bad: list[_Node] = []
+        filled: list[_Node] = []
+        while work:
+            node = work.pop()
+            if node in seen:
                 continue
-            seen.add(value)
-            sources = self._sources(value)
-            if isinstance(value, Load) and sources:
-                filled.append(value)
-            if not sources and not self._is_start(value):
-                bad.append(value)
+            seen.add(node)
+            sources = self._sources(node)
+            if isinstance(node, tuple):
+                filled.append(node)
+            elif not sources and not self._is_start(node):
+                bad.append(node)
             for source in sources:
-                self._users[source].append(value)
-            pointers += sources
+                self._users[source].append(node)
+            work += sources
         self._inexact = self._dependents(bad)
         self._refilled = self._dependents(filled)
 
-    def _sources(self, value: Value) -> Sequence[Value]:
+    def _sources(self, value: _Node) -> Sequence[_Node]:
         """What the origin of `value` is one of; nothing when it is its own."""
+        if isinstance(value, tuple):
+            return self._stores[value]
         if not self._regions.is_pointer(value):
             return ()
         match value:
@@ -136,7 +142,7 @@ class Origins:
                     self._followed.add(value)
                 return sources
             case Load():
-                return self._stored_before(value) if self._is_unclear(value) else ()
+                return self._slot_of(value) if self._is_unclear(value) else ()
             case _:
                 return ()
 
@@ -145,20 +151,20 @@ class Origins:
         is_entered = function is self._module.main or function.info.is_global
         return not is_entered and function.name not in self._taken
 
-    def _stored_before(self, load: Load) -> Sequence[Value]:
+    def _slot_of(self, load: Load) -> Sequence[_Slot]:
+        """The slot that is loaded, if something is stored there as far as that is seen."""
         place = self._regions.frame_offset(load.base)
         if place is None or load.row.size != _WORD:
             return ()
-        if self._stored is None:
-            self._stored = self._stores()
         frame, offset = place
         slot = self._regions.of(frame).name, offset + load.offset
-        stored = self._stored.get(slot, ())
-        if stored:
-            self._slots.add(slot)
-            self._followed.add(load)
-        return stored
+        if slot not in self._stores:
+            return ()
+        self._slots.add(slot)
+        self._followed.add(load)
+        return (slot,)
 
+    @cached_property
     def _stores(self) -> dict[_Slot, list[Value]]:
         found: dict[_Slot, list[Value]] = defaultdict(list)
         for name, function in self._module.functions.items():
@@ -167,7 +173,7 @@ class Origins:
                 place = self._regions.frame_offset(store.base)
                 if place is not None and store.row.size == _WORD:
                     found[name, place[1] + store.offset].append(store.value)
-        return found
+        return dict(found)
 
     def _is_start(self, value: Value) -> bool:
         """Whether `value` is null or the very start of a value in its region, wherever it is used."""
@@ -176,8 +182,8 @@ class Origins:
         region = self._regions.of(value)
         return region.kind is RegionKind.MAP_VALUE and region.origin is value
 
-    def _dependents(self, work: list[Value]) -> set[Value]:
-        found: set[Value] = set()
+    def _dependents(self, work: list[_Node]) -> set[_Node]:
+        found: set[_Node] = set()
         while work:
             value = work.pop()
             if value not in found:

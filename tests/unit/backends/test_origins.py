@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from shutil import which
+from time import process_time
 
 import pytest
 
 import bpfc
+from backends.origins import Origins
 from backends.registry import NAMES, target_named
+from backends.unit import NothingProved
 from bpfc.running import Runtime
 from bpfc.testing.case import Case
 from bpfc.testing.native import run
 from bpfc.testing.reference import interpret
 from ir.diagnostics import TrapError
 from ir.kinds import MapType
+from ir.lift import lift
 from ir.object import Map
+from ir.regions import Regions
 
 SIZE = 12  # values are 16 bytes apart in an array, 32 in a hash
 STEPS = (-33, -32, -17, -16, -12, -5, -4, -1, 0, 1, 8, 11, 12, 15, 16, 20, 27, 28, 32, 40, 43, 44)
@@ -203,6 +208,28 @@ def test_it_does_so_in_every_kind_of_map(kind: str, third: str) -> None:
         for key in range(2):
             for step in STEPS:
                 assert returns(runtime, bytes((key, step & 0xFF))) == (0 <= step < SIZE)
+
+
+def test_many_loads_of_a_slot_that_many_stores_fill_are_followed_in_linear_time() -> None:
+    rounds = """
+    r1 = map_fd(3)
+    r2 = r10
+    r2 += -4
+    call 1
+    *(u64 *)(r10 - 16) = r0
+    if r6 == 0 goto +1
+    *(u64 *)(r10 - 16) = r7
+    r7 = *(u64 *)(r10 - 16)
+    r8 = *(u8 *)(r7 + 0)
+    """
+    text = f"*(u32 *)(r10 - 4) = 0\nr6 = r1\nr7 = r10\n{rounds * 5000}r0 = 0\nexit"
+    loaded = bpfc.assemble(text, maps=MAPS)
+    module = lift(loaded.program("main"), loaded.object.maps)
+    regions = Regions(module)
+    begin = process_time()
+    origins = Origins(module, regions, NothingProved())
+    assert process_time() - begin < 2  # 0.06 where it was written, 10 when it took the square of time
+    assert origins.slots(module.main) == [-16]
 
 
 def returns(runtime: Runtime, data: bytes) -> int:
