@@ -5,8 +5,9 @@
     from 4096  the block (ir/map_layout.py), as programs use it
 
 Every process that opens the file shares the map: the block has offsets, not pointers, and its locks are in it.
-The first to open it (advisory lock of the file) checks the whole block and gives back what a dead process held
-(runtime/maps/body). Maps of programs or of maps hold addresses: one process has them open at a time, and they start empty.
+The first to open it (advisory lock of the file; one at a time asks for it, by that of the folder) checks the whole block and
+gives back what a dead process held (runtime/maps/body). Maps of programs or of maps hold addresses: one process has them open
+at a time, and they start empty.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import stat
 import struct
 import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from errno import EBUSY, EEXIST, EINVAL, EOPNOTSUPP
 from pathlib import Path
@@ -89,7 +92,8 @@ def open_pin(path: Path, host: Operations, wanted: Map | None = None, cpus: int 
         address = map_file(descriptor, PAGE, pinned.layout.size, pinned.layout.mirrored)
         declared = pinned.declared if wanted is None else replace(wanted, initial=None)
         live = LiveMap(declared, MapBlock(address, pinned.layout.size, None, descriptor), host, pinned.cpus)
-        _enter(path, live, descriptor)
+        with _alone_in_folder(path):
+            _enter(path, live, descriptor)
         live.is_frozen = bool(live.block.view[map_layout.FROZEN])
         is_right = True
     finally:
@@ -110,16 +114,20 @@ def read_pin(path: Path) -> Pinned:
 
 
 def _open(path: Path, access: int) -> int:
-    try:
-        descriptor = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise _unreadable(
-            path, "cannot-read", error.strerror or "cannot be opened", error.errno or 0
-        ) from None
+    descriptor = _descriptor(path, access | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise _unreadable(path, "not-a-pin-file", "is no file")
     return descriptor
+
+
+def _descriptor(path: Path, access: int) -> int:
+    try:
+        return os.open(path, access | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unreadable(
+            path, "cannot-read", error.strerror or "cannot be opened", error.errno or 0
+        ) from None
 
 
 def _pack(declared: Map, cpus: int, size: int) -> bytes:
@@ -201,6 +209,18 @@ def _check_same(path: Path, pinned: Pinned, wanted: Map, cpus: int) -> None:
         )
 
 
+@contextmanager
+def _alone_in_folder(path: Path) -> Iterator[None]:
+    """Let nobody else ask for a pin of the folder: who waits for a file to be checked would not know that it was refused."""
+    folder = _descriptor(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        fcntl.flock(folder, fcntl.LOCK_UN)  # for a child that was forked has the descriptor, too
+        os.close(folder)
+
+
 def _enter(path: Path, live: LiveMap, descriptor: int) -> None:
     """Join those who have the map open, or be the first, who checks it and cleans up after a process that died."""
     is_private = live.declared.type in PRIVATE
@@ -212,10 +232,13 @@ def _enter(path: Path, live: LiveMap, descriptor: int) -> None:
             raise map_error(live.declared, EBUSY, said) from None
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         return
-    if damage := open_body(live):
-        raise _unreadable(path, "damaged-pin-file", damage)
-    if not is_private:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    lock = fcntl.LOCK_UN
+    try:
+        if damage := open_body(live):
+            raise _unreadable(path, "damaged-pin-file", damage)
+        lock = fcntl.LOCK_EX if is_private else fcntl.LOCK_SH
+    finally:
+        fcntl.flock(descriptor, lock)
 
 
 def _unreadable(path: Path, code: str, message: str, errno: int = EINVAL) -> UnreadableError:

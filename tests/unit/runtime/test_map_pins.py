@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT
@@ -186,6 +187,25 @@ def test_a_map_for_fewer_cpus_or_with_locks_elsewhere_is_another_one(bench: Benc
         bench.open(tmp_path / "pin", replaced(HASH, special=((0, 4, "bpf_spin_lock"),)))
     assert caught.value.errno == EINVAL
     live.close()
+
+
+def test_a_damaged_file_is_refused_to_all_who_open_it_at_once(bench: Bench, tmp_path: Path) -> None:
+    large = replaced(HASH, max_entries=1 << 18)
+    live = bench.make(large)
+    live.update(ONE, value(live, 1))
+    pin(live, tmp_path / "pin")
+    live.block.view[DATA + 4 * live.layout.bucket_mask] ^= 0xFF
+    live.close()
+
+    def opens(_: int) -> bool:
+        try:
+            bench.open(tmp_path / "pin").close()
+        except UnreadableError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert not any(threads.map(opens, range(64)))
 
 
 def test_what_is_no_file_is_refused(bench: Bench, tmp_path: Path) -> None:
