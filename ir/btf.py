@@ -20,7 +20,7 @@ from struct import Struct as Layout
 from struct import pack
 from typing import final
 
-from ir.btf_names import Names
+from ir.btf_names import Names, text_of
 from ir.btf_types import (
     NAMED_BY_STRING,
     VOID,
@@ -52,7 +52,7 @@ from ir.diagnostics import NOWHERE, Diagnostic, Location, UnreadableError
 MAGIC = 0xEB9F
 MAX_NAME = 4096
 MAX_INDEXED = 512
-"""Longer names are not looked for: the kernel allows no longer ones (KSYM_NAME_LEN)."""
+"""Names that begin within another string are looked for up to there: the kernel allows no longer ones (KSYM_NAME_LEN)."""
 
 MAX_DEPTH = 32
 """How many typedefs, qualifiers and arrays may follow each other (libbpf's MAX_RESOLVE_DEPTH)."""
@@ -175,7 +175,7 @@ class Btf:
             if not cut:
                 raise self._error("bad-btf-string", f"string at offset {offset} is longer than {limit} bytes")
             end = begin + limit
-        return self._strings[begin:end].decode("utf-8", "backslashreplace")
+        return text_of(self._strings[begin:end])
 
     def find(self, name: str, *kinds: BtfKind) -> Iterator[int]:
         """The ids of the types called `name` (of one of `kinds`, when given), lowest first."""

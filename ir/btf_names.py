@@ -64,7 +64,7 @@ class Names:
             self._index = {}
             for offset, ids in by_offset.items():
                 text = whole.get(offset)
-                name = self._text(offset) if text is None else text.decode("utf-8", "backslashreplace")
+                name = self._text(offset) if text is None else text_of(text)
                 found = self._index.setdefault(name, ids)
                 if found is not ids:
                     found += ids
@@ -120,6 +120,11 @@ class Names:
         for name in sorted(full):
             flavours.setdefault(essential_name(name), []).append(name)
         return flavours
+
+
+def text_of(string: bytes) -> str:
+    """A string of the section; what is no UTF-8 in it is escaped."""
+    return string.decode("utf-8", "backslashreplace")
 
 
 def essential_name(name: str) -> str:
